@@ -1,1 +1,49 @@
-"""Controlled fine-tuning experiments on language models, every token's surprisal on record."""
+"""Controlled fine-tuning experiments on language models, every token's surprisal on record.
+
+``run`` runs an experiment, `ModelArguments` and `DataTrainingArguments` say which, and
+`load_metrics` reads a table of results back. Nothing heavy is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm.errors import UserError
+
+if TYPE_CHECKING:
+    from finetune_lm.arguments import (
+        DataTrainingArguments,
+        ModelArguments,
+        OptimizationArguments,
+    )
+    from finetune_lm.experiment import run
+    from finetune_lm.results.run_result import RunResult
+    from finetune_lm.results.tables import load_metrics
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "DataTrainingArguments": "finetune_lm.arguments",
+    "ModelArguments": "finetune_lm.arguments",
+    "OptimizationArguments": "finetune_lm.arguments",
+    "RunResult": "finetune_lm.results.run_result",
+    "load_metrics": "finetune_lm.results.tables",
+    "run": "finetune_lm.experiment",
+}
+
+__all__ = [
+    "DataTrainingArguments",
+    "ModelArguments",
+    "OptimizationArguments",
+    "RunResult",
+    "UserError",
+    "load_metrics",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)

@@ -1,0 +1,156 @@
+"""What the three dataclasses of arguments have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from finetune_lm.arguments.checking import conform, type_problems
+from finetune_lm.arguments.declared import default_of, field_types, is_dictionary
+from finetune_lm.arguments.merging import merge
+from finetune_lm.arguments.nearest import choices, did_you_mean
+from finetune_lm.arguments.redaction import SECRET_KEYS, without_secrets
+from finetune_lm.arguments.references import resolve_references, short_name
+from finetune_lm.arguments.values import DELETE_FIELD
+from finetune_lm.errors import UserError
+
+
+@dataclass(repr=False)
+class Arguments:
+    """Arguments that mean the same given in Python as given on the command line.
+
+    A dictionary is merged over its default, a single value where a list is declared becomes a
+    list of one, and a value of the wrong type is a `UserError`.
+    """
+
+    # Whether dotted names become objects as soon as there is an instance.
+    resolves_at_once: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Bring each value into its declared form, or say which cannot be."""
+        problems: list[str] = []
+        for field in fields(self):
+            value, found = prepare(type(self), field, getattr(self, field.name))
+            problems += found
+            setattr(self, field.name, value)
+        if problems:
+            raise UserError(*problems)
+        if self.resolves_at_once:
+            for field in fields(self):
+                setattr(self, field.name, resolve_references(getattr(self, field.name)))
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{field.name}={without_secrets(getattr(self, field.name))!r}"
+            for field in fields(self)
+            if field.name not in SECRET_KEYS
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def effective(self) -> dict[str, Any]:
+        """Return the values that are used, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def problems(self) -> list[str]:
+        """Return a message for each value that cannot be used, as far as no file is needed."""
+        declared = field_types(type(self))
+        wrong_types = [
+            problem
+            for field in fields(self)
+            for problem in type_problems(
+                getattr(self, field.name), declared[field.name], field.name
+            )
+        ]
+        if wrong_types:
+            return wrong_types
+        wrong_keys = []
+        for field in fields(self):
+            keys: tuple[str, ...] = field.metadata.get("keys", ())
+            value = getattr(self, field.name)
+            wrong_keys += _unknown_key_problems(field.name, value, keys) if keys else []
+            wrong_keys += [
+                f"{field.name}.{key} is needed and cannot be deleted."
+                for key in keys
+                if key not in value
+            ]
+        return wrong_keys or self._range_problems()
+
+    def _range_problems(self) -> list[str]:
+        """Return the problems of values that have the right types."""
+        return []
+
+
+def prepare(
+    cls: type[Arguments], field: dataclasses.Field[Any], value: Any
+) -> tuple[Any, list[str]]:
+    """Return the value of one argument in its declared form, and what is wrong with it."""
+    problems: list[str] = []
+    annotation = field_types(cls)[field.name]
+    if is_dictionary(annotation):
+        if value is DELETE_FIELD:
+            value = {}
+        elif isinstance(value, dict):
+            value = merge(default_of(field), value, field.name, problems)
+        keys: tuple[str, ...] = field.metadata.get("keys", ())
+        if keys and isinstance(value, dict):
+            problems += _unknown_key_problems(field.name, value, keys)
+            value = {key: item for key, item in value.items() if key in keys}
+        if field.metadata.get("fill") and isinstance(value, dict):
+            value = {**{key: {} for key in keys}, **value}
+    elif value is DELETE_FIELD:
+        problems.append(
+            f"{field.name} is not a dictionary, so nothing can be deleted from it; leave it out "
+            "to have its default."
+        )
+        return value, problems
+    value = conform(value, annotation)
+    return value, problems + type_problems(value, annotation, field.name)
+
+
+def _unknown_key_problems(name: str, value: dict[str, Any], keys: tuple[str, ...]) -> list[str]:
+    return [
+        f"{name}.{key} does not exist; the keys of {name} are {', '.join(keys)}."
+        f"{did_you_mean(key, keys, f'{name}.')}"
+        for key in value
+        if key not in keys
+    ]
+
+
+def choice_problem(name: str, value: Any, allowed: tuple[str, ...]) -> list[str]:
+    """Return a message where a value is not one of those that exist."""
+    if value in allowed:
+        return []
+    return [f"{name} must be {choices(allowed)} but got {value!r}.{did_you_mean(value, allowed)}"]
+
+
+def minimum_problem(name: str, value: float | None, minimum: int) -> list[str]:
+    """Return a message where a number is below what it can be. None is never too small."""
+    # Written so that NaN, which compares as False with everything, is a problem too.
+    if value is None or value >= minimum:
+        return []
+    shown = int(value) if float(value).is_integer() else value
+    if minimum == 0 and value < 0:
+        return [f"{name} cannot be negative but got {shown}."]
+    return [f"{name} must be at least {minimum} but got {shown}."]
+
+
+def kwargs_problems(
+    kwargs_name: str, kwargs: dict[str, Any], name: str, of: list[Any]
+) -> list[str]:
+    """Return a message for each class or function that is given kwargs but is not used.
+
+    Args:
+        kwargs_name: Dotted name of the dictionary of kwargs.
+        kwargs: Kwargs by the name of a class or function.
+        name: Dotted name of the list of classes or functions.
+        of: The classes or functions in that list.
+    """
+    names = [short_name(item) for item in of]
+    listed = f"holds {', '.join(names)}" if names else "is empty"
+    return [
+        f"{kwargs_name}.{key} has no use because {name} {listed}."
+        f"{did_you_mean(key, names, f'{kwargs_name}.')}"
+        for key in kwargs
+        if key not in names
+    ]

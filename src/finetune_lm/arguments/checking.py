@@ -1,0 +1,139 @@
+"""Whether the value of an argument is of the type that its annotation declares."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from finetune_lm.arguments.declared import (
+    allows,
+    alternatives,
+    annotation_at,
+    is_class_or_function,
+    is_text,
+    item_of,
+)
+from finetune_lm.arguments.nearest import choices
+from finetune_lm.arguments.redaction import SECRET_KEYS, without_secrets
+from finetune_lm.arguments.references import Reference, describe
+
+
+def conform(value: Any, annotation: Any) -> Any:
+    """Return a value in the form that its annotation declares, where that changes nothing in it.
+
+    A single value for a list becomes a list of one, an int for a float a float, a path a text.
+    What does not fit the annotation stays as it is, for `type_problems` to say so.
+    """
+    if annotation is Any:
+        return value
+    if isinstance(value, dict) and item_of(annotation, dict) is not None:
+        return {key: conform(item, annotation_at(annotation, key)) for key, item in value.items()}
+    item = item_of(annotation, list)
+    if item is not None:
+        if isinstance(value, list | tuple):
+            return [conform(each, item) for each in value]
+        if value is not None and value is not True:
+            return [conform(value, item)]
+        return value
+    if isinstance(value, os.PathLike) and is_text(annotation):
+        return os.fspath(value)
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if is_whole and allows(annotation, float) else value
+
+
+def type_problems(value: Any, annotation: Any, name: str) -> list[str]:
+    """Return a message for each part of a value that is not what its annotation declares.
+
+    Example:
+        >>> type_problems("x", int | None, "patience")
+        ["patience must be an integer or None but got 'x' (text)."]
+    """
+    if annotation is Any:
+        return []
+    below = item_of(annotation, dict)
+    if isinstance(value, dict) and below is not None:
+        return [
+            f"{name} must have text for its keys but got {show(key)}."
+            for key in value
+            if not isinstance(key, str)
+        ] + [
+            problem
+            for key, item in value.items()
+            if key not in SECRET_KEYS
+            for problem in type_problems(item, below, f"{name}.{key}")
+        ]
+    item_annotation = item_of(annotation, list)
+    if isinstance(value, list) and item_annotation is not None:
+        bad = [item for item in value if type_problems(item, item_annotation, name)]
+        return [_message(name, annotation, bad[0])] if bad else []
+    if any(_is_of_type(value, alternative) for alternative in alternatives(annotation)):
+        return []
+    return [_message(name, annotation, value)]
+
+
+def _is_of_type(value: Any, alternative: Any) -> bool:
+    if alternative in (None, type(None)):
+        return value is None
+    if alternative is bool:
+        return isinstance(value, bool)
+    if alternative is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if alternative is float:
+        return isinstance(value, float)
+    if alternative is str:
+        return isinstance(value, str)
+    # A reference is an object that is not imported yet.
+    return is_class_or_function(alternative) and (callable(value) or isinstance(value, Reference))
+
+
+def _message(name: str, annotation: Any, value: Any) -> str:
+    expected = choices(dict.fromkeys(_expectation(each) for each in alternatives(annotation)))
+    if name.rpartition(".")[2] in SECRET_KEYS:
+        return f"{name} must be {expected} but got {_kind(value)}."
+    return f"{name} must be {expected} but got {show(value)}."
+
+
+def _expectation(annotation: Any) -> str:
+    item = item_of(annotation, list)
+    if item is not None:
+        return f"a list, each item {choices([_expectation(each) for each in alternatives(item)])}"
+    if item_of(annotation, dict) is not None:
+        return "a dictionary"
+    if is_class_or_function(annotation):
+        return "a class or function with its module, such as torch.sum"
+    return {
+        type(None): "None",
+        bool: "True or False",
+        int: "an integer",
+        float: "a number",
+        str: "text",
+    }[annotation]
+
+
+def show(value: Any) -> str:
+    """Return a value as an error message shows it: what it is, and of what kind."""
+    if value is None:
+        return "None"
+    if isinstance(value, str | int | float | dict | list | tuple):
+        text = repr(without_secrets(value))
+    else:
+        text = describe(value)
+    shown = text if len(text) <= 80 else f"{text[:77]}..."
+    return f"{shown} ({_kind(value)})"
+
+
+def _kind(value: Any) -> str:
+    kinds: list[tuple[type | tuple[type, ...], str]] = [
+        (bool, "a truth value"),
+        (int, "an integer"),
+        (float, "a number"),
+        (str, "text"),
+        (dict, "a dictionary"),
+        ((list, tuple), "a list"),
+        (type, "a class"),
+        (type(None), "None"),
+    ]
+    for kind, text in kinds:
+        if isinstance(value, kind):
+            return text
+    return "a function" if callable(value) else f"an object of class {type(value).__name__}"

@@ -1,0 +1,149 @@
+"""Config files: YAML -> the same raw values as a command line gives, with their lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm.errors import UserError
+
+if TYPE_CHECKING:
+    import yaml
+
+_STANDARD_TAG = "tag:yaml.org,2002:"
+_SCALARS = frozenset({"str", "int", "float", "bool", "null", "timestamp", "value"})
+_CONSTANTS: dict[str, Any] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "TRUE"), True),
+    **dict.fromkeys(("false", "FALSE"), False),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf")),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
+}
+
+
+@dataclass
+class ConfigFile:
+    """What a config file says.
+
+    Attributes:
+        source: The file's name.
+        entries: Path and raw value of each name at the top level. Raw texts are still to be read
+            by the value rules.
+        lines: Line of each path in the file, from 1.
+    """
+
+    source: str
+    entries: list[tuple[tuple[str, ...], Any]] = field(default_factory=list)
+    lines: dict[tuple[str, ...], int] = field(default_factory=dict)
+
+    def place(self, path: tuple[str, ...]) -> str:
+        """Return the file and the line of a path, or of the nearest dictionary around it."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return f"{self.source}, line {self.lines[path]}" if path else self.source
+
+
+def read_config_file(name: str) -> ConfigFile:
+    """Read a config file.
+
+    Numbers stay texts at this stage, because an argument declared as text takes them as they
+    stand. Of the words that YAML 1.1 takes for truth values only true and false are, so that
+    `no` and `on` can be texts.
+
+    Raises:
+        UserError: If there is no such file, or if it is not a plain YAML dictionary.
+    """
+    import yaml
+
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{name}: the config file cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{name}, line {line}: this is not UTF-8 text.") from None
+    except ValueError as error:  # a null character in the name
+        raise UserError(f"{name!r}: the config file cannot be read: {error}.") from None
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise UserError(
+            f"{name}, line {line}: the character {chr(error.character)!r} is not allowed in YAML."
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark is not None else 1
+        raise UserError(f"{name}, line {line}: not valid YAML: {error.problem}.") from None
+    except RecursionError:
+        raise UserError(f"{name}: the YAML is nested too deeply.") from None
+    file = ConfigFile(name)
+    if root is None:  # nothing but comments
+        return file
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(
+            f"{name}, line {_line(root)}: a config file holds `name: value` lines, not a "
+            f"{'list' if isinstance(root, yaml.SequenceNode) else 'single value'}."
+        )
+    for key, node in _items(root, (), file):
+        path = tuple(key.split("."))
+        file.lines[path] = _line(node)
+        file.entries.append((path, _convert(node, path, file, (root,))))
+    return file
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _items(
+    node: yaml.MappingNode, path: tuple[str, ...], file: ConfigFile
+) -> Iterator[tuple[str, yaml.Node]]:
+    """Yield the keys of a dictionary, as texts whatever they look like, with their values."""
+    import yaml
+
+    seen: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        line = _line(key_node)
+        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == f"{_STANDARD_TAG}merge":
+            raise UserError(f"{file.source}, line {line}: a name has to be a plain word.")
+        key = str(key_node.value)
+        if key in seen:
+            dotted = ".".join((*path, key))
+            raise UserError(
+                f"{file.source}, line {line}: {dotted} is given more than once, first in line "
+                f"{seen[key]}."
+            )
+        seen[key] = line
+        yield key, value_node
+
+
+def _convert(
+    node: yaml.Node, path: tuple[str, ...], file: ConfigFile, around: tuple[yaml.Node, ...]
+) -> Any:
+    import yaml
+
+    if any(node is outer for outer in around):
+        raise UserError(f"{file.source}, line {_line(node)}: this value contains itself.")
+    kind = str(node.tag).removeprefix(_STANDARD_TAG)
+    around = (*around, node)
+    if isinstance(node, yaml.MappingNode) and kind == "map":
+        converted = {}
+        for key, value in _items(node, path, file):
+            file.lines[(*path, key)] = _line(value)
+            converted[key] = _convert(value, (*path, key), file, around)
+        return converted
+    if isinstance(node, yaml.SequenceNode) and kind == "seq":
+        return [_convert(item, path, file, around) for item in node.value]
+    if isinstance(node, yaml.ScalarNode) and kind in _SCALARS:
+        is_plain = node.style is None
+        return _CONSTANTS.get(node.value, node.value) if is_plain else node.value
+    tag = str(node.tag).replace(_STANDARD_TAG, "!!")
+    raise UserError(
+        f"{file.source}, line {_line(node)}: the tag {tag} is not allowed; a config file holds "
+        "only plain values. Write a class or function by its name, such as torch.optim.SGD."
+    )

@@ -1,0 +1,311 @@
+"""Which data a run uses, and how it trains on them."""
+
+# ruff: noqa: RUF009 - option() makes a field() with its help text
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from finetune_lm.arguments.base import (
+    Arguments,
+    choice_problem,
+    kwargs_problems,
+    minimum_problem,
+)
+from finetune_lm.arguments.declared import option
+from finetune_lm.arguments.references import default_object, short_name
+from finetune_lm.errors import UserError
+
+DATASET_TYPES = ("train", "validation", "test")
+LOSS_DATASET_TYPES = ("train", "validation")
+STRATEGIES = ("once", "per_batch")
+BOS_POLICIES = ("auto", "eos", "none")
+MAX_SEED = 2**32 - 1
+
+_BATCH_SIZE_NOTE = (
+    "Preprocessing with the strategy per_batch may turn them into more or fewer examples."
+)
+
+
+@dataclass(repr=False)
+class DataTrainingArguments(Arguments):
+    """The data, their preprocessing, the training and the losses.
+
+    The kwargs of the optimizer and of the losses are attributes of the instance as well: `lr`,
+    `train_KLBaselineLoss_scaleby`. The attribute is what is used, so that a study of
+    hyperparameters only has to set it.
+
+    Example:
+        >>> args = DataTrainingArguments(
+        ...     train_file="train.txt.gz",
+        ...     validation_file="validation.txt.gz",
+        ...     train_optimizer_kwargs={"lr": 1e-4},
+        ... )
+        >>> args.optimizer_kwargs()
+        {'lr': 0.0001, 'weight_decay': 0}
+        >>> args.lr = 1e-5
+        >>> args.optimizer_kwargs()
+        {'lr': 1e-05, 'weight_decay': 0}
+    """
+
+    train_file: str | None = option(
+        None, "The file to train on: .txt.gz with a text in each line, or .json.gz."
+    )
+    validation_file: str | None = option(
+        None, "The file on which the model is validated after every epoch. Needed for training."
+    )
+    test_file: list[str] | None = option(
+        None, "Files on which the model is tested; their results go into one table."
+    )
+    overwrite_cache: bool = option(False, "Preprocess again what is in the cache.")
+    preprocessing_num_workers: int | None = option(None, "Processes that preprocess the data.")
+    max_length: int = option(1024, "Longest input in tokens, with what the tokenizer puts around.")
+    pad_to_max_length: bool = option(
+        False, "Pad every example to max_length instead of to the longest in its batch."
+    )
+    max_train_samples: int | None = option(
+        None, "Use only so many training examples, from the start.", default_text="all"
+    )
+    per_device_train_batch_size: int = option(
+        32, f"Training examples in a batch. {_BATCH_SIZE_NOTE}"
+    )
+    max_validation_samples: int | None = option(
+        None, "Use only so many validation examples, from the start.", default_text="all"
+    )
+    per_device_validation_batch_size: int = option(
+        32, f"Validation examples in a batch. {_BATCH_SIZE_NOTE}"
+    )
+    max_test_samples: int | None = option(
+        None, "Use only so many examples of each test file, from the start.", default_text="all"
+    )
+    per_device_test_batch_size: int = option(32, f"Test examples in a batch. {_BATCH_SIZE_NOTE}")
+    ignore_pad_for_token_loss: bool = option(True, "Leave padding out of the loss.")
+    data_preprocessing_fn: dict[str, Callable[..., Any]] = option(
+        {key: default_object("data_preprocessing.identity") for key in DATASET_TYPES},
+        "The function that each kind of data goes through before the model sees it. Example: "
+        "--data_preprocessing_fn.train data_preprocessing.mask_random_tokens",
+        keys=DATASET_TYPES,
+    )
+    data_preprocessing_fn_strategy: dict[str, str] = option(
+        dict.fromkeys(DATASET_TYPES, "once"),
+        "Preprocess a whole data set before the run (once), or each batch each time it comes "
+        "(per_batch), so that random masks are drawn anew.",
+        keys=DATASET_TYPES,
+    )
+    data_preprocessing_fn_kwargs: dict[str, dict[str, Any]] = option(
+        {key: {} for key in DATASET_TYPES},
+        "Keyword arguments for the preprocessing functions. Example: "
+        "--data_preprocessing_fn_kwargs.train.mask_prop 0.15",
+        keys=DATASET_TYPES,
+        fill=True,
+    )
+    epochs: int = option(250, "How many times to go through the training data, at most.")
+    min_epochs: int = option(0, "Do not stop early before so many epochs.")
+    patience: int | None = option(
+        None,
+        "Stop after so many epochs without a better validation loss.",
+        default_text="no early stopping",
+    )
+    delta: float = option(0.0, "By how much the validation loss must fall to count as better.")
+    train_optimizer: Callable[..., Any] = field(
+        default_factory=lambda: default_object("torch.optim.AdamW"),
+        metadata={"help": "Class of the optimizer. It is made with params and its kwargs."},
+    )
+    train_optimizer_kwargs: dict[str, Any] = option(
+        {"lr": 2e-6, "weight_decay": 0},
+        "Keyword arguments for the optimizer. What is not given keeps its default; "
+        "__delete_field__ takes a default away. Example: --train_optimizer_kwargs.lr 1e-4",
+    )
+    loss_classes: dict[str, list[Callable[..., Any]]] = option(
+        {key: [default_object("loss_classes.OutputsDefaultLoss")] for key in LOSS_DATASET_TYPES},
+        "The losses that are computed. Each class is made with model, tokenizer and its kwargs, "
+        "and called with outputs and labels. Example: --loss_classes.train "
+        "loss_classes.OutputsDefaultLoss loss_classes.KLBaselineLoss",
+        keys=LOSS_DATASET_TYPES,
+    )
+    loss_reduction_fns: dict[str, Callable[..., Any]] = option(
+        {key: default_object("torch.sum") for key in LOSS_DATASET_TYPES},
+        "The function that makes one loss of several.",
+        keys=LOSS_DATASET_TYPES,
+    )
+    loss_classes_kwargs: dict[str, dict[str, dict[str, Any]]] = option(
+        {key: {} for key in LOSS_DATASET_TYPES},
+        "Keyword arguments for the losses, under each class's name. Example: "
+        "--loss_classes_kwargs.train.KLBaselineLoss.scaleby 2.5",
+        keys=LOSS_DATASET_TYPES,
+        fill=True,
+    )
+    output_dir: str | None = option(
+        None, "Where the results go.", default_text="made of the data, the model and the time"
+    )
+    test_output_file_prefix: str | None = option(
+        None, "How the file of test results begins.", default_text="the model's name"
+    )
+    seed: int = field(
+        default_factory=lambda: random.randint(0, MAX_SEED),
+        metadata={
+            "help": "Everything random in a run follows from it.",
+            "default_text": f"a random number from 0 to {MAX_SEED}",
+        },
+    )
+    save_tmp_test_files: bool = option(
+        False, "Keep results during a test, so that an interrupted test can go on."
+    )
+    shuffle_train: bool = option(True, "Put the training examples in a new order every epoch.")
+    eval_before_training: bool = option(
+        False, "Validate once before the first update, as a baseline."
+    )
+    save_best_model_state_to_disk: bool = option(
+        True, "Save the model of the best epoch and its tokenizer with the results."
+    )
+    append_eos: bool = option(
+        False, "Put an end token after each text where the tokenizer does not do so itself."
+    )
+    bos_policy: str = option(
+        "auto",
+        "What each text begins with. auto: the tokenizer's start token (BOS or CLS), if it has "
+        "one; eos: the end token where there is no start token; none: nothing is added. A token "
+        "that the tokenizer adds itself is never added again.",
+    )
+
+    def __post_init__(self) -> None:
+        """Set the kwargs of the optimizer and of the losses as attributes."""
+        super().__post_init__()
+        taken = {each.name for each in fields(self)} | set(dir(type(self)))
+        problems: list[str] = []
+        for name, dotted, value in self._attributes_from_kwargs():
+            if name in taken:
+                problems.append(
+                    f"{dotted} cannot be set because {name} is the name of another argument."
+                )
+                continue
+            taken.add(name)
+            setattr(self, name, value)
+        if problems:
+            raise UserError(*problems)
+
+    def _attributes_from_kwargs(self) -> Iterator[tuple[str, str, Any]]:
+        for key, value in self.train_optimizer_kwargs.items():
+            yield key, f"train_optimizer_kwargs.{key}", value
+        for dataset_type, by_class in self.loss_classes_kwargs.items():
+            for class_name, kwargs in by_class.items():
+                for key, value in kwargs.items():
+                    yield (
+                        f"{dataset_type}_{class_name}_{key}",
+                        f"loss_classes_kwargs.{dataset_type}.{class_name}.{key}",
+                        value,
+                    )
+
+    def optimizer_kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments that the optimizer is made with."""
+        return {
+            key: getattr(self, key, value) for key, value in self.train_optimizer_kwargs.items()
+        }
+
+    def loss_kwargs(self, dataset_type: str, class_name: str) -> dict[str, Any]:
+        """Return the keyword arguments that a loss is made with.
+
+        An attribute such as `train_KLBaselineLoss_scaleby` counts even where no such key was
+        given, because a study may search for a value that has a default of its own.
+
+        Args:
+            dataset_type: "train" or "validation".
+            class_name: Name of the loss class, without its module.
+        """
+        by_class = self.loss_classes_kwargs.get(dataset_type, {})
+        kwargs = dict(by_class.get(class_name, {}))
+        prefix = f"{dataset_type}_{class_name}_"
+        # train_KL_Mean_scaleby is scaleby of the loss KL_Mean, not Mean_scaleby of the loss KL.
+        others = {*map(short_name, self.loss_classes.get(dataset_type, [])), *by_class}
+        longer = tuple(
+            f"{dataset_type}_{other}_" for other in others if other.startswith(f"{class_name}_")
+        )
+        declared = {each.name for each in fields(self)}
+        for name, value in vars(self).items():
+            is_of_longer = bool(longer) and name.startswith(longer)
+            if name.startswith(prefix) and name not in declared and not is_of_longer:
+                kwargs[name.removeprefix(prefix)] = value
+        return kwargs
+
+    def effective(self) -> dict[str, Any]:
+        """Return the values that are used: attributes override the kwargs they came from."""
+        loss_kwargs: dict[str, dict[str, dict[str, Any]]] = {}
+        for dataset_type, by_class in self.loss_classes_kwargs.items():
+            used = map(short_name, self.loss_classes.get(dataset_type, []))
+            found = {
+                name: self.loss_kwargs(dataset_type, name)
+                for name in dict.fromkeys([*by_class, *used])
+            }
+            loss_kwargs[dataset_type] = {
+                name: kwargs for name, kwargs in found.items() if kwargs or name in by_class
+            }
+        return {
+            **super().effective(),
+            "train_optimizer_kwargs": self.optimizer_kwargs(),
+            "loss_classes_kwargs": loss_kwargs,
+        }
+
+    def _range_problems(self) -> list[str]:
+        return [
+            *self._file_problems(),
+            *self._number_problems(),
+            *self._loss_problems(),
+            *(
+                problem
+                for key, strategy in self.data_preprocessing_fn_strategy.items()
+                for problem in choice_problem(
+                    f"data_preprocessing_fn_strategy.{key}", strategy, STRATEGIES
+                )
+            ),
+            *choice_problem("bos_policy", self.bos_policy, BOS_POLICIES),
+        ]
+
+    def _file_problems(self) -> list[str]:
+        if self.train_file and not self.validation_file:
+            return ["validation_file must be given when train_file is."]
+        if self.validation_file and not self.train_file:
+            return ["train_file must be given when validation_file is."]
+        if not self.train_file and not self.test_file:
+            return ["train_file and validation_file, or test_file, or all three must be given."]
+        return []
+
+    def _number_problems(self) -> list[str]:
+        at_least_one = [
+            "epochs",
+            "max_length",
+            "preprocessing_num_workers",
+            *(f"max_{key}_samples" for key in DATASET_TYPES),
+            *(f"per_device_{key}_batch_size" for key in DATASET_TYPES),
+        ]
+        problems = [
+            problem
+            for minimum, names in ((1, at_least_one), (0, ["min_epochs", "patience", "delta"]))
+            for name in names
+            for problem in minimum_problem(name, getattr(self, name), minimum)
+        ]
+        if self.min_epochs > self.epochs:
+            problems.append(
+                f"min_epochs cannot be larger than epochs ({self.epochs}) but got "
+                f"{self.min_epochs}."
+            )
+        if not 0 <= self.seed <= MAX_SEED:
+            problems.append(f"seed must be from 0 to {MAX_SEED} but got {self.seed}.")
+        return problems
+
+    def _loss_problems(self) -> list[str]:
+        problems: list[str] = []
+        for dataset_type in LOSS_DATASET_TYPES:
+            name = f"loss_classes.{dataset_type}"
+            classes = self.loss_classes[dataset_type]
+            if not classes:
+                problems.append(f"{name} must name at least one class.")
+            problems += kwargs_problems(
+                f"loss_classes_kwargs.{dataset_type}",
+                self.loss_classes_kwargs[dataset_type],
+                name,
+                classes,
+            )
+        return problems

@@ -1,0 +1,109 @@
+"""What a dataclass declares about each argument, read from its annotations."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Union, get_args, get_origin
+
+from finetune_lm.arguments.redaction import SECRET_KEYS
+
+
+def option(default: Any, help: str, **metadata: Any) -> Any:
+    """Return a dataclass field with its help text.
+
+    Args:
+        default: The default. A dictionary or a list is copied for every instance.
+        help: What the argument does, as `--help` shows it.
+        **metadata: `keys`, the only keys that a dictionary may have; `fill`, whether those that
+            are missing hold an empty dictionary; `default_text`, what the help shows for a
+            default that is worked out.
+    """
+    metadata["help"] = help
+    if isinstance(default, dict | list):
+        return dataclasses.field(default_factory=lambda: _copy(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+def is_required(field: dataclasses.Field[Any]) -> bool:
+    """Tell whether an argument has no default."""
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Return a new copy of an argument's default."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def is_dictionary(annotation: Any) -> bool:
+    """Tell whether an argument is a dictionary, whose parts merge with the default."""
+    return annotation is not Any and item_of(annotation, dict) is not None
+
+
+def field_types(cls: type) -> dict[str, Any]:
+    """Return the annotation of each argument of a dataclass."""
+    # Dataclasses that compare by value have instances, not classes, that cannot be hashed.
+    key: Any = cls
+    return _evaluated_annotations(key)
+
+
+@cache
+def _evaluated_annotations(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def alternatives(annotation: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the annotation alone."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return get_args(annotation)
+    return (annotation,)
+
+
+def allows(annotation: Any, alternative: Any) -> bool:
+    """Tell whether an annotation lists an alternative, such as `bool` or `list[str]`."""
+    return alternative in alternatives(annotation)
+
+
+def is_text(annotation: Any) -> bool:
+    """Tell whether an annotation takes text, and besides it only None, a bool, or a list of it."""
+    members = set(alternatives(annotation))
+    return bool(members & {str, list[str]}) and members <= {str, bool, type(None), list[str]}
+
+
+def item_of(annotation: Any, container: type) -> Any:
+    """Return what an annotation says about the items of a list or of a dictionary.
+
+    Returns:
+        The annotation of the items, `Any` where nothing is declared, None where the annotation
+        allows no such container.
+    """
+    for alternative in alternatives(annotation):
+        if alternative is Any or alternative is container:
+            return Any
+        if get_origin(alternative) is container:
+            return get_args(alternative)[-1]
+    return None
+
+
+def annotation_at(annotation: Any, key: str) -> Any:
+    """Return the annotation of one key of a dictionary."""
+    if key in SECRET_KEYS:
+        return bool | str | None
+    below = item_of(annotation, dict)
+    return Any if below is None else below
+
+
+def is_class_or_function(annotation: Any) -> bool:
+    """Tell whether an annotation is a class or a function to be called."""
+    return get_origin(annotation) is Callable

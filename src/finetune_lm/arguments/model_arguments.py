@@ -1,0 +1,129 @@
+"""Which model is fine-tuned, and what is done to it before and during training."""
+
+# ruff: noqa: RUF009 - option() makes a field() with its help text
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from finetune_lm.arguments.base import Arguments, choice_problem, kwargs_problems
+from finetune_lm.arguments.declared import option
+
+MODEL_TASKS = ("lm", "mlm", "seq2seq")
+
+
+@dataclass(repr=False)
+class ModelArguments(Arguments):
+    """The model, its tokenizer, and what changes them.
+
+    Example:
+        >>> args = ModelArguments(model_name_or_path="gpt2", use_gpu=True)
+        >>> args.tokenizer_name
+        'gpt2'
+    """
+
+    model_name_or_path: str = field(
+        metadata={
+            "help": "The model to fine-tune: a name on the Hugging Face Hub, or a directory that "
+            "holds a saved model."
+        }
+    )
+    config_name: str | None = option(
+        None,
+        "A configuration from another place than the model's.",
+        default_text="model_name_or_path",
+    )
+    cache_dir: str | None = option(
+        None,
+        "Where downloaded models are kept.",
+        default_text="Hugging Face's own cache directory",
+    )
+    tokenizer_name: str | None = option(
+        None,
+        "A tokenizer from another place than the model's.",
+        default_text="model_name_or_path",
+    )
+    use_fast_tokenizer: bool = option(
+        True,
+        "Prefer the tokenizer written in Rust, which also knows the character offsets of every "
+        "token.",
+    )
+    model_revision: str = option(
+        "main", "Branch, tag or commit of the model on the Hub. It is always text, even 1234."
+    )
+    token: bool | str = field(
+        default=False,
+        repr=False,
+        metadata={
+            "help": "Hugging Face access token for private and gated models: the token, or a file "
+            "that holds it; True takes the one of `hf auth login`. It is never written anywhere."
+        },
+    )
+    use_gpu: bool = option(False, "Run on the GPU.")
+    model_task: str | None = option(
+        None,
+        "What the model does: lm predicts the next token, mlm fills masks, seq2seq turns one text "
+        "into another. Needed only for a model whose kind is not known.",
+        default_text="found from the model",
+    )
+    model_modifier_fns: list[Callable[..., Any]] = option(
+        [],
+        "Functions that change the model once, before training, in the order given. Each is "
+        "called with model, tokenizer and its kwargs. Example: model_modifiers.add_new_tokens",
+    )
+    model_modifier_fn_kwargs: dict[str, dict[str, Any]] = option(
+        {},
+        "Keyword arguments for the modifier functions, under each function's name. Example: "
+        "--model_modifier_fn_kwargs.add_new_tokens.tokens blick dax",
+    )
+    model_pre_train_step_callbacks: list[Callable[..., Any]] = option(
+        [],
+        "Classes whose instances are called at each step after the gradients are there and before "
+        "the optimizer uses them. Each is made with model, tokenizer and its kwargs, and called "
+        "with epoch and batch. Example: model_modifiers.UnfreezeWordTokensCallback",
+    )
+    model_pre_train_step_callbacks_kwargs: dict[str, dict[str, Any]] = option(
+        {},
+        "Keyword arguments for the callbacks, under each class's name.",
+    )
+    model_kwargs: dict[str, Any] = option(
+        {}, "Further keyword arguments for the model's from_pretrained."
+    )
+    tokenizer_kwargs: dict[str, Any] = option(
+        {}, "Further keyword arguments for the tokenizer's from_pretrained."
+    )
+    config_kwargs: dict[str, Any] = option(
+        {},
+        "Further keyword arguments for the configuration's from_pretrained, such as "
+        "--config_kwargs.hidden_dropout_prob 0",
+    )
+
+    def __post_init__(self) -> None:
+        """Let configuration and tokenizer come from the model unless they are named."""
+        super().__post_init__()
+        if self.config_name is None:
+            self.config_name = self.model_name_or_path
+        if self.tokenizer_name is None:
+            self.tokenizer_name = self.model_name_or_path
+
+    def _range_problems(self) -> list[str]:
+        problems: list[str] = []
+        if not self.model_name_or_path.strip():
+            problems.append("model_name_or_path cannot be empty.")
+        if self.model_task is not None:
+            problems += choice_problem("model_task", self.model_task, MODEL_TASKS)
+        problems += kwargs_problems(
+            "model_modifier_fn_kwargs",
+            self.model_modifier_fn_kwargs,
+            "model_modifier_fns",
+            self.model_modifier_fns,
+        )
+        problems += kwargs_problems(
+            "model_pre_train_step_callbacks_kwargs",
+            self.model_pre_train_step_callbacks_kwargs,
+            "model_pre_train_step_callbacks",
+            self.model_pre_train_step_callbacks,
+        )
+        return problems

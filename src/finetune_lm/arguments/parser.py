@@ -1,0 +1,232 @@
+"""A command line -> the three dataclasses, with everything that is wrong with it told at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from finetune_lm.arguments.base import Arguments, prepare
+from finetune_lm.arguments.command_line import Given, nest, split_command_line
+from finetune_lm.arguments.config_files import read_config_file
+from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
+from finetune_lm.arguments.declared import default_of, field_types, is_dictionary, is_required
+from finetune_lm.arguments.help import OPTIONS, help_for, suggestion
+from finetune_lm.arguments.merging import merge, with_deletions
+from finetune_lm.arguments.model_arguments import ModelArguments
+from finetune_lm.arguments.optimization_arguments import OptimizationArguments
+from finetune_lm.arguments.reading import UNREADABLE, is_readable, read, readable_part
+from finetune_lm.arguments.references import Reference, resolve_name
+from finetune_lm.arguments.values import DELETE_FIELD, read_text
+from finetune_lm.errors import UserError
+
+A = TypeVar("A", bound=Arguments)
+GROUPS: tuple[type[Arguments], ...] = (ModelArguments, DataTrainingArguments, OptimizationArguments)
+
+
+@dataclass(frozen=True)
+class ParsedArguments:
+    """What a command line asks for.
+
+    Attributes:
+        model: The model's arguments. None where only help or the version is asked for.
+        data: The arguments for data and training, likewise.
+        optimization: The arguments for a study, likewise.
+        print_config: Whether to print the arguments as a config file and do nothing else.
+        debug: Whether to show where in the code a user's error was found.
+        help: The help text, where it is asked for.
+        version: Whether the version is asked for.
+    """
+
+    model: ModelArguments | None = None
+    data: DataTrainingArguments | None = None
+    optimization: OptimizationArguments | None = None
+    print_config: bool = False
+    debug: bool = False
+    help: str | None = None
+    version: bool = False
+
+
+@dataclass
+class _Layer:
+    """The values of one source: a config file or the command line."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    place: Callable[[tuple[str, ...]], str] | None = None
+
+    def locate(self, path: tuple[str, ...], message: str) -> str:
+        """Return a message with the place where the path was given, if that is a file."""
+        return message if self.place is None else f"{self.place(path)}: {message}"
+
+
+def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
+    """Read a command line and the config files that it names.
+
+    Args:
+        argv: The command line without the program's own name.
+
+    Raises:
+        UserError: With a message for each thing that is wrong.
+
+    Example:
+        >>> parsed = parse_arguments(["--model_name_or_path", "gpt2", "--test_file", "test.txt.gz"])
+        >>> parsed.data.test_file
+        ['test.txt.gz']
+    """
+    problems: list[str] = []
+    given = split_command_line(argv, problems)
+    options = [each for each in given if each.name in OPTIONS]
+    asked_for_help = [each for each in options if each.name == "help"]
+    if asked_for_help:
+        return ParsedArguments(help=help_for([t for each in asked_for_help for t in each.texts]))
+    flags = _read_flags(options, problems)
+    if flags.get("version"):
+        return ParsedArguments(version=True)
+
+    layers = [
+        *_read_config_files([each for each in options if each.name == "config"], problems),
+        _read_layer(
+            _Layer(),
+            [(each.path, each.raw_value) for each in given if each.name not in OPTIONS],
+            problems,
+        ),
+    ]
+    model = _build(ModelArguments, layers, problems)
+    data = _build(DataTrainingArguments, layers, problems)
+    optimization = _build(OptimizationArguments, layers, problems)
+    if optimization is not None and optimization.do_optimize:
+        try:
+            optimization.resolve()
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+    return ParsedArguments(
+        model=model,
+        data=data,
+        optimization=optimization,
+        print_config=flags.get("print_config", False),
+        debug=flags.get("debug", False),
+    )
+
+
+def _read_flags(options: list[Given], problems: list[str]) -> dict[str, bool]:
+    flags: dict[str, bool] = {}
+    for option in options:
+        if option.name == "config":
+            continue
+        if option.name in flags:
+            problems.append(f"{option.name} is given more than once.")
+        if option.texts in ((), ("True",), ("False",)):
+            flags[option.name] = option.texts != ("False",)
+        else:
+            problems.append(f"{option.name} takes no value.")
+    return flags
+
+
+def _read_config_files(options: list[Given], problems: list[str]) -> list[_Layer]:
+    layers: list[_Layer] = []
+    for option in options:
+        if not option.texts:
+            problems.append("config must be followed by the name of a file.")
+        for text in option.texts:
+            name = read_text(text, allows_none=False, allows_bool=False, is_list=False)
+            try:
+                file = read_config_file(str(name))
+            except UserError as error:
+                problems += error.problems
+                continue
+            layers.append(_read_layer(_Layer(place=file.place), file.entries, problems))
+    return layers
+
+
+def _read_layer(
+    layer: _Layer, entries: list[tuple[tuple[str, ...], Any]], problems: list[str]
+) -> _Layer:
+    """Fill a layer with the values of the arguments that exist."""
+    owners = {each.name: group for group in GROUPS for each in fields(group)}
+    known: list[tuple[tuple[str, ...], Any]] = []
+    for path, raw in entries:
+        if path[0] in owners or not all(path):
+            known.append((path, raw))
+        elif path[0] in OPTIONS:
+            message = f"{'.'.join(path)} can be given only on the command line, and without a dot."
+            problems.append(layer.locate(path, message))
+        else:
+            message = f"--{'.'.join(path)} is not an argument.{suggestion(path)}"
+            problems.append(layer.locate(path, message))
+    nesting_problems: list[str] = []
+    raw_values = nest(known, nesting_problems)
+    problems += [layer.locate((), message) for message in nesting_problems]
+    for name, raw in raw_values.items():
+        group = owners[name]
+        layer.values[name] = read(
+            raw,
+            field_types(group)[name],
+            (name,),
+            # Classes for a study are imported only where there is a study.
+            resolve_name if group.resolves_at_once else Reference,
+            lambda path, message: problems.append(layer.locate(path, message)),
+        )
+    return layer
+
+
+def _build(cls: type[A], layers: list[_Layer], problems: list[str]) -> A | None:
+    """Return an instance whose values are the layers over the defaults."""
+    values: dict[str, Any] = {}
+    reported: set[str] = set()
+    for each in fields(cls):
+        found: list[str] = []
+        givers = [layer for layer in layers if each.name in layer.values]
+        if givers:
+            value = _merge_layers(cls, each, givers, found)
+            if value is not UNREADABLE:
+                _, more = prepare(cls, each, value)
+                found += [givers[-1].locate((each.name,), message) for message in more]
+            unreadable = not all(is_readable(layer.values[each.name]) for layer in givers)
+            if unreadable or found:
+                reported.add(each.name)
+            else:
+                values[each.name] = value
+        elif is_required(each):
+            found.append(f"{each.name} must be given.")
+        problems += found
+        if is_required(each) and each.name not in values:
+            # Stands in, so that the other arguments can be checked and told about as well.
+            values[each.name] = "missing"
+    try:
+        instance = cls(**values)
+    except UserError as error:
+        problems += error.problems
+        return None
+    problems += [
+        problem
+        for problem in instance.problems()
+        # What follows from a value that was reported already would only distract.
+        if not any(re.search(rf"\b{name}\b", problem) for name in reported)
+    ]
+    return instance
+
+
+def _merge_layers(cls: type[Arguments], each: Any, givers: list[_Layer], found: list[str]) -> Any:
+    """Return what the layers together put over the default of one argument."""
+    if not is_dictionary(field_types(cls)[each.name]):
+        value = givers[-1].values[each.name]
+        return value if is_readable(value) else UNREADABLE
+    default = default_of(each)
+    effective = default
+    for layer in givers:
+        # What could not be read has been told; the keys beside it may be wrong too.
+        value = readable_part(layer.values[each.name])
+        if value is UNREADABLE:
+            return UNREADABLE
+        if value is DELETE_FIELD:
+            effective = {}
+        elif isinstance(value, dict):
+            wrong: list[str] = []
+            effective = merge(effective, value, each.name, wrong)
+            found += [layer.locate((each.name,), message) for message in wrong]
+        else:
+            return value
+    return with_deletions(default, effective)

@@ -1,0 +1,81 @@
+"""Names of known models by task, and the few numbers that the whole package shares."""
+
+from __future__ import annotations
+
+IGNORED_LABEL = -100
+"""The label that losses leave out (the convention of torch's cross-entropy and of transformers)."""
+
+LM = "lm"
+MLM = "mlm"
+SEQ2SEQ = "seq2seq"
+
+BUILTIN_MODELS = frozenset({"tiny-lm", "tiny-mlm", "tiny-seq2seq"})
+"""Models that come with the package and need no download."""
+
+LM_MODELS = frozenset(
+    {
+        "tiny-lm",
+        *("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2"),
+        *("openai-community/" + name for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")),
+        "distilbert/distilgpt2",
+        *(
+            f"EleutherAI/pythia-{size}{variant}"
+            for size in ("14m", "31m", "70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
+            for variant in ("", "-deduped")
+        ),
+        *("allenai/OLMo-1B-hf", "allenai/OLMo-7B-hf", "allenai/OLMo-7B-0424-hf"),
+        *("allenai/OLMo-2-0425-1B", "allenai/OLMo-2-1124-7B", "allenai/OLMo-2-1124-13B"),
+        *("meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-13b-hf", "meta-llama/Llama-2-70b-hf"),
+        *("meta-llama/Meta-Llama-3-8B", "meta-llama/Llama-3.1-8B"),
+        *("meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-3B"),
+        *("HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM2-360M", "HuggingFaceTB/SmolLM2-1.7B"),
+    }
+)
+"""Causal language models: each token is predicted from those before it."""
+
+MLM_MODELS = frozenset(
+    {
+        "tiny-mlm",
+        *(
+            f"{organisation}bert-{size}-{casing}"
+            for organisation in ("", "google-bert/")
+            for size in ("base", "large")
+            for casing in ("uncased", "cased")
+        ),
+        *("bert-base-multilingual-cased", "google-bert/bert-base-multilingual-cased"),
+        *("roberta-base", "roberta-large", "FacebookAI/roberta-base", "FacebookAI/roberta-large"),
+        *("distilroberta-base", "distilbert/distilroberta-base"),
+        *(
+            f"{organisation}distilbert-base-{casing}"
+            for organisation in ("", "distilbert/")
+            for casing in ("uncased", "cased")
+        ),
+        *(
+            f"{organisation}albert-{size}-{version}"
+            for organisation in ("", "albert/")
+            for size in ("base", "large", "xlarge", "xxlarge")
+            for version in ("v1", "v2")
+        ),
+        *(f"google/electra-{size}-generator" for size in ("small", "base", "large")),
+    }
+)
+"""Masked language models: each masked token is predicted from both sides."""
+
+SEQ2SEQ_MODELS = frozenset(
+    {
+        "tiny-seq2seq",
+        *(
+            f"{organisation}t5-{size}"
+            for organisation in ("", "google-t5/")
+            for size in ("small", "base", "large", "3b", "11b")
+        ),
+        *(
+            f"google/{family}-{size}"
+            for family in ("t5-v1_1", "flan-t5")
+            for size in ("small", "base", "large", "xl", "xxl")
+        ),
+        *(f"google/t5-efficient-{size}" for size in ("tiny", "mini", "small", "base", "large")),
+        *("facebook/bart-base", "facebook/bart-large"),
+    }
+)
+"""Encoder-decoders: a label sequence is predicted from an input sequence."""

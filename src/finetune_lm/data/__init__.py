@@ -1,0 +1,1 @@
+"""From files to examples to the tensors that a model is called with."""

@@ -1,0 +1,39 @@
+"""One batch: what a model is called with, and where each part of it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from finetune_lm.data.ragged import IntArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples of a data set, ready for the model; n of them.
+
+    Attributes:
+        inputs: ``input_ids`` and ``attention_mask``, (n, length), and ``labels``,
+            (n, label_length).
+        example: The row of the data set that each comes from: (n,).
+        is_label: False where a label is padding: (n, label_length).
+        is_text: Whether a label is a token of the text, not a start or end token put there:
+            (n, label_length).
+        aligned: Whether label ``j`` of an example is still token ``j`` of its labels' text.
+        input_texts: What the model is fed, as text.
+        input_labels: What it is to predict, as text.
+    """
+
+    inputs: dict[str, Tensor]
+    example: IntArray
+    is_label: Tensor
+    is_text: Tensor
+    aligned: bool
+    input_texts: list[str]
+    input_labels: list[str]
+
+    def __len__(self) -> int:
+        return len(self.example)

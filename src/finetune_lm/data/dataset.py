@@ -1,0 +1,316 @@
+"""The data set: tensors, and the texts, labels and metadata they came from, always in step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune_lm.constants import IGNORED_LABEL
+from finetune_lm.data.batch import Batch
+from finetune_lm.data.encoding import check_parallel, encode
+from finetune_lm.data.files import Examples
+from finetune_lm.data.preprocessing import ONCE, PER_BATCH, Preprocessing
+from finetune_lm.data.ragged import IntArray, Ragged
+from finetune_lm.data.tokenization import TextEncoder
+from finetune_lm.messages import warn
+from finetune_lm.models.tasks import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# How many examples a preprocessing function is given at a time under the strategy `once`: enough to
+# be fast, few enough that a function which makes many examples of one stays within memory.
+CHUNK = 1_000
+
+
+class Dataset:
+    """Examples as a model sees them, beside what they were made from.
+
+    ``dataset.dataset`` is a Hugging Face ``datasets.Dataset`` with ``input_ids``,
+    ``attention_mask`` and (unless preprocessing makes them for each batch) ``labels``.
+    ``dataset.texts``, ``dataset.labels`` and ``dataset.metadata`` are parallel lists. Indexing with
+    an integer, a slice or a list gives those rows of all four in one dictionary.
+
+    Args:
+        examples: The lines of a data file.
+        encoder: Turns texts into token ids.
+        task: The kind of model that they are for.
+        preprocessing: What is done to the inputs before the model sees them.
+        num_workers: How many processes tokenize; None for this one.
+        overwrite_cache: Whether to tokenize anew what an earlier run has left in the cache.
+        pad_to_length: Make every batch this wide; None for as wide as its longest example.
+        ignore_padding: Whether padding is left out of the loss.
+
+    Raises:
+        UserError: If a masked LM's labels have another number of tokens than its text, or the
+            preprocessing function goes wrong.
+
+    Example:
+        >>> data = Dataset(read_examples("data.txt.gz"), encoder, task)  # doctest: +SKIP
+        >>> data[0]["texts"]  # doctest: +SKIP
+        'The man has always broken the glass.'
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        encoder: TextEncoder,
+        task: Task,
+        preprocessing: Preprocessing | None = None,
+        *,
+        num_workers: int | None = None,
+        overwrite_cache: bool = False,
+        pad_to_length: int | None = None,
+        ignore_padding: bool = True,
+    ) -> None:
+        self.name = examples.name
+        self.path = examples.path
+        self.tokenizer = encoder.tokenizer
+        self.task = task
+        self.preprocessing = preprocessing or Preprocessing()
+        self.pad_to_length = pad_to_length
+        self.ignore_padding = ignore_padding
+        self.texts = list(examples.texts)
+        given_labels = examples.labels if task.labels_from_file else None
+        self.labels = list(examples.texts if given_labels is None else given_labels)
+        self.metadata = list(examples.metadata)
+        self.example_nums: IntArray = np.arange(len(examples), dtype=np.int64)
+        """The line of the data file that each example comes from, from 0."""
+
+        self.dataset: Any = encode(examples, given_labels, encoder, num_workers, overwrite_cache)
+        if given_labels is not None and task.labels_parallel_inputs:
+            check_parallel(examples, self.dataset)
+        self._has_labels = given_labels is not None
+        side = "labels" if self._has_labels else "input_ids"
+        self._reference = Ragged.of(self.dataset[side])
+        self.char_starts = Ragged.of(self.dataset["char_start"])
+        """Where in its label text each label token begins, before preprocessing."""
+        self.cut_starts: IntArray = np.asarray(self.dataset["cut_start"], dtype=np.int64)
+        """Where in its label text the first token begins that was cut off, -1 if none was."""
+        self._warn_of_cuts()
+        self.dataset = self.dataset.select_columns(
+            ["input_ids", "attention_mask", *(["labels"] if self._has_labels else [])]
+        )
+        self.aligned = True
+        """Whether labels are still tokens of the labels' text, each at its place."""
+        if self.preprocessing.strategy == ONCE:
+            self._preprocess_once()
+        self._input_ids = Ragged.of(self.dataset["input_ids"])
+        self._labels = Ragged.of(self.dataset["labels"]) if "labels" in self.columns else None
+        self._input_texts = self._decode(list(map(self._input_ids.__getitem__, range(len(self)))))
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of ``dataset.dataset``."""
+        return list(self.dataset.column_names)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __repr__(self) -> str:
+        return (
+            f"Dataset({self.name!r}, {len(self)} examples for a {self.task.description}, "
+            f"columns {self.columns}, {self.preprocessing.name} {self.preprocessing.strategy})"
+        )
+
+    def __getitem__(self, index: int | slice | Sequence[int]) -> dict[str, Any]:
+        """Rows of the tensors, texts, labels and metadata.
+
+        Args:
+            index: Which. For an integer the values are those of one example, else lists of them.
+
+        Returns:
+            A dictionary with the keys ``dataset`` (a dictionary by column), ``texts``, ``labels``
+            and ``metadata``.
+        """
+        parallel: dict[str, list[Any]] = {
+            "texts": self.texts,
+            "labels": self.labels,
+            "metadata": self.metadata,
+        }
+        if isinstance(index, (int, np.integer)):
+            row = range(len(self))[int(index)]
+            return {"dataset": self.dataset[row], **{k: v[row] for k, v in parallel.items()}}
+        if isinstance(index, slice):
+            rows = list(range(len(self)))[index]
+        else:
+            rows = [range(len(self))[int(i)] for i in index]
+        return {
+            "dataset": self.dataset[rows],
+            **{key: [values[row] for row in rows] for key, values in parallel.items()},
+        }
+
+    def batches(self, batch_size: int, order: IntArray | None = None) -> Iterator[Batch]:
+        """The examples in batches.
+
+        Args:
+            batch_size: How many examples a batch takes, before preprocessing per batch, which may
+                make more or fewer of them.
+            order: The order in which to take the examples; by default that of the file.
+        """
+        order = np.arange(len(self)) if order is None else order
+        for begin in range(0, len(order), batch_size):
+            yield self._batch(order[begin : begin + batch_size])
+
+    def n_batches(self, batch_size: int) -> int:
+        """How many batches there are."""
+        return -(-len(self) // batch_size)
+
+    def _batch(self, example: IntArray) -> Batch:
+        if self.preprocessing.strategy == PER_BATCH:
+            inputs, repeats = self._preprocess(example)
+            example = np.repeat(example, repeats)
+            input_ids, labels = self._unpadded(inputs)
+            aligned = self._is_aligned(labels, example)
+            input_texts = self._decode([input_ids[i] for i in range(len(input_ids))])
+            input_labels = self._label_texts(labels, [self.labels[i] for i in example])
+            rows = np.arange(len(example))
+        else:
+            assert self._labels is not None
+            input_ids, labels, rows, aligned = self._input_ids, self._labels, example, self.aligned
+            input_texts = [self._input_texts[i] for i in example]
+            input_labels = [self.labels[i] for i in example]
+        tensors = self._tensors(input_ids, labels, rows)
+        is_label = _mask(labels.lengths[rows], tensors["labels"].shape[1])
+        if aligned:
+            char_starts = self.char_starts.padded(example, -1, is_label.shape[1])
+            is_text = _tensor(char_starts) >= 0
+        else:
+            is_text = tensors["labels"] != _first_id(self.tokenizer)
+        return Batch(tensors, example, is_label, is_text, aligned, input_texts, input_labels)
+
+    def _tensors(self, input_ids: Ragged, labels: Ragged, rows: IntArray) -> dict[str, Tensor]:
+        """What the model is called with, padded on the right."""
+        length = self.pad_to_length
+        ids = input_ids.padded(rows, _pad_id(self.tokenizer), length)
+        padding = IGNORED_LABEL if self.ignore_padding else _pad_id(self.tokenizer)
+        parallel = labels.lengths[rows].max() <= ids.shape[1] and self.task.labels_parallel_inputs
+        label_ids = labels.padded(rows, padding, ids.shape[1] if parallel else length)
+        return {
+            "input_ids": _tensor(ids),
+            "attention_mask": _mask(input_ids.lengths[rows], ids.shape[1]).long(),
+            "labels": _tensor(label_ids),
+        }
+
+    def _preprocess_once(self) -> None:
+        """Replace the tensors by what the function makes of them, texts and all in step."""
+        import datasets
+
+        input_ids: list[IntArray] = []
+        labels: list[IntArray] = []
+        repeats: list[IntArray] = []
+        for begin in range(0, len(self), CHUNK):
+            chunk = np.arange(begin, min(begin + CHUNK, len(self)))
+            outputs, chunk_repeats = self._preprocess(chunk)
+            chunk_ids, chunk_labels = self._unpadded(outputs)
+            input_ids += [chunk_ids[i] for i in range(len(chunk_ids))]
+            labels += [chunk_labels[i] for i in range(len(chunk_labels))]
+            repeats.append(chunk_repeats)
+        example = np.repeat(np.arange(len(self)), np.concatenate(repeats))
+        self.aligned = self._is_aligned(Ragged.of(labels), example)
+        self.texts = [self.texts[i] for i in example]
+        self.labels = self._label_texts(Ragged.of(labels), [self.labels[i] for i in example])
+        self.metadata = [self.metadata[i] for i in example]
+        self.example_nums = self.example_nums[example]
+        self.char_starts = self.char_starts.select(example)
+        self.cut_starts = self.cut_starts[example]
+        self._reference = self._reference.select(example)
+        self.dataset = datasets.Dataset.from_dict(
+            {
+                "input_ids": [ids.tolist() for ids in input_ids],
+                "attention_mask": [[1] * len(ids) for ids in input_ids],
+                "labels": [ids.tolist() for ids in labels],
+            }
+        )
+
+    def _preprocess(self, example: IntArray) -> tuple[dict[str, Tensor], IntArray]:
+        """Call the preprocessing function with some examples."""
+        rows = self.dataset[example.tolist()]
+        input_ids = Ragged.of(rows["input_ids"])
+        everything = np.arange(len(example))
+        width = int(input_ids.lengths.max())
+        inputs = {
+            "input_ids": _tensor(input_ids.padded(everything, _pad_id(self.tokenizer))),
+            "attention_mask": _mask(input_ids.lengths, width).long(),
+        }
+        if "labels" in rows:
+            inputs["labels"] = _tensor(Ragged.of(rows["labels"]).padded(everything, IGNORED_LABEL))
+        return self.preprocessing(inputs, self.tokenizer)
+
+    def _unpadded(self, outputs: dict[str, Tensor]) -> tuple[Ragged, Ragged]:
+        """Inputs and labels without their padding.
+
+        Input padding is where attention is 0. Labels that lie beside the inputs are as long as
+        these; others end with their last label that is not ignored.
+        """
+        input_ids = outputs["input_ids"].numpy()
+        labels = outputs["labels"].numpy()
+        lengths = outputs["attention_mask"].numpy().sum(axis=1)
+        beside = labels.shape == input_ids.shape and (
+            self.task.labels_parallel_inputs or bool((labels == input_ids).all())
+        )
+        if beside:
+            label_lengths = lengths
+        else:
+            scored = labels != IGNORED_LABEL
+            last = labels.shape[1] - np.argmax(scored[:, ::-1], axis=1)
+            label_lengths = np.where(scored.any(axis=1), last, 0)
+        return (
+            Ragged.of(row[:length] for row, length in zip(input_ids, lengths, strict=True)),
+            Ragged.of(row[:length] for row, length in zip(labels, label_lengths, strict=True)),
+        )
+
+    def _is_aligned(self, labels: Ragged, example: IntArray) -> bool:
+        """Whether labels are the tokens of the labels' text that they were, or ignored."""
+        reference = self._reference.select(example)
+        if not np.array_equal(labels.lengths, reference.lengths):
+            return False
+        return bool(((labels.values == IGNORED_LABEL) | (labels.values == reference.values)).all())
+
+    def _label_texts(self, labels: Ragged, before: list[str]) -> list[str]:
+        """The text of labels that a function has made, where it is one that makes new ones."""
+        if self._has_labels or not self.preprocessing.updates_labels:
+            return before
+        rows = [labels[i] for i in range(len(labels))]
+        return self._decode([row[row != IGNORED_LABEL] for row in rows])
+
+    def _decode(self, rows: list[IntArray]) -> list[str]:
+        return list(
+            self.tokenizer.batch_decode(
+                [row.tolist() for row in rows], clean_up_tokenization_spaces=False
+            )
+        )
+
+    def _warn_of_cuts(self) -> None:
+        n_cut = np.asarray(self.dataset["n_cut"], dtype=np.int64)
+        if n_cut.any():
+            warn(
+                f"{self.name}: {np.count_nonzero(n_cut)} of {len(self)} texts are too long "
+                f"for the model or max_length, and {n_cut.sum()} of their tokens were cut off. "
+                f"They have no rows in the tables."
+            )
+
+
+def _pad_id(tokenizer: Any) -> int:
+    """What padding holds. It is masked and never a label, so EOS, or anything, will do."""
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(i) for i in ids if i is not None)
+
+
+def _first_id(tokenizer: Any) -> int:
+    ids = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id, -1)
+    return next(int(i) for i in ids if i is not None)
+
+
+def _tensor(array: npt.NDArray[Any]) -> Tensor:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _mask(lengths: IntArray, width: int) -> Tensor:
+    """True for the first ``lengths[i]`` places of row ``i``."""
+    return _tensor(np.arange(width) < lengths[:, None])

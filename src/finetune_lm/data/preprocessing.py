@@ -1,0 +1,100 @@
+"""Apply a preprocessing function, once or to each batch, and check what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finetune_lm.arguments.references import short_name
+from finetune_lm.data.ragged import IntArray
+from finetune_lm.data_preprocessing import UPDATE_LABEL_FNS, identity
+from finetune_lm.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EXPANSION_KEYS = ("expanded_lengths", "expanded_length")
+EXPANSION_PADDING = -1
+
+ONCE = "once"
+PER_BATCH = "per_batch"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """A preprocessing function with its arguments, and when it is applied.
+
+    Attributes:
+        function: Takes a dictionary of tensors and the tokenizer, returns such a dictionary.
+        strategy: ``once``, when the data is loaded, or ``per_batch``, anew for each batch.
+        kwargs: More arguments for the function.
+    """
+
+    function: Callable[..., dict[str, Tensor]] = identity
+    strategy: str = ONCE
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The function's name, for messages."""
+        return short_name(self.function)
+
+    @property
+    def updates_labels(self) -> bool:
+        """Whether the text of the labels is to be read off the labels that it makes."""
+        return self.function in UPDATE_LABEL_FNS
+
+    def __call__(
+        self, inputs: dict[str, Tensor], tokenizer: Any
+    ) -> tuple[dict[str, Tensor], IntArray]:
+        """Apply the function to some examples.
+
+        Args:
+            inputs: ``input_ids``, ``attention_mask`` and perhaps ``labels``, (n, length) each.
+            tokenizer: The tokenizer that made them.
+
+        Returns:
+            What the function made of them, always with ``labels`` and ``attention_mask``, and how
+            many examples each became: (n,).
+
+        Raises:
+            UserError: If what the function returns does not hold together.
+        """
+        n = len(inputs["input_ids"])
+        outputs = dict(self.function(dict(inputs), tokenizer, **self.kwargs))
+        if "input_ids" not in outputs:
+            raise UserError(f"{self.name} must return 'input_ids' but returned {sorted(outputs)}.")
+        n_made = len(outputs["input_ids"])
+        repeats = self._repeats(outputs, n, n_made)
+        outputs.setdefault("labels", outputs["input_ids"].clone())
+        if "attention_mask" not in outputs or len(outputs["attention_mask"]) != n_made:
+            raise UserError(
+                f"{self.name} must return an 'attention_mask' for its {n_made} examples."
+            )
+        if len(outputs["labels"]) != n_made:
+            raise UserError(
+                f"{self.name} must return as many labels as inputs but returned "
+                f"{len(outputs['labels'])} and {n_made}."
+            )
+        return outputs, repeats
+
+    def _repeats(self, outputs: dict[str, Tensor], n: int, n_made: int) -> IntArray:
+        lengths = [outputs.pop(key) for key in EXPANSION_KEYS if key in outputs]
+        if not lengths:
+            if n_made != n:
+                raise UserError(
+                    f"{self.name} made {n_made} examples of {n} and must say how many of each: "
+                    f"return {EXPANSION_KEYS[0]!r}."
+                )
+            return np.ones(n, dtype=np.int64)
+        repeats: IntArray = np.asarray(lengths[0]).reshape(-1).astype(np.int64)
+        repeats = repeats[repeats != EXPANSION_PADDING]
+        if len(repeats) != n or repeats.sum() != n_made or (repeats < 0).any():
+            raise UserError(
+                f"{self.name}: {EXPANSION_KEYS[0]!r} must have one number for each of {n} "
+                f"examples, {n_made} in all, but has {len(repeats)}, {repeats.sum()} in all."
+            )
+        return repeats

@@ -1,0 +1,157 @@
+"""Texts to token ids: start, end and truncation as the tables' numbers need them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finetune_lm.data.offsets import starts_by_decoding
+from finetune_lm.errors import UserError
+
+NOT_OF_TEXT = -1
+"""Where a token begins that is not of the text: a start, end or separator token."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One text as the model sees it.
+
+    Attributes:
+        input_ids: Token ids, start and end tokens included: (length,).
+        char_start: The character of the text at which each token begins, -1 for start and end
+            tokens: (length,).
+        n_cut: How many tokens of the text were cut off because it is too long.
+        cut_start: The character at which the first of them begins, -1 if none was.
+    """
+
+    input_ids: list[int]
+    char_start: list[int]
+    n_cut: int = 0
+    cut_start: int = NOT_OF_TEXT
+
+
+class TextEncoder:
+    """Turns texts into token ids, all in the same way.
+
+    Exactly one start token stands before a text where the tokenizer has one (BOS, else CLS),
+    whether the tokenizer puts it there itself or not. What the tokenizer appends stays. Nothing is
+    longer than ``max_length``, start and end tokens counted in.
+
+    Args:
+        tokenizer: A transformers tokenizer, fast or not.
+        max_length: The most tokens that a text may have.
+        add_start: Whether to put the start token there where the tokenizer does not.
+        bos_policy: ``auto``; ``eos``: where there is neither BOS nor CLS, EOS starts the text;
+            ``none``: nothing is put before a text.
+        append_eos: Whether to put an end token (EOS, else SEP) there where the tokenizer does not.
+
+    Raises:
+        UserError: If an end token is asked for and the tokenizer has none.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_length: int,
+        *,
+        add_start: bool = True,
+        bos_policy: str = "auto",
+        append_eos: bool = False,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.start_id = _first_id(tokenizer.bos_token_id, tokenizer.cls_token_id)
+        if self.start_id is None and bos_policy == "eos":
+            self.start_id = tokenizer.eos_token_id
+        self.puts_start = add_start and bos_policy != "none" and self.start_id is not None
+        self.end_id = _first_id(tokenizer.eos_token_id, tokenizer.sep_token_id)
+        self.append_eos = append_eos
+        if append_eos and self.end_id is None:
+            raise UserError(
+                "append_eos needs a tokenizer with an EOS token but this one has none. "
+                "Leave it out, or name the token: --tokenizer_kwargs.eos_token TOKEN"
+            )
+
+    def __call__(self, texts: Sequence[str], *, as_target: bool = False) -> list[Encoding]:
+        """Encode texts.
+
+        Args:
+            texts: The texts, none of them blank.
+            as_target: Whether they are the labels of a seq2seq model, which a few tokenizers spell
+                differently.
+
+        Raises:
+            UserError: If ``max_length`` leaves no room for any token of a text.
+        """
+        has_offsets = bool(self.tokenizer.is_fast)
+        encoded = self.tokenizer(
+            **{"text_target" if as_target else "text": list(texts)},
+            add_special_tokens=True,
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            return_special_tokens_mask=True,
+            return_offsets_mapping=has_offsets,
+            verbose=False,
+        )
+        encodings = []
+        for i, text in enumerate(texts):
+            ids = np.asarray(encoded["input_ids"][i], dtype=np.int64)
+            of_text = np.asarray(encoded["special_tokens_mask"][i]) == 0
+            char_start = np.full(len(ids), NOT_OF_TEXT, dtype=np.int64)
+            if has_offsets:
+                offsets = np.asarray(encoded["offset_mapping"][i], dtype=np.int64).reshape(-1, 2)
+                char_start[of_text] = offsets[of_text, 0]
+            else:
+                char_start[of_text] = starts_by_decoding(
+                    self.tokenizer, text, ids[of_text].tolist()
+                )
+            encodings.append(self._bounded(*self._with_ends(ids.tolist(), char_start.tolist())))
+        return encodings
+
+    def _with_ends(self, ids: list[int], char_start: list[int]) -> tuple[list[int], list[int]]:
+        """Exactly one start token, and the end token if it is asked for."""
+        if self.puts_start:
+            # A text may spell the start token out that the tokenizer puts there as well.
+            while len(ids) > 1 and ids[0] == ids[1] == self.start_id:
+                ids, char_start = ids[1:], char_start[1:]
+            if ids[:1] == [self.start_id]:
+                char_start = [NOT_OF_TEXT, *char_start[1:]]
+            else:
+                assert self.start_id is not None
+                ids, char_start = [self.start_id, *ids], [NOT_OF_TEXT, *char_start]
+        if self.append_eos and ids[-1:] != [self.end_id]:
+            assert self.end_id is not None
+            ids, char_start = [*ids, self.end_id], [*char_start, NOT_OF_TEXT]
+        return ids, char_start
+
+    def _bounded(self, ids: list[int], char_start: list[int]) -> Encoding:
+        """Cut the end of the text off, not the tokens that stand behind it."""
+        n_cut = len(ids) - self.max_length
+        if n_cut <= 0:
+            return Encoding(ids, char_start, 0)
+        n_behind = next(
+            (i for i, start in enumerate(reversed(char_start)) if start != NOT_OF_TEXT), 0
+        )
+        n_kept = self.max_length - n_behind
+        if all(start == NOT_OF_TEXT for start in char_start[: max(n_kept, 0)]):
+            n_special = sum(start == NOT_OF_TEXT for start in char_start)
+            raise UserError(
+                f"max_length must leave room for the text but is {self.max_length}, and "
+                f"{n_special} start and end tokens are put around it."
+            )
+        behind = slice(len(ids) - n_behind, None)
+        return Encoding(
+            [*ids[:n_kept], *ids[behind]],
+            [*char_start[:n_kept], *char_start[behind]],
+            n_cut,
+            cut_start=char_start[n_kept],
+        )
+
+
+def _first_id(*ids: int | None) -> int | None:
+    """The first that is given; 0 is an id like any other."""
+    return next((i for i in ids if i is not None), None)

@@ -1,0 +1,1 @@
+"""From tokens to words, and from logits to what each token costs."""

@@ -1,0 +1,137 @@
+"""One pass over a data set with a model that does not learn from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm.data.batch import Batch
+from finetune_lm.data.dataset import Dataset
+from finetune_lm.errors import UserError
+from finetune_lm.evaluation.losses import EpochLosses
+from finetune_lm.evaluation.splits import Split
+from finetune_lm.results.loss_history import LossHistory
+from finetune_lm.results.tables import TableWriter
+
+if TYPE_CHECKING:
+    import torch
+
+
+def evaluate(
+    model: Any,
+    split: Split,
+    table: TableWriter,
+    history: LossHistory,
+    *,
+    epoch: int,
+    device: torch.device,
+    on_batch: Callable[[], object] = lambda: None,
+) -> dict[str, float]:
+    """Record what every token of a data set costs, and the losses.
+
+    The model is in eval mode meanwhile; no graph is built.
+
+    Args:
+        model: The model.
+        split: The data, with its losses.
+        table: Where rows go.
+        history: Where the batches' losses go.
+        epoch: The epoch after whose updates this is.
+        device: Where the model is.
+        on_batch: Called after each batch.
+
+    Returns:
+        The mean of each loss over the labels that count.
+
+    Raises:
+        UserError: If a loss is not finite, or no label counts.
+    """
+    import torch
+
+    assert split.losses is not None
+    means = EpochLosses()
+    model.eval()
+    with torch.no_grad():
+        for number, batch in enumerate(split.dataset.batches(split.batch_size)):
+            outputs = forward(model, batch, device)
+            losses = split.losses(outputs, outputs_labels(batch, device)).numbers()
+            check_finite(losses, split.dataset_type, epoch, number)
+            rows = split.rows.of_batch(
+                batch, outputs.logits, epoch=epoch, batch_number=number, losses=losses
+            )
+            table.write(rows)
+            n_counted = n_labels(split.dataset, batch)
+            means.add(losses, n_counted)
+            history.add(split.dataset_type, epoch, losses, n_counted)
+            on_batch()
+    split.rows.warn_if_empty()
+    return means.means(split.dataset.name)
+
+
+def record_surprisals(
+    model: Any,
+    split: Split,
+    write: Callable[[int, Any], None],
+    *,
+    epoch: int | None,
+    device: torch.device,
+    skip: int = 0,
+    on_batch: Callable[[], object] = lambda: None,
+) -> None:
+    """Record what every token of a test set costs.
+
+    Args:
+        model: The model; it is put into eval mode.
+        split: The data.
+        write: Called with each batch's number and rows.
+        epoch: The epoch whose model this is; None if it was not trained.
+        device: Where the model is.
+        skip: How many batches are recorded already.
+        on_batch: Called after each batch.
+    """
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        for number, batch in enumerate(split.dataset.batches(split.batch_size)):
+            # A skipped batch is still put together, so that random masks come out as they would.
+            if number >= skip:
+                outputs = forward(model, batch, device)
+                rows = split.rows.of_batch(batch, outputs.logits, epoch=epoch, batch_number=number)
+                write(number, rows)
+            on_batch()
+    if not skip:
+        split.rows.warn_if_empty()
+
+
+def forward(model: Any, batch: Batch, device: torch.device) -> Any:
+    """The model's outputs for a batch, its own loss among them."""
+    return model(**{name: tensor.to(device) for name, tensor in batch.inputs.items()})
+
+
+def outputs_labels(batch: Batch, device: torch.device) -> Any:
+    """The labels that losses are given."""
+    return batch.inputs["labels"].to(device)
+
+
+def n_labels(dataset: Dataset, batch: Batch) -> int:
+    """How many labels of a batch count in its loss."""
+    return int(dataset.task.counted(batch.inputs["labels"]).sum())
+
+
+def check_finite(
+    losses: Mapping[str, float], dataset_type: str, epoch: int, batch_number: int
+) -> None:
+    """Stop a run that has gone wrong, before it learns from what is no number.
+
+    Raises:
+        UserError: If a loss is infinite or not a number.
+    """
+    if all(math.isfinite(value) for value in losses.values()):
+        return
+    values = ", ".join(f"{name} {value}" for name, value in losses.items())
+    raise UserError(
+        f"losses must be finite but in epoch {epoch}, {dataset_type} batch {batch_number}, came "
+        f"{values}. What was recorded before is kept. A lower lr often helps."
+    )

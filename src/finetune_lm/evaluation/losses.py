@@ -1,0 +1,151 @@
+"""The losses of a run, combined into the one that is minimised."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm.arguments.references import short_name
+from finetune_lm.errors import UserError
+from finetune_lm.results.columns import LOSS, loss_columns
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LossValues:
+    """The losses of one batch, as tensors.
+
+    Attributes:
+        total: What is minimised.
+        parts: Each loss by its column.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+    def numbers(self) -> dict[str, float]:
+        """All of them by column as numbers, fetched from the device in one go."""
+        import torch
+
+        values = torch.stack([self.total.detach(), *(v.detach() for v in self.parts.values())])
+        return dict(zip([LOSS, *self.parts], values.float().tolist(), strict=True))
+
+
+class Losses:
+    """Losses made once for a run and called with each batch.
+
+    Args:
+        classes: Made with ``model``, ``tokenizer`` and their own arguments; called with
+            ``outputs`` and ``labels`` (or having a ``forward`` that is).
+        kwargs: The arguments of each class, by the class's name.
+        reduce: Combines the values. It is given them stacked in one tensor, or, if it takes several
+            arguments, one by one.
+        model: The model.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        UserError: If a class cannot be made with these arguments.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[Callable[..., Any]],
+        kwargs: Mapping[str, Mapping[str, Any]],
+        reduce: Callable[..., Tensor],
+        model: Any,
+        tokenizer: Any,
+    ) -> None:
+        self.names = loss_columns(classes)
+        self._reduce = reduce
+        self._takes_several = _takes_several(reduce)
+        self._losses = []
+        for cls in classes:
+            name = short_name(cls)
+            given = kwargs.get(name, {})
+            try:
+                inspect.signature(cls).bind(model=model, tokenizer=tokenizer, **given)
+            except TypeError as error:
+                raise UserError(
+                    f"loss class {name} must accept model, tokenizer and what "
+                    f"loss_classes_kwargs gives ({', '.join(given) or 'nothing'}): {error}."
+                ) from None
+            loss = cls(model=model, tokenizer=tokenizer, **given)
+            self._losses.append(loss if callable(loss) else loss.forward)
+
+    def __call__(self, outputs: Any, labels: Tensor) -> LossValues:
+        """All losses of one batch.
+
+        Args:
+            outputs: What the model returned.
+            labels: The labels it was called with, (n, label_length).
+
+        Raises:
+            UserError: If a loss or the reduction is not one number.
+        """
+        import torch
+
+        parts = {}
+        for name, loss in zip(self.names, self._losses, strict=True):
+            value = loss(outputs, labels)
+            if not isinstance(value, torch.Tensor) or value.numel() != 1:
+                raise UserError(
+                    f"{name} must return a tensor of one value but returned {_shown(value)}."
+                )
+            parts[name] = value.reshape(())
+        values = list(parts.values())
+        total = self._reduce(*values) if self._takes_several else self._reduce(torch.stack(values))
+        if not isinstance(total, torch.Tensor) or total.numel() != 1:
+            raise UserError(
+                f"a loss reduction must return a tensor of one value but returned {_shown(total)}."
+            )
+        return LossValues(total.reshape(()), parts)
+
+
+class EpochLosses:
+    """Means over an epoch, each batch weighing as much as it has labels that count."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._weight = 0
+
+    def add(self, losses: Mapping[str, float], n_labels: int) -> None:
+        """Take in a batch."""
+        self._weight += n_labels
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value * n_labels
+
+    def means(self, dataset_name: str) -> dict[str, float]:
+        """The mean of each loss.
+
+        Raises:
+            UserError: If no label of the data set counts.
+        """
+        if not self._weight:
+            raise UserError(
+                f"{dataset_name} has nothing to predict: all of its labels are ignored. Masked "
+                f"language models need masks, in the file or from a data_preprocessing_fn."
+            )
+        return {name: value / self._weight for name, value in self._sums.items()}
+
+
+def _takes_several(reduce: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(reduce).parameters.values()
+    except (TypeError, ValueError):
+        # torch.sum and Python's builtins have no signature to look at; they take a collection.
+        return False
+    required = [
+        p
+        for p in parameters
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]
+    return len(required) > 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+
+
+def _shown(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return f"one of shape {tuple(shape)}" if shape is not None else repr(value)[:80]

@@ -1,0 +1,99 @@
+"""Data sets in the roles that they have in a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_lm.arguments import DataTrainingArguments
+from finetune_lm.arguments.references import short_name
+from finetune_lm.data.dataset import Dataset
+from finetune_lm.data.files import dataset_name
+from finetune_lm.errors import UserError
+from finetune_lm.evaluation.losses import Losses
+from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
+from finetune_lm.models.loading import LoadedModel
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set in its role in a run.
+
+    Attributes:
+        dataset_type: ``train``, ``validation`` or ``test``.
+        dataset: The data.
+        batch_size: How many examples go to a batch.
+        rows: Makes its rows of the tables.
+        losses: What is computed of each batch; None for testing.
+    """
+
+    dataset_type: str
+    dataset: Dataset
+    batch_size: int
+    rows: TokenRows
+    losses: Losses | None = None
+
+
+def make_splits(
+    dataset_type: str,
+    datasets: Mapping[str, Sequence[Dataset]],
+    loaded: LoadedModel,
+    args: DataTrainingArguments,
+    columns: RunColumns,
+) -> list[Split]:
+    """Data sets of one type with what is computed and recorded of them.
+
+    Args:
+        dataset_type: ``train``, ``validation`` or ``test``.
+        datasets: All data sets by type.
+        loaded: The model.
+        args: Batch sizes and losses.
+        columns: What all rows of their table have in common.
+    """
+    batch_size: int = getattr(args, f"per_device_{dataset_type}_batch_size")
+    group = datasets[dataset_type]
+    return [
+        Split(
+            dataset_type,
+            dataset,
+            batch_size,
+            TokenRows(dataset, dataset_type, columns, name),
+            _losses(dataset_type, loaded, args) if dataset_type in args.loss_classes else None,
+        )
+        for dataset, name in zip(group, distinct_names([d.path for d in group]), strict=True)
+    ]
+
+
+def distinct_names(paths: Sequence[str]) -> list[str]:
+    """What the tables call data files: by their names, with the directory where these are alike.
+
+    Raises:
+        UserError: If a file is given twice.
+
+    Example:
+        >>> distinct_names(["a/x.txt.gz", "b/x.txt", "y.txt"])
+        ['a/x', 'b/x', 'y']
+    """
+    names = [dataset_name(path) for path in paths]
+    counts = Counter(names)
+    distinct = [
+        str(Path(path).parent / name) if counts[name] > 1 else name
+        for path, name in zip(paths, names, strict=True)
+    ]
+    for name, count in Counter(distinct).items():
+        if count > 1:
+            raise UserError(f"each data file must be given once but {name} is given {count} times.")
+    return distinct
+
+
+def _losses(dataset_type: str, loaded: LoadedModel, args: DataTrainingArguments) -> Losses:
+    classes = args.loss_classes[dataset_type]
+    return Losses(
+        classes,
+        {name: args.loss_kwargs(dataset_type, name) for name in map(short_name, classes)},
+        args.loss_reduction_fns[dataset_type],
+        loaded.model,
+        loaded.tokenizer,
+    )

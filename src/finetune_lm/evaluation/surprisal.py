@@ -1,0 +1,68 @@
+"""What each token costs a model, from its logits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FloatArray = npt.NDArray[np.float32]
+
+# How many logits are looked at together: their float32 copy stays below 256 MB.
+_LOGITS_AT_ONCE = 2**26
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What some tokens cost, and what the model would rather have seen.
+
+    Attributes:
+        surprisal: Of each token, in bits: (n,).
+        predicted_token_id: The token that the model finds likeliest in its place: (n,).
+        predicted_token_surprisal: Of that one, in bits: (n,).
+    """
+
+    surprisal: FloatArray
+    predicted_token_id: npt.NDArray[np.int64]
+    predicted_token_surprisal: FloatArray
+
+
+def score_tokens(logits: Tensor, rows: Tensor, columns: Tensor, targets: Tensor) -> Scores:
+    """The surprisal of tokens, ``(logsumexp(logits) - logit[token]) / ln 2``.
+
+    Computed in float32 whatever the precision of the logits, which are left as they are.
+
+    Args:
+        logits: (batch, length, vocabulary).
+        rows: The row of ``logits`` that predicts each token: (n,).
+        columns: The position in that row: (n,).
+        targets: The tokens' ids: (n,).
+
+    Returns:
+        The scores, on the CPU.
+    """
+    import torch
+
+    logits = logits.detach()
+    n_at_once = max(1, _LOGITS_AT_ONCE // logits.shape[-1])
+    parts = []
+    for begin in range(0, len(targets), n_at_once):
+        part = slice(begin, begin + n_at_once)
+        selected = logits[rows[part], columns[part]].float()
+        total = selected.logsumexp(dim=-1)
+        best, best_id = selected.max(dim=-1)
+        chosen = selected.gather(-1, targets[part, None]).squeeze(-1)
+        parts.append(torch.stack([total - chosen, total - best, best_id.to(total.dtype)]))
+    if not parts:
+        nothing = np.empty(0, dtype=np.float32)
+        return Scores(nothing, np.empty(0, dtype=np.int64), nothing)
+    # One transfer for all. float32 holds every integer up to 2**24, more than any vocabulary has.
+    nats, best_nats, best_ids = torch.cat(parts, dim=1).cpu().numpy()
+    bits = np.float32(1 / math.log(2))
+    return Scores(nats * bits, best_ids.astype(np.int64), best_nats * bits)

@@ -1,0 +1,107 @@
+"""Test sets: what each of their tokens costs the model, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from tqdm.auto import tqdm
+
+from finetune_lm.evaluation.evaluate import record_surprisals
+from finetune_lm.evaluation.splits import Split
+from finetune_lm.interruption import Interruption
+from finetune_lm.models.loading import LoadedModel
+from finetune_lm.results.columns import SEED
+from finetune_lm.results.evaluation_progress import EvaluationProgress
+from finetune_lm.results.tables import TableWriter
+
+if TYPE_CHECKING:
+    import torch
+
+
+def record_test_sets(
+    loaded: LoadedModel,
+    splits: Sequence[Split],
+    table: TableWriter,
+    temporary: Path | None,
+    *,
+    epoch: int | None,
+    device: torch.device,
+) -> None:
+    """Record all test sets, one piece of the table each.
+
+    Args:
+        loaded: The model.
+        splits: The test sets.
+        table: Where rows go.
+        temporary: The directory for temporary files from which an evaluation that was killed goes
+            on; None to keep none.
+        epoch: The epoch whose model this is; None if it was not trained.
+        device: Where the model is.
+    """
+    n_batches = sum(split.dataset.n_batches(split.batch_size) for split in splits)
+    kept: list[EvaluationProgress] = []
+    with (
+        Interruption() as interruption,
+        tqdm(total=n_batches, desc="testing", unit="batch", dynamic_ncols=True) as bar,
+    ):
+
+        def on_batch() -> None:
+            bar.update()
+            interruption.check()
+
+        for number, split in enumerate(splits):
+            progress = None
+            finished: list[pa.Table] = []
+            if temporary is not None:
+                path = temporary / f"tmp-test-{number}-{split.dataset.name}.json.gz"
+                progress = EvaluationProgress(path, _identity(loaded, split, epoch))
+                finished = progress.finished_batches()
+                kept.append(progress)
+            for rows in finished:
+                table.write(_with_seed(rows, split))
+
+            def write(
+                _: int, rows: pa.Table, progress: EvaluationProgress | None = progress
+            ) -> None:
+                table.write(rows)
+                if progress is not None:
+                    progress.add(rows)
+
+            record_surprisals(
+                loaded.model,
+                split,
+                write,
+                epoch=epoch,
+                device=device,
+                skip=len(finished),
+                on_batch=on_batch,
+            )
+            table.end_piece()
+    for progress in kept:
+        progress.remove()
+
+
+def _identity(loaded: LoadedModel, split: Split, epoch: int | None) -> dict[str, Any]:
+    """Everything that the rows of a test set depend on."""
+    dataset = split.dataset
+    preprocessing = dataset.preprocessing
+    sums = [float(p.detach().double().sum()) for p in loaded.model.parameters()]
+    return {
+        "model": [loaded.name, loaded.task.name, sums],
+        "epoch": epoch,
+        "input_ids": [list(map(int, ids)) for ids in dataset.dataset["input_ids"]],
+        "texts": [dataset.texts, dataset.labels, dataset.metadata],
+        "batch_size": split.batch_size,
+        "preprocessing": [preprocessing.name, preprocessing.strategy, preprocessing.kwargs],
+        # Masks that are drawn anew for each batch are the same only from the same seed.
+        "seed": split.rows.run.seed if preprocessing.strategy == "per_batch" else None,
+    }
+
+
+def _with_seed(rows: pa.Table, split: Split) -> pa.Table:
+    """Rows of an earlier run under this run's seed."""
+    seed = pa.repeat(pa.scalar(split.rows.run.seed), len(rows))
+    return rows.set_column(rows.column_names.index(SEED), SEED, seed)

@@ -1,0 +1,269 @@
+"""The rows of the tables: one for each token that a batch asks the model about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from finetune_lm.constants import IGNORED_LABEL
+from finetune_lm.data.batch import Batch
+from finetune_lm.data.dataset import Dataset
+from finetune_lm.data.ragged import IntArray
+from finetune_lm.evaluation.label_words import LabelWords
+from finetune_lm.evaluation.surprisal import Scores, score_tokens
+from finetune_lm.evaluation.vocabulary import Vocabulary
+from finetune_lm.evaluation.words import NO_WORD
+from finetune_lm.messages import warn
+from finetune_lm.models.loading import LoadedModel
+from finetune_lm.models.tasks import Task
+from finetune_lm.results.columns import (
+    GENERATED_SEQUENCE,
+    ITEM,
+    LABEL_SEQUENCE,
+    SEED,
+    SEQUENCE_TYPE,
+    MetadataColumns,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RunColumns:
+    """What all rows of a run have in common.
+
+    Attributes:
+        model_name: The model as named on the command line.
+        task: What kind it is.
+        n_params: Its size, readable.
+        seed: The run's seed.
+        vocabulary: The tokenizer's entries.
+        metadata: The metadata columns of the table.
+        losses: The names of its loss columns, in order.
+    """
+
+    model_name: str
+    task: Task
+    n_params: str
+    seed: int
+    vocabulary: Vocabulary
+    metadata: MetadataColumns
+    losses: Sequence[str] = ()
+
+    @classmethod
+    def of(
+        cls,
+        loaded: LoadedModel,
+        seed: int,
+        metadata: MetadataColumns,
+        losses: Sequence[str] = (),
+    ) -> Self:
+        """What the rows of a table about this model have in common."""
+        vocabulary = Vocabulary(loaded.tokenizer)
+        return cls(loaded.name, loaded.task, loaded.n_params, seed, vocabulary, metadata, losses)
+
+
+class TokenRows:
+    """Makes the rows of one data set.
+
+    What does not change from epoch to epoch (words, metadata) is prepared here, once; a batch adds
+    four numbers for each token.
+
+    Args:
+        dataset: The data set.
+        dataset_type: ``train``, ``validation`` or ``test``.
+        run: What all rows have in common.
+        dataset_name: How the tables call the data set; by default by its own name.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        dataset_type: str,
+        run: RunColumns,
+        dataset_name: str | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.run = run
+        self._n_rows = 0
+        self._has_warned = False
+        self._constants: dict[str, pa.Scalar] = {
+            "model_name": pa.scalar(run.model_name),
+            "task": pa.scalar(run.task.name),
+            "n_params": pa.scalar(run.n_params),
+            "dataset_name": pa.scalar(dataset_name or dataset.name),
+            "dataset_type": pa.scalar(dataset_type),
+            SEED: pa.scalar(run.seed),
+        }
+        metadata = dataset.metadata
+        items: list[Any] = (
+            [m.get(ITEM) for m in metadata]
+            if any(ITEM in m for m in metadata)
+            else dataset.example_nums.tolist()
+        )
+        self._of_example: dict[str, pa.Array] = {
+            "example_num": pa.array(dataset.example_nums),
+            ITEM: run.metadata.array(ITEM, items),
+            "original_text": pa.array(dataset.texts),
+            **{
+                name: run.metadata.array(name, [m.get(name) for m in metadata])
+                for name in run.metadata.names
+            },
+        }
+        self._words = (
+            LabelWords.of_texts(dataset.labels, dataset.char_starts, dataset.cut_starts.tolist())
+            if dataset.aligned
+            else None
+        )
+
+    def of_batch(
+        self,
+        batch: Batch,
+        logits: Tensor,
+        *,
+        epoch: int | None,
+        batch_number: int,
+        losses: Mapping[str, float] | None = None,
+    ) -> pa.Table:
+        """The rows of one batch.
+
+        Args:
+            batch: The batch.
+            logits: What the model made of it, (n, length, vocabulary), on any device.
+            epoch: The epoch, None where there is none.
+            batch_number: The batch's number in the epoch.
+            losses: Its losses by column name; those not given are missing.
+
+        Returns:
+            A table with the columns of `table_columns`, in no particular order.
+        """
+        task, labels = self.run.task, batch.inputs["labels"]
+        reported = task.reported(batch.inputs, batch.is_text, batch.is_label)
+        rows, positions = reported.nonzero(as_tuple=True)
+        targets = labels[rows, positions]
+        is_predicted = positions >= task.label_offset
+        device = logits.device
+        scores = score_tokens(
+            logits,
+            rows[is_predicted].to(device),
+            (positions - task.label_offset)[is_predicted].to(device),
+            targets[is_predicted].to(device),
+        )
+        row, position = rows.numpy(), positions.numpy()
+        predicted = is_predicted.numpy()
+        table = self._table(
+            batch, row, targets.numpy(), predicted, scores, *self._label_words(batch, row, position)
+        )
+        if task.reports_greedy_rows:
+            table = _interleaved(
+                row,
+                table.append_column(SEQUENCE_TYPE, pa.repeat(LABEL_SEQUENCE, len(row))),
+                self._greedy_table(batch, row, scores),
+            )
+        constants = {**self._constants, "batch_number": pa.scalar(batch_number)}
+        constants["epoch"] = pa.scalar(epoch, pa.int64())
+        for name in self.run.losses:
+            constants[name] = pa.scalar((losses or {}).get(name), pa.float32())
+        for name, value in constants.items():
+            table = table.append_column(name, pa.repeat(value, len(table)))
+        self._n_rows += len(table)
+        return table
+
+    def warn_if_empty(self) -> None:
+        """Say so, once, if the data set has been gone through and nothing of it was reported."""
+        if self._n_rows == 0 and not self._has_warned:
+            self._has_warned = True
+            warn(
+                f"{self.dataset.name} has no rows in the tables: the model sees every token that "
+                f"it is to predict. Put masks into the texts, or give a data_preprocessing_fn."
+            )
+
+    def _table(
+        self,
+        batch: Batch,
+        row: IntArray,
+        token_id: IntArray,
+        is_predicted: npt.NDArray[np.bool_],
+        scores: Scores,
+        words: LabelWords,
+        place: IntArray,
+    ) -> pa.Table:
+        """The columns that differ from example to example and from token to token.
+
+        Args:
+            batch: The batch.
+            row: The batch's row of each token.
+            token_id: Each token.
+            is_predicted: Whether anything predicts it.
+            scores: Of those tokens that are predicted.
+            words: Words that the tokens belong to.
+            place: Where in ``words`` each token is.
+        """
+        of_batch_row = {
+            name: values.take(pa.array(batch.example)) for name, values in self._of_example.items()
+        }
+        of_batch_row["input_text"] = pa.array(batch.input_texts)
+        of_batch_row["input_label"] = pa.array(batch.input_labels)
+        columns = {name: values.take(pa.array(row)) for name, values in of_batch_row.items()}
+
+        word_num = words.word_num.values[place]
+        token_num = words.token_num_in_word.values[place]
+        no_word = word_num == NO_WORD
+        columns["word_num"] = pa.array(word_num, mask=no_word)
+        columns["word"] = pa.array(words.words[place], pa.string())
+        columns["token_num_in_word"] = pa.array(token_num, mask=no_word)
+        columns["token"] = pa.array(self.run.vocabulary.texts(token_id), pa.string())
+        columns["token_id"] = pa.array(token_id)
+        columns["token_is_start_of_word"] = pa.array(token_num == 0)
+        columns["token_is_word"] = pa.array(words.is_word[place])
+
+        def spread(values: npt.NDArray[Any]) -> pa.Array:
+            everywhere = np.zeros(len(row), dtype=values.dtype)
+            everywhere[is_predicted] = values
+            return pa.array(everywhere, mask=~is_predicted)
+
+        predicted_text = np.empty(len(row), dtype=object)
+        predicted_text[is_predicted] = self.run.vocabulary.texts(scores.predicted_token_id)
+        columns["surprisal"] = spread(scores.surprisal)
+        columns["predicted_token"] = pa.array(predicted_text, pa.string())
+        columns["predicted_token_id"] = spread(scores.predicted_token_id)
+        columns["predicted_token_surprisal"] = spread(scores.predicted_token_surprisal)
+        return pa.table(columns)
+
+    def _label_words(
+        self, batch: Batch, row: IntArray, position: IntArray
+    ) -> tuple[LabelWords, IntArray]:
+        """Words of the labels, and where among them each reported token is."""
+        if batch.aligned and self._words is not None:
+            return self._words, self._words.word_num.starts[batch.example[row]] + position
+        labels, input_ids = batch.inputs["labels"].numpy(), batch.inputs["input_ids"].numpy()
+        if labels.shape == input_ids.shape:
+            # What is not to be predicted still is part of the words around it.
+            labels = np.where(labels == IGNORED_LABEL, input_ids, labels)
+        lengths = batch.is_label.sum(dim=1).tolist()
+        sequences = [ids[:length] for ids, length in zip(labels, lengths, strict=True)]
+        words = LabelWords.of_ids(self.run.vocabulary, sequences)
+        return words, words.word_num.starts[row] + position
+
+    def _greedy_table(self, batch: Batch, row: IntArray, scores: Scores) -> pa.Table:
+        """Rows for the model's own best token at each position of the labels."""
+        ids = scores.predicted_token_id
+        begins = np.searchsorted(row, np.arange(len(batch) + 1))
+        sequences = [ids[begins[i] : begins[i + 1]] for i in range(len(batch))]
+        words = LabelWords.of_ids(self.run.vocabulary, sequences)
+        best = Scores(scores.predicted_token_surprisal, ids, scores.predicted_token_surprisal)
+        everywhere = np.ones(len(row), dtype=bool)
+        table = self._table(batch, row, ids, everywhere, best, words, np.arange(len(row)))
+        return table.append_column(SEQUENCE_TYPE, pa.repeat(GENERATED_SEQUENCE, len(row)))
+
+
+def _interleaved(row: IntArray, first: pa.Table, second: pa.Table) -> pa.Table:
+    """Both tables, example by example, within each the rows of the first before the second's."""
+    order = np.argsort(np.concatenate([row, row]), kind="stable")
+    return pa.concat_tables([first, second.select(first.column_names)]).take(pa.array(order))

@@ -1,0 +1,44 @@
+"""The loss that the model itself computes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm.constants import IGNORED_LABEL
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class OutputsDefaultLoss:
+    """The cross-entropy that a transformers model returns with its outputs.
+
+    In nats, averaged over the labels that count.
+
+    Args:
+        model: Not used; every loss class is given it.
+        tokenizer: Not used; every loss class is given it.
+
+    Example:
+        >>> loss = OutputsDefaultLoss(model, tokenizer)  # doctest: +SKIP
+        >>> loss(model(**batch), batch["labels"])  # doctest: +SKIP
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        del model, tokenizer
+
+    def __call__(self, outputs: Any, labels: Tensor) -> Tensor:
+        """The loss of one batch.
+
+        Args:
+            outputs: What the model returned.
+            labels: The labels it was called with, (n, label_length).
+
+        Returns:
+            A tensor of one value; 0 where no label counts (a mean over nothing is not a number).
+        """
+        if bool((labels == IGNORED_LABEL).all()):
+            nothing: Tensor = outputs.logits.sum() * 0.0
+            return nothing
+        loss: Tensor = outputs.loss
+        return loss

@@ -1,0 +1,15 @@
+"""What a run has to say beside its progress bars."""
+
+from __future__ import annotations
+
+import sys
+
+
+def say(message: str) -> None:
+    """Print a line on stderr, so that stdout stays free for results."""
+    print(message, file=sys.stderr)  # noqa: T201
+
+
+def warn(message: str) -> None:
+    """Say something that the user should look at."""
+    say(f"warning: {message}")

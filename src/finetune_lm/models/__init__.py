@@ -1,0 +1,1 @@
+"""Which kinds of model there are, and how one is loaded."""

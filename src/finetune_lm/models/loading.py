@@ -1,0 +1,175 @@
+"""From the model's name to the model, its tokenizer and its task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm.arguments.references import short_name
+from finetune_lm.constants import BUILTIN_MODELS, LM
+from finetune_lm.errors import UserError
+from finetune_lm.models.tasks import Task, find_task
+
+if TYPE_CHECKING:
+    from finetune_lm.arguments import ModelArguments
+
+
+@dataclass
+class LoadedModel:
+    """A model with what belongs to it.
+
+    Attributes:
+        name: The model as named on the command line.
+        task: What kind it is.
+        model: The transformers model, in float32 unless asked otherwise, on the CPU.
+        tokenizer: Its tokenizer.
+    """
+
+    name: str
+    task: Task
+    model: Any
+    tokenizer: Any
+
+    @property
+    def n_params(self) -> str:
+        """The number of parameters, readable: ``0.4M``, ``135M``, ``2.8B``."""
+        return readable_count(sum(parameter.numel() for parameter in self.model.parameters()))
+
+
+def load_model(args: ModelArguments) -> LoadedModel:
+    """Load the model that the arguments name, with its modifiers applied.
+
+    Raises:
+        UserError: If it is not there, cannot be loaded, or is of no known kind.
+    """
+    import torch
+    import transformers
+
+    name = args.model_name_or_path
+    token = read_token(args.token)
+    hub = {"revision": args.model_revision, "cache_dir": args.cache_dir, "token": token}
+
+    config = _from_pretrained(
+        transformers.AutoConfig,
+        "config_name" if args.config_name not in (None, name) else "model_name_or_path",
+        args.config_name or name,
+        hub,
+        args.config_kwargs,
+    )
+    task = find_task(name, config, args.model_task)
+    tokenizer = _from_pretrained(
+        transformers.AutoTokenizer,
+        "tokenizer_name",
+        args.tokenizer_name or name,
+        {**hub, "use_fast": args.use_fast_tokenizer},
+        args.tokenizer_kwargs,
+    )
+    # transformers takes the precision of the file, and small updates are lost in 16 bits.
+    precision = (
+        {} if {"dtype", "torch_dtype"} & args.model_kwargs.keys() else {"dtype": torch.float32}
+    )
+    model = _from_pretrained(
+        getattr(transformers, task.auto_class),
+        "model_name_or_path",
+        name,
+        {**hub, **precision, "config": config},
+        args.model_kwargs,
+    )
+    if "gguf_file" in args.model_kwargs:
+        _forget_quantization(model)
+    if hasattr(model, "loss_type") and model.loss_type is None and task.name == LM:
+        # transformers reads the loss off the class's name, which GPT-2's does not tell. It takes
+        # this one then, with a warning in every run.
+        model.loss_type = "ForCausalLM"
+    model.eval()
+    for modify in args.model_modifier_fns:
+        kwargs = args.model_modifier_fn_kwargs.get(short_name(modify), {})
+        modified = modify(model=model, tokenizer=tokenizer, **kwargs)
+        model = model if modified is None else modified
+    _check_vocabulary(name, model, tokenizer)
+    return LoadedModel(name, task, model, tokenizer)
+
+
+def model_path(name: str) -> str:
+    """Where transformers is to look for a model: a built-in one has its place in the package."""
+    if name in BUILTIN_MODELS:
+        return str(Path(__file__).parent / "builtin" / name)
+    return name
+
+
+def read_token(token: bool | str) -> bool | str:
+    """The access token itself, where a file holding it may be named instead."""
+    if isinstance(token, str) and Path(token).is_file():
+        return Path(token).read_text(encoding="utf-8").strip()
+    return token
+
+
+def length_limit(model: Any, tokenizer: Any) -> int | None:
+    """The longest input that the model can take, in tokens; None if it states no limit."""
+    limits = [getattr(model.config, "max_position_embeddings", None)]
+    for module_name, module in model.named_modules():
+        # RoBERTa's positions start behind the padding index, so two of them are never used.
+        padding_idx = getattr(module, "padding_idx", None)
+        if module_name.endswith("position_embeddings") and padding_idx is not None:
+            limits.append(module.num_embeddings - padding_idx - 1)
+    # Tokenizers that know no limit say 1e30.
+    limits.append(tokenizer.model_max_length if tokenizer.model_max_length < 1e9 else None)
+    known = [limit for limit in limits if isinstance(limit, int) and limit > 0]
+    return min(known, default=None)
+
+
+def readable_count(n: int) -> str:
+    """A number of parameters in at most four characters or so.
+
+    Example:
+        >>> [readable_count(n) for n in (43_000, 420_000, 134_515_008, 2_775_208_960)]
+        ['43K', '0.4M', '135M', '2.8B']
+    """
+    for size, unit, least in ((1e9, "B", 0.9995e9), (1e6, "M", 1e5), (1e3, "K", 1e3)):
+        if n >= least:
+            decimals = 1 if n < 9.95 * size and unit != "K" else 0
+            return f"{n / size:.{decimals}f}{unit}"
+    return str(n)
+
+
+def _from_pretrained(
+    auto_class: Any, argument: str, name: str, standard: dict[str, Any], given: dict[str, Any]
+) -> Any:
+    try:
+        return auto_class.from_pretrained(model_path(name), **{**standard, **given})
+    except ImportError as error:
+        raise UserError(f"{argument} {name!r} needs a package: {_first_line(error)}") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        where = "is a directory that" if Path(name).is_dir() else "is no directory here, and"
+        raise UserError(
+            f"{argument} {name!r} {where} cannot be loaded as "
+            f"{auto_class.__name__.removeprefix('Auto').lower()}: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _forget_quantization(model: Any) -> None:
+    """Make a model from a GGUF file savable: its weights are dequantized as they are loaded."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    if hasattr(model, "hf_quantizer"):
+        del model.hf_quantizer
+    model.is_quantized = False
+
+
+def _check_vocabulary(name: str, model: Any, tokenizer: Any) -> None:
+    """A token beyond the embeddings would crash the model in the middle of a run."""
+    embeddings = model.get_input_embeddings()
+    rows = getattr(embeddings, "num_embeddings", None)
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if rows is not None and highest >= rows:
+        raise UserError(
+            f"the tokenizer must not have tokens that the model lacks, but {name!r} has embeddings "
+            f"for ids below {rows} and a token with id {highest}. Give the model's own "
+            f"--tokenizer_name."
+        )

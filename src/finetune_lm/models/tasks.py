@@ -1,0 +1,212 @@
+"""Everything that differs between the kinds of model.
+
+No other file asks what kind a model is. A fourth kind is one more subclass of `Task` here, an entry
+in `TASKS`, and its names in ``constants.py``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm import constants
+from finetune_lm.constants import IGNORED_LABEL
+from finetune_lm.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Task(ABC):
+    """What a kind of model is asked to do.
+
+    In all methods a batch has ``n`` examples, its inputs are at most ``length`` tokens long and its
+    labels at most ``label_length``. A *position* is an index into the labels of an example.
+    """
+
+    name: str
+    """The value of ``model_task`` and of the ``task`` column."""
+
+    description: str
+    """The kind of model, in words, for messages."""
+
+    auto_class: str
+    """The class of transformers that loads such a model."""
+
+    model_names: frozenset[str]
+    """Models known by name."""
+
+    mapping_name: str
+    """The table in transformers that lists the architectures of this kind."""
+
+    starts_texts: bool
+    """Whether a text needs a start token, so that its first token is predicted from something."""
+
+    label_offset: int = 0
+    """How many positions before a label the logits are that predict it."""
+
+    labels_from_file: bool = True
+    """Whether labels given in a data file are the targets."""
+
+    labels_parallel_inputs: bool = True
+    """Whether label ``i`` belongs to input token ``i``."""
+
+    reports_greedy_rows: bool = False
+    """Whether a table also has rows for the model's own best token at each position."""
+
+    def counted(self, labels: Tensor) -> Tensor:
+        """Which positions count in the loss.
+
+        Args:
+            labels: Token ids, `IGNORED_LABEL` where nothing is to be predicted; (n, label_length).
+
+        Returns:
+            A boolean tensor of the same shape.
+        """
+        return labels != IGNORED_LABEL
+
+    @abstractmethod
+    def reported(self, inputs: dict[str, Tensor], is_text: Tensor, is_label: Tensor) -> Tensor:
+        """Which positions get a row in the tables.
+
+        Args:
+            inputs: What the model was called with, with ``input_ids``, ``attention_mask``,
+                ``labels``.
+            is_text: Whether each label is a token of the text, rather than a start or end token
+                put there; (n, label_length).
+            is_label: False for padding; (n, label_length).
+
+        Returns:
+            A boolean tensor, (n, label_length).
+        """
+
+
+class CausalLM(Task):
+    """GPT-2, Pythia, OLMo, Llama: each token is predicted from those before it."""
+
+    name = constants.LM
+    description = "causal language model"
+    auto_class = "AutoModelForCausalLM"
+    model_names = constants.LM_MODELS
+    mapping_name = "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"
+    starts_texts = True
+    label_offset = 1
+    labels_from_file = False
+
+    def counted(self, labels: Tensor) -> Tensor:
+        """The first token of a row is predicted by nothing, so it cannot count."""
+        counted = super().counted(labels)
+        counted[:, 0] = False
+        return counted
+
+    def reported(self, inputs: dict[str, Tensor], is_text: Tensor, is_label: Tensor) -> Tensor:
+        """Every token of the text.
+
+        The start token is not of the text. A first token that is has a row, though nothing
+        predicts it: its surprisal is missing.
+        """
+        reported = is_label & (inputs["labels"] != IGNORED_LABEL)
+        reported[:, 0] &= is_text[:, 0]
+        return reported
+
+
+class MaskedLM(Task):
+    """BERT, RoBERTa, ALBERT, ELECTRA: each masked token is predicted from both sides."""
+
+    name = constants.MLM
+    description = "masked language model"
+    auto_class = "AutoModelForMaskedLM"
+    model_names = constants.MLM_MODELS
+    mapping_name = "MODEL_FOR_MASKED_LM_MAPPING_NAMES"
+    starts_texts = True
+
+    def reported(self, inputs: dict[str, Tensor], is_text: Tensor, is_label: Tensor) -> Tensor:
+        """Every masked position.
+
+        Where labels single positions out (the others are ignored), these are the masked ones, also
+        those that masking left as they were or replaced by another word. Where all positions of an
+        example are labels, the masked ones are those whose input differs from the label: of the
+        others the model sees the answer.
+        """
+        labels = inputs["labels"]
+        counted = is_label & (labels != IGNORED_LABEL)
+        singled_out = (is_label & ~counted).any(dim=1, keepdim=True)
+        return counted & (singled_out | (inputs["input_ids"] != labels))
+
+
+class Seq2SeqLM(Task):
+    """T5, Flan-T5, BART: a label sequence is predicted from an input sequence, token by token."""
+
+    name = constants.SEQ2SEQ
+    description = "sequence-to-sequence model"
+    auto_class = "AutoModelForSeq2SeqLM"
+    model_names = constants.SEQ2SEQ_MODELS
+    mapping_name = "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES"
+    # The decoder has a start token of its own, and the encoder was trained on what its tokenizer
+    # makes: putting a start token before its input would change every number.
+    starts_texts = False
+    labels_parallel_inputs = False
+    reports_greedy_rows = True
+
+    def reported(self, inputs: dict[str, Tensor], is_text: Tensor, is_label: Tensor) -> Tensor:
+        """Every token of the label sequence, each predicted from the ones before it."""
+        return is_label & (inputs["labels"] != IGNORED_LABEL)
+
+
+TASKS: dict[str, Task] = {task.name: task for task in (CausalLM(), MaskedLM(), Seq2SeqLM())}
+"""Every kind of model by its name."""
+
+
+def find_task(model_name: str, config: Any, model_task: str | None = None) -> Task:
+    """Tell what kind a model is: as the user says, else by its name, else by its own config.
+
+    Args:
+        model_name: The model as named on the command line.
+        config: Its transformers config.
+        model_task: What the user says it is.
+
+    Raises:
+        UserError: If the config fits several kinds or none.
+    """
+    if model_task is not None:
+        return TASKS[model_task]
+    for task in TASKS.values():
+        if model_name in task.model_names:
+            return task
+    candidates = _tasks_of_config(config)
+    if len(candidates) == 1:
+        return candidates[0]
+    kinds = (
+        "may be any of these: " + ", ".join(task.name for task in candidates)
+        if candidates
+        else "is of no kind known here"
+    )
+    raise UserError(
+        f"model_task must be given for {model_name!r}: its config "
+        f"(model_type {getattr(config, 'model_type', None)!r}, architectures "
+        f"{getattr(config, 'architectures', None)!r}) {kinds}. "
+        f"Give --model_task {' or '.join(TASKS)}."
+    )
+
+
+def _tasks_of_config(config: Any) -> list[Task]:
+    """The kinds that a config fits: by the architecture it was saved from, else by its family."""
+    from transformers.models.auto import modeling_auto
+
+    families = {task: getattr(modeling_auto, task.mapping_name) for task in TASKS.values()}
+    if getattr(config, "is_encoder_decoder", False):
+        # BART is listed as a masked LM too; whatever has a decoder is used as seq2seq.
+        families = {task: table for task, table in families.items() if task.reports_greedy_rows}
+    architectures = set(getattr(config, "architectures", None) or ())
+    by_architecture = [
+        task
+        for task, table in families.items()
+        if any(architectures & set(_as_tuple(names)) for names in table.values())
+    ]
+    if by_architecture:
+        return by_architecture
+    return [task for task, table in families.items() if config.model_type in table]
+
+
+def _as_tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -1,0 +1,1 @@
+"""What a run leaves behind: tables, plots, records of how it was made."""

@@ -1,0 +1,185 @@
+"""The columns of the tables, their order, and the metadata among them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import pyarrow as pa
+
+from finetune_lm.arguments.references import short_name
+from finetune_lm.data.files import Examples
+from finetune_lm.errors import UserError
+
+RUN_COLUMNS = ("model_name", "task", "n_params")
+DATASET_COLUMNS = ("dataset_name", "dataset_type", "epoch", "batch_number")
+EXAMPLE_COLUMNS = ("example_num", "item", "original_text", "input_text", "input_label")
+TOKEN_COLUMNS = (
+    "word_num",
+    "word",
+    "token_num_in_word",
+    "token",
+    "token_id",
+    "token_is_start_of_word",
+    "token_is_word",
+    "surprisal",
+    "predicted_token",
+    "predicted_token_id",
+    "predicted_token_surprisal",
+)
+SEQUENCE_TYPE = "sequence_type"
+LABEL_SEQUENCE = "label_sequence"
+GENERATED_SEQUENCE = "generated_sequence"
+LOSS = "loss"
+SEED = "seed"
+ITEM = "item"
+
+STRING_COLUMNS = frozenset(
+    {
+        *RUN_COLUMNS,
+        "dataset_name",
+        "dataset_type",
+        "original_text",
+        "input_text",
+        "input_label",
+        SEQUENCE_TYPE,
+        "word",
+        "token",
+        "predicted_token",
+    }
+)
+BOOL_COLUMNS = frozenset({"token_is_start_of_word", "token_is_word"})
+INTEGER_COLUMNS = frozenset(
+    {
+        "epoch",
+        "batch_number",
+        "example_num",
+        "word_num",
+        "token_num_in_word",
+        "token_id",
+        "predicted_token_id",
+        SEED,
+    }
+)
+
+
+def table_columns(
+    *, with_sequence_type: bool, losses: Sequence[str], metadata: Sequence[str]
+) -> list[str]:
+    """All columns of a table, in order.
+
+    Args:
+        with_sequence_type: Whether there are rows for labels and for what the model would say.
+        losses: The names of the loss columns.
+        metadata: The names of the metadata columns.
+    """
+    sequence_type = [SEQUENCE_TYPE] if with_sequence_type else []
+    example = [*EXAMPLE_COLUMNS, *sequence_type]
+    fixed = [*RUN_COLUMNS, *DATASET_COLUMNS, *example, *TOKEN_COLUMNS, *losses, SEED]
+    return [*fixed, *metadata]
+
+
+def loss_columns(classes: Sequence[Callable[..., Any]]) -> list[str]:
+    """The column of each loss: its class's name, numbered where a class is there twice.
+
+    Example:
+        >>> loss_columns([int, str, int])
+        ['int_1', 'str', 'int_2']
+    """
+    counts = Counter(map(short_name, classes))
+    seen: Counter[str] = Counter()
+    names = []
+    for name in map(short_name, classes):
+        seen[name] += 1
+        names.append(f"{name}_{seen[name]}" if counts[name] > 1 else name)
+    return names
+
+
+def all_loss_columns(classes: Mapping[str, Sequence[Callable[..., Any]]]) -> list[str]:
+    """``loss``, and the column of each loss of the training and validation data."""
+    names = [LOSS, *(name for group in classes.values() for name in loss_columns(group))]
+    return list(dict.fromkeys(names))
+
+
+class MetadataColumns:
+    """The metadata of one or several data sets as columns of one type each.
+
+    A column is boolean, integer or floating-point if all its values are; everything else is text,
+    lists and objects as JSON. What an example lacks, and null, is missing.
+
+    Args:
+        datasets: The metadata of each data set, one dictionary an example.
+        paths: Where each came from, for messages.
+        losses: The names of the loss columns, which metadata cannot have either.
+
+    Raises:
+        UserError: If a key other than ``item`` is the name of another column.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[Sequence[dict[str, Any]]],
+        paths: Sequence[str],
+        losses: Sequence[str] = (),
+    ) -> None:
+        taken = set(table_columns(with_sequence_type=True, losses=[LOSS, *losses], metadata=[]))
+        taken -= {ITEM}
+        values: dict[str, list[Any]] = {}
+        problems = []
+        for path, examples in zip(paths, datasets, strict=True):
+            for key in dict.fromkeys(key for example in examples for key in example):
+                if key in taken:
+                    problems.append(
+                        f"{path}: metadata must not have the key {key!r}, which is the name of a "
+                        f"column of the results. Rename it."
+                    )
+                values.setdefault(key, []).extend(example.get(key) for example in examples)
+        if problems:
+            raise UserError(*problems)
+        self._types = {key: _common_type(column) for key, column in values.items()}
+        self._types.setdefault(ITEM, pa.int64())
+        if any(not any(ITEM in e for e in examples) for examples in datasets) and (
+            self._types[ITEM] == pa.bool_()
+        ):
+            self._types[ITEM] = pa.string()
+
+    @classmethod
+    def of_files(cls, files: Sequence[Examples], losses: Sequence[str] = ()) -> Self:
+        """The metadata columns of a table about these files."""
+        return cls([file.metadata for file in files], [file.path for file in files], losses)
+
+    @property
+    def names(self) -> list[str]:
+        """The columns behind ``seed``, in the order in which they were met."""
+        return [key for key in self._types if key != ITEM]
+
+    def array(self, name: str, values: Iterable[Any]) -> pa.Array:
+        """Values of one column in its type."""
+        kind = self._types[name]
+        if kind == pa.string():
+            return pa.array([_text(value) for value in values], kind)
+        return pa.array(list(values), kind)
+
+
+def _common_type(values: Iterable[Any]) -> pa.DataType:
+    present = [value for value in values if value is not None]
+    if present and all(isinstance(value, bool) for value in present):
+        return pa.bool_()
+    numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in present)
+    if present and numeric:
+        if all(isinstance(value, int) for value in present):
+            small = all(-(2**63) <= value < 2**63 for value in present)
+            return pa.int64() if small else pa.string()
+        if all(isinstance(value, float) or abs(value) <= 2**53 for value in present):
+            return pa.float64()
+    return pa.string()
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    # No reader of CSV files takes a NUL, and lone surrogates are not UTF-8.
+    return text.replace("\0", "\\x00").encode("utf-8", "replace").decode("utf-8")

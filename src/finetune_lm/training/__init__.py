@@ -1,0 +1,1 @@
+"""The loop: learn, look at the validation data, keep the best."""

@@ -1,0 +1,69 @@
+"""When to stop, and which epoch was best."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass
+class EarlyStopping:
+    """Follows the validation loss from epoch to epoch.
+
+    Attributes:
+        patience: Stop after this many epochs in a row without improvement; None for never.
+        delta: By how much the loss must fall to count as improvement. It is measured from where it
+            last did, so that slow progress counts when it has added up.
+        min_epochs: How many epochs to complete in any case.
+        best_loss: The lowest loss so far.
+        best_epoch: The epoch that reached it.
+        epochs_without_improvement: How many there were in a row by now.
+        n_epochs: How many epochs have been completed.
+
+    Example:
+        >>> stopping = EarlyStopping(patience=2)
+        >>> [stopping.update(epoch, loss) for epoch, loss in enumerate([3.0, 2.0, 2.5, 2.0])]
+        [True, True, False, False]
+        >>> stopping.should_stop(), stopping.best_epoch
+        (True, 1)
+    """
+
+    patience: int | None = None
+    delta: float = 0.0
+    min_epochs: int = 0
+    best_loss: float = math.inf
+    best_epoch: int | None = None
+    epochs_without_improvement: int = 0
+    n_epochs: int = 0
+    _loss_to_beat: float = math.inf
+
+    def update(self, epoch: int, loss: float) -> bool:
+        """Take in an epoch's validation loss.
+
+        Returns:
+            Whether it is the best so far.
+        """
+        self.n_epochs += 1
+        if loss < self._loss_to_beat - self.delta:
+            self._loss_to_beat = loss
+            self.epochs_without_improvement = 0
+        else:
+            self.epochs_without_improvement += 1
+        is_best = loss < self.best_loss or self.best_epoch is None
+        if is_best:
+            self.best_loss, self.best_epoch = loss, epoch
+        return is_best
+
+    @property
+    def patience_left(self) -> int | None:
+        """How many more epochs without improvement there may be."""
+        if self.patience is None:
+            return None
+        return max(self.patience - self.epochs_without_improvement, 0)
+
+    def should_stop(self) -> bool:
+        """Whether enough epochs have gone by without improvement."""
+        if self.patience is None or self.n_epochs < self.min_epochs:
+            return False
+        # A patience of 0 stops at the first epoch without improvement, as 1 does.
+        return self.epochs_without_improvement >= max(self.patience, 1)

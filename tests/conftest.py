@@ -1,0 +1,18 @@
+"""What all tests share: no network, no cache of the user's, one thread."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+_home = tempfile.mkdtemp(prefix="finetune_lm_tests_")
+os.environ["HF_HOME"] = _home
+os.environ["HF_DATASETS_CACHE"] = os.path.join(_home, "datasets")  # noqa: PTH118
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("suite", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("suite")

@@ -1,0 +1,267 @@
+"""Small models of the families that the product is for, made on the spot.
+
+Each has the tokenizer of its family, trained on a few sentences so that rare words are several
+tokens, and random weights. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+
+TEXTS = [
+    "The man has always broken the glass.",
+    "The women have often drunk the water, haven't they?",
+    "It is the old teacher that the children don't see.",
+    "A naïve café-owner said: “so what?”",
+    "The unbelievable story was told by the children again and again.",
+    "She opened it (the box) and they drank a glass of cold water.",
+]
+
+
+class Family(NamedTuple):
+    name: str
+    task: str
+    tokenizer: Any
+    model: Any
+
+
+def _train(tokenizer: Tokenizer, trainer: Any) -> Tokenizer:
+    tokenizer.train_from_iterator(TEXTS * 3, trainer)
+    return tokenizer
+
+
+@functools.cache
+def gpt2_tokenizer() -> Any:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    _train(
+        tokenizer,
+        trainers.BpeTrainer(
+            vocab_size=380,
+            special_tokens=["<|endoftext|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    token = "<|endoftext|>"
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=token, eos_token=token, unk_token=token
+    )
+
+
+@functools.cache
+def roberta_tokenizer() -> Any:
+    return _byte_level_with_ends(lstrip_mask=True)
+
+
+@functools.cache
+def bart_tokenizer() -> Any:
+    return _byte_level_with_ends(lstrip_mask=True)
+
+
+def _byte_level_with_ends(lstrip_mask: bool) -> Any:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    _train(
+        tokenizer,
+        trainers.BpeTrainer(
+            vocab_size=380,
+            special_tokens=[
+                *("<s>", "<pad>", "</s>", "<unk>"),
+                AddedToken("<mask>", lstrip=lstrip_mask, special=True),
+            ],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token=AddedToken("<mask>", lstrip=lstrip_mask, special=True),
+    )
+
+
+@functools.cache
+def bert_tokenizer() -> Any:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    _train(
+        tokenizer,
+        trainers.WordPieceTrainer(
+            vocab_size=120,
+            special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+@functools.cache
+def llama_tokenizer() -> Any:
+    """BPE over the metaspace with byte fallback; puts BOS itself."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first")
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    specials = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
+    _train(
+        tokenizer, trainers.BpeTrainer(vocab_size=450, special_tokens=specials, show_progress=False)
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+@functools.cache
+def t5_tokenizer() -> Any:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(pre_tokenizers_space(), " ")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    _train(
+        tokenizer,
+        trainers.UnigramTrainer(
+            vocab_size=150,
+            special_tokens=["<pad>", "</s>", "<unk>"],
+            unk_token="<unk>",
+            show_progress=False,
+        ),
+    )
+    sentinels = [f"<extra_id_{i}>" for i in range(20)]
+    tokenizer.add_special_tokens(sentinels)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        extra_special_tokens=sentinels,
+    )
+
+
+def pre_tokenizers_space() -> Any:
+    from tokenizers import Regex
+
+    return Regex(r"\s+")
+
+
+@functools.cache
+def qwen_tokenizer() -> Any:
+    """Byte-level without any start token."""
+    base = gpt2_tokenizer()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=base.backend_tokenizer, eos_token="<|endoftext|>"
+    )
+
+
+def family(name: str) -> Family:
+    """A family's tokenizer and a random model, in eval mode, the same each time."""
+    tokenizer = TOKENIZERS[name]()
+    config = CONFIGS[name](len(tokenizer))
+    torch.manual_seed(0)
+    task, auto_class = TASKS[name]
+    model = getattr(transformers, auto_class).from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0.0, 0.3)
+    return Family(name, task, tokenizer, model.eval())
+
+
+TOKENIZERS = {
+    "gpt2": gpt2_tokenizer,
+    "llama": llama_tokenizer,
+    "qwen": qwen_tokenizer,
+    "bert": bert_tokenizer,
+    "roberta": roberta_tokenizer,
+    "t5": t5_tokenizer,
+    "bart": bart_tokenizer,
+}
+TASKS = {
+    "gpt2": ("lm", "AutoModelForCausalLM"),
+    "llama": ("lm", "AutoModelForCausalLM"),
+    "qwen": ("lm", "AutoModelForCausalLM"),
+    "bert": ("mlm", "AutoModelForMaskedLM"),
+    "roberta": ("mlm", "AutoModelForMaskedLM"),
+    "t5": ("seq2seq", "AutoModelForSeq2SeqLM"),
+    "bart": ("seq2seq", "AutoModelForSeq2SeqLM"),
+}
+CONFIGS = {
+    "gpt2": lambda v: transformers.GPT2Config(
+        vocab_size=v, n_embd=16, n_layer=2, n_head=2, n_positions=64,
+        bos_token_id=0, eos_token_id=0,
+    ),
+    "llama": lambda v: transformers.LlamaConfig(
+        vocab_size=v, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=64,
+    ),
+    "qwen": lambda v: transformers.Qwen2Config(
+        vocab_size=v, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=64,
+    ),
+    "bert": lambda v: transformers.BertConfig(
+        vocab_size=v, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=64,
+    ),
+    "roberta": lambda v: transformers.RobertaConfig(
+        vocab_size=v, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=66, pad_token_id=1,
+    ),
+    "t5": lambda v: transformers.T5Config(
+        vocab_size=v, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
+        decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
+    ),
+    "bart": lambda v: transformers.BartConfig(
+        vocab_size=v, d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32,
+        max_position_embeddings=64, bos_token_id=0, pad_token_id=1, eos_token_id=2,
+        decoder_start_token_id=2, forced_eos_token_id=2,
+    ),
+}  # fmt: skip

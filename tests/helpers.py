@@ -1,0 +1,91 @@
+"""Short ways to what many tests need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from finetune_lm.data.dataset import Dataset
+from finetune_lm.data.files import Examples
+from finetune_lm.data.preprocessing import Preprocessing
+from finetune_lm.data.tokenization import TextEncoder
+from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
+from finetune_lm.evaluation.vocabulary import Vocabulary
+from finetune_lm.models.tasks import TASKS
+from finetune_lm.results.columns import MetadataColumns
+
+ACTIVE = [
+    "The man has always broken the glass.",
+    "The women drank.",
+    "A naïve café-owner  said so?",
+]
+
+
+def examples(texts=ACTIVE, labels=None, metadata=None) -> Examples:
+    texts = list(texts)
+    return Examples("data", "data.txt.gz", texts, labels, metadata or [{} for _ in texts])
+
+
+def dataset(family: Any, lines: Examples | None = None, **kwargs: Any) -> Dataset:
+    """A data set for a family of `families.py`; keyword arguments go where they belong."""
+    task = TASKS[family.task]
+    for_encoder = {key: kwargs.pop(key) for key in ("append_eos", "bos_policy") if key in kwargs}
+    preprocessing = Preprocessing(
+        **{key: kwargs.pop(key) for key in ("function", "strategy") if key in kwargs},
+        kwargs=kwargs.pop("kwargs", {}),
+    )
+    max_length = kwargs.pop("max_length", 64)
+    encoder = TextEncoder(family.tokenizer, max_length, add_start=task.starts_texts, **for_encoder)
+    return Dataset(lines or examples(), encoder, task, preprocessing, **kwargs)
+
+
+def row_maker(family: Any, data: Dataset, losses=()) -> TokenRows:
+    columns = RunColumns(
+        family.name,
+        TASKS[family.task],
+        "0.1M",
+        7,
+        Vocabulary(family.tokenizer),
+        MetadataColumns([data.metadata], ["metadata.json"], losses),
+        losses,
+    )
+    return TokenRows(data, "test", columns)
+
+
+def score(family: Any, data: Dataset, batch_size: int = 32, order=None):
+    """All rows of a data set as a data frame, and the model's own loss of each batch."""
+    import pandas as pd
+
+    make = row_maker(family, data)
+    frames, losses = [], []
+    with torch.no_grad():
+        for number, batch in enumerate(data.batches(batch_size, order)):
+            outputs = family.model(**batch.inputs)
+            losses.append(float(outputs.loss))
+            rows = make.of_batch(batch, outputs.logits, epoch=None, batch_number=number)
+            frames.append(rows.to_pandas())
+    return pd.concat(frames, ignore_index=True), losses
+
+
+def save_family(family: Any, directory: Any) -> str:
+    """A family's model and tokenizer in a directory, as a user would have them."""
+    family.model.save_pretrained(directory)
+    family.tokenizer.save_pretrained(directory)
+    return str(directory)
+
+
+def write_lines(path: Any, lines: Any, metadata: Any = None) -> str:
+    """A gzipped data file of texts or objects, with its metadata."""
+    import gzip
+    import json
+
+    def write(file: Any, rows: Any) -> None:
+        text = "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows)
+        file.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+    write(path, lines)
+    if metadata is not None:
+        stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
+        write(path.with_name(f"{stem}_metadata.json.gz"), metadata)
+    return str(path)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from finetune_lm.errors import UserError
+from finetune_lm.results.output_directory import (
+    check_output_dir,
+    choose_output_dir,
+    is_about_writing,
+    make_output_dir,
+)
+from finetune_lm.results.whole_files import write_whole
+
+TRAINING = {"train_file": "t", "output_dir": None, "seed": 1}
+TESTING = {"train_file": None, "test_file": ["a"], "output_dir": None, "seed": 1}
+
+
+def test_training_directory():
+    path = choose_output_dir(None, "org/model", ["blick"])
+    pattern = r"outputs/blick/org-model/\d{4}-\d\d-\d\d_([01]\d|2[0-3])_\d\d_\d\d\.\d{9}"
+    assert re.fullmatch(pattern, str(path))
+    assert path != choose_output_dir(None, "org/model", ["blick"])
+
+
+def test_a_24_hour_clock(monkeypatch):
+    monkeypatch.setattr("time.time_ns", lambda: 1_700_000_000_123_456_789)
+    monkeypatch.setattr("time.localtime", __import__("time").gmtime)
+    path = choose_output_dir(None, "m", ["t"])
+    assert path.name == "2023-11-14_22_13_20.123456789"
+
+
+def test_test_only_directory():
+    assert choose_output_dir(None, "org/model", []) == Path("outputs/test_only/org-model")
+
+
+def test_given_directory():
+    assert choose_output_dir("x/y", "m", ["t"]) == Path("x/y")
+    name = str(choose_output_dir("x/{now}-a", "m", ["t"]))
+    assert re.fullmatch(r"x/\d{4}-\d\d-\d\d_\d\d_\d\d_\d\d\.\d{9}-a", name)
+
+
+def test_results_of_another_run_are_not_overwritten(tmp_path):
+    (tmp_path / "metrics.csv.gz").touch()
+    with pytest.raises(UserError, match=r"must not have results .* has metrics.csv.gz\. Give an"):
+        check_output_dir(tmp_path, TRAINING)
+
+
+def test_the_same_test_may_replace_its_own_results(tmp_path):
+    (tmp_path / "m-test_results.csv.gz").touch()
+    (tmp_path / "config.yaml").write_text("train_file: null\ntest_file: [a]\nseed: 99\n")
+    check_output_dir(tmp_path, TESTING)
+    with pytest.raises(UserError, match=r"made with another test_file\. Give"):
+        check_output_dir(tmp_path, {**TESTING, "test_file": ["b"]})
+
+
+def test_a_directory_without_results_is_fine(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    check_output_dir(tmp_path, TRAINING)
+    check_output_dir(tmp_path / "new" / "newer", TRAINING)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_where_the_directory_should_be(tmp_path):
+    (tmp_path / "x").touch()
+    with pytest.raises(UserError, match="must be a directory but"):
+        check_output_dir(tmp_path / "x" / "y", TRAINING)
+
+
+def test_a_directory_that_cannot_be_written_into(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(UserError, match="must be writable"):
+        check_output_dir(tmp_path / "y", TRAINING)
+
+
+def test_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "x.txt"
+    target.write_text("before")
+    with pytest.raises(RuntimeError), write_whole(target) as aside:  # noqa: PT012
+        aside.write_text("half")
+        assert target.read_text() == "before"
+        raise RuntimeError
+    assert target.read_text() == "before"
+    with write_whole(target) as aside:
+        aside.write_text("after")
+    assert target.read_text() == "after"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_whole_directories(tmp_path):
+    for text in ("one", "two"):
+        with write_whole(tmp_path / "d") as aside:
+            aside.mkdir()
+            (aside / "f").write_text(text)
+    assert (tmp_path / "d" / "f").read_text() == "two"
+
+
+def test_a_directory_that_cannot_be_made(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(UserError, match="cannot be made: No space left on device"):
+        make_output_dir(tmp_path / "y")
+
+
+def test_errors_of_writing_are_told_from_others(tmp_path):
+    assert is_about_writing(OSError(28, "No space left on device"), tmp_path)
+    gone = FileNotFoundError(2, "No such file", str(tmp_path / "metrics.csv.gz"))
+    assert is_about_writing(gone, tmp_path)
+    assert not is_about_writing(FileNotFoundError(2, "No such file", "words.txt"), tmp_path)

@@ -1,0 +1,180 @@
+"""Tables grow by whole pieces, read back as they were, and read with no options elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_lm.errors import UserError
+from finetune_lm.results.tables import TableWriter, load_metrics
+
+COLUMNS = ["word", "epoch", "surprisal", "token_is_word", "note"]
+
+
+def rows(epoch, words, notes=None):
+    return pa.table(
+        {
+            "word": pa.array(words, pa.string()),
+            "epoch": pa.array([epoch] * len(words)),
+            "surprisal": pa.array([1.5] * len(words), pa.float32()),
+            "token_is_word": pa.array([True] * len(words)),
+            "note": pa.array(notes or ["007"] * len(words), pa.string()),
+        }
+    )
+
+
+def write(path, *pieces):
+    with TableWriter(path, COLUMNS) as writer:
+        for piece in pieces:
+            writer.write(piece)
+            writer.end_piece()
+    return path
+
+
+def test_one_gzip_member_a_piece(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    with TableWriter(path, COLUMNS) as writer:
+        sizes = []
+        for epoch in range(3):
+            writer.write(rows(epoch, ["a"]))
+            writer.write(rows(epoch, ["b"]))
+            writer.end_piece()
+            sizes.append(path.stat().st_size)
+            # Whole and readable after each, by anything that reads gzipped CSV files.
+            assert len(pd.read_csv(path)) == 2 * (epoch + 1)
+    assert path.read_bytes().count(b"\x1f\x8b\x08") == 3
+    assert sizes == sorted(set(sizes))
+    assert load_metrics(path)["epoch"].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_header_is_there_once(tmp_path):
+    path = write(tmp_path / "t.csv.gz", rows(0, ["a"]), rows(1, ["b"]))
+    text = gzip.decompress(path.read_bytes()).decode()
+    assert text.splitlines()[0] == ",".join(f'"{c}"' for c in COLUMNS)
+    assert text.count("surprisal") == 1
+
+
+@pytest.mark.parametrize("n_lost", [1, 10, 40])
+def test_a_last_piece_that_is_cut_off_is_left_out(tmp_path, n_lost):
+    path = write(tmp_path / "t.csv.gz", rows(0, ["a", "b"]), rows(1, ["c"]))
+    path.write_bytes(path.read_bytes()[:-n_lost])
+    assert load_metrics(path)["word"].tolist() == ["a", "b"]
+
+
+def test_an_unfinished_piece_is_kept_when_the_run_ends_in_an_error(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    with pytest.raises(RuntimeError), TableWriter(path, COLUMNS) as writer:  # noqa: PT012
+        writer.write(rows(0, ["a"]))
+        writer.end_piece()
+        writer.write(rows(1, ["b"]))
+        raise RuntimeError
+    assert load_metrics(path)["word"].tolist() == ["a", "b"]
+
+
+def test_equal_tables_are_equal_files(tmp_path):
+    first = write(tmp_path / "a.csv.gz", rows(0, ["a"])).read_bytes()
+    assert write(tmp_path / "b.csv.gz", rows(0, ["a"])).read_bytes() == first
+
+
+def test_never_over_another_table(tmp_path):
+    write(tmp_path / "t.csv.gz", rows(0, ["a"]))
+    with pytest.raises(FileExistsError):
+        TableWriter(tmp_path / "t.csv.gz", COLUMNS)
+
+
+WORDS = [
+    "NA",
+    None,
+    'say "so"',
+    "a,b",
+    "line\nfeed",
+    "carriage\r\nreturn",
+    "½ 😀",
+    "",
+    "None",
+    "nan",
+]
+
+
+def test_any_word_comes_back(tmp_path):
+    back = load_metrics(write(tmp_path / "t.csv.gz", rows(0, WORDS)))["word"]
+    assert [None if pd.isna(word) else word for word in back] == WORDS
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1)
+)
+def test_any_text_comes_back(tmp_path_factory, words):
+    path = tmp_path_factory.mktemp("t") / "t.csv.gz"
+    assert load_metrics(write(path, rows(0, words)))["word"].tolist() == words
+
+
+def test_types(tmp_path):
+    table = rows(0, ["1", "2", None])
+    table = table.set_column(1, "epoch", pa.array([1, None, 3]))
+    table = table.set_column(3, "token_is_word", pa.array([True, None, False]))
+    back = load_metrics(write(tmp_path / "t.csv.gz", table))
+    assert pd.api.types.is_string_dtype(back["word"])
+    assert back["word"].tolist()[:2] == ["1", "2"]
+    assert back["epoch"].dtype == pd.Int64Dtype()
+    assert back["epoch"].isna().tolist() == [False, True, False]
+    assert back["surprisal"].dtype == float
+    assert back["token_is_word"].dtype == pd.BooleanDtype()
+    # Text that looks like numbers stays text.
+    assert back["note"].tolist() == ["007"] * 3
+
+
+def test_plain_csv_for_readers_with_no_options(tmp_path):
+    path = write(tmp_path / "t.csv.gz", rows(0, ["a", None]), rows(1, ["b"]))
+    frame = pd.read_csv(path)
+    assert frame["word"].isna().tolist() == [False, True, False]
+    assert frame["surprisal"].tolist() == [1.5] * 3
+    assert frame["token_is_word"].all()
+    with gzip.open(path, "rt", newline="") as file:
+        lines = list(csv.reader(file))
+    assert lines[2] == ["NA", "0", "1.5", "true", "007"]
+
+
+def test_directory_of_a_run(tmp_path):
+    write(tmp_path / "metrics.csv.gz", rows(0, ["a"]))
+    assert len(load_metrics(tmp_path)) == 1
+
+
+def test_no_table(tmp_path):
+    with pytest.raises(UserError, match="there is no table"):
+        load_metrics(tmp_path)
+    (tmp_path / "x.csv.gz").write_text("plain")
+    with pytest.raises(UserError, match="is not a gzipped table"):
+        load_metrics(tmp_path / "x.csv.gz")
+
+
+def test_memory_does_not_grow_with_pieces(tmp_path):
+    """Nothing of a finished piece is kept: counted by what the writer holds on to."""
+    with TableWriter(tmp_path / "t.csv.gz", COLUMNS) as writer:
+        for epoch in range(5):
+            writer.write(rows(epoch, ["a"] * 100))
+            writer.end_piece()
+            assert writer._piece is None
+        assert writer.n_rows == 500
+
+
+def test_a_piece_that_cannot_be_appended_leaves_the_file_whole(tmp_path, monkeypatch):
+    path = tmp_path / "t.csv.gz"
+    with TableWriter(path, COLUMNS) as writer:
+        writer.write(rows(0, ["a"]))
+        writer.end_piece()
+        before = path.read_bytes()
+        writer.write(rows(1, ["b"]))
+        monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
+        with pytest.raises(OSError, match="full"):
+            writer.end_piece()
+        monkeypatch.undo()
+        assert path.read_bytes() == before
+        writer.write(rows(2, ["c"]))
+    assert load_metrics(path)["word"].tolist() == ["a", "c"]

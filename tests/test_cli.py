@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_lm.cli import main
+from finetune_lm.errors import UserError
+
+BASE = ["--model_name_or_path", "gpt2", "--test_file", "test.txt.gz"]
+
+
+@pytest.fixture(autouse=True)
+def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Takes the place of the experiment and remembers what it was to run."""
+    seen: list[tuple[Any, ...]] = []
+    experiment = types.ModuleType("finetune_lm.experiment")
+
+    def run(*arguments: Any) -> types.SimpleNamespace:
+        seen.append(arguments)
+        return types.SimpleNamespace(output_dir=Path("outputs"))
+
+    experiment.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "finetune_lm.experiment", experiment)
+    import finetune_lm
+
+    monkeypatch.setattr(finetune_lm, "experiment", experiment, raising=False)
+    return seen
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = """
+import sys
+from finetune_lm.cli import main
+assert main(["--help"]) == 0
+heavy = {"torch", "transformers", "optuna", "datasets", "numpy", "pandas", "yaml"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    assert "--train_optimizer_kwargs" in result.stdout
+
+
+def test_a_usual_run_does_not_import_optuna() -> None:
+    code = f"""
+import sys
+from finetune_lm.arguments import config_yaml, parse_arguments
+parsed = parse_arguments({BASE!r})
+text = config_yaml(parsed.model, parsed.data, parsed.optimization)
+open("run.yaml", "w").write(text)
+parse_arguments(["--config", "run.yaml"])
+assert not {{"optuna", "transformers"}} & set(sys.modules)
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_python_dash_m_is_the_command() -> None:
+    command = [sys.executable, "-m", "finetune_lm", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("finetune-lm ")
+
+
+def test_help_shows_every_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import fields
+
+    from finetune_lm.arguments import (
+        DataTrainingArguments,
+        ModelArguments,
+        OptimizationArguments,
+    )
+
+    assert main(["-h"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for cls in (ModelArguments, DataTrainingArguments, OptimizationArguments):
+        assert any(cls.__name__ in line for line in lines)
+        for field in fields(cls):
+            assert f"  --{field.name}" in lines
+            assert field.metadata["help"]
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("epochs", ["  --epochs", "      default: 250"]),
+        (
+            "train_optimizer_kwargs",
+            [
+                "  --train_optimizer_kwargs",
+                "      default: lr: 2e-06",
+                "               weight_decay: 0",
+            ],
+        ),
+        ("train_optimizer_kwargs.lr", ["  --train_optimizer_kwargs.lr", "      default: 2e-06"]),
+        ("loss_classes.train", ["  --loss_classes.train"]),
+        ("loss_classes_kwargs.train.KL.x", ["  --loss_classes_kwargs.train.KL.x"]),
+        ("params.lr.values", ["      default: 2e-06 2e-05"]),
+        ("config", ["  --config"]),
+    ],
+)
+def test_help_for_one_name(
+    name: str, expected: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--help", name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line in expected:
+        assert line in lines
+    assert len(lines) < 12
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("epoch", "--epoch is not an argument. Did you mean --epochs?"),
+        ("lr", "--lr is not an argument. Did you mean --train_optimizer_kwargs.lr?"),
+        (
+            "loss_classes.tran",
+            "--loss_classes.tran is not an argument. Did you mean --loss_classes.train?",
+        ),
+    ],
+)
+def test_help_for_an_unknown_name(
+    name: str, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--help", name]) == 2
+    assert capsys.readouterr().err == f"finetune-lm: error: {problem}\n"
+
+
+def test_nothing_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("usage: finetune-lm ")
+    assert len(captured.err.splitlines()) == 2
+
+
+def test_mistakes_take_a_line_each(
+    capsys: pytest.CaptureFixture[str], runs: list[tuple[Any, ...]]
+) -> None:
+    assert main([*BASE, "--epochs", "x", "--patience", "-1"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "finetune-lm: error: epochs must be an integer but got 'x' (text).\n"
+        "finetune-lm: error: patience cannot be negative but got -1.\n"
+    )
+    assert runs == []
+
+
+def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*BASE, "--epochs", "x", "--debug"]) == 2
+    captured = capsys.readouterr()
+    assert "Traceback" in captured.err
+    assert captured.err.endswith(
+        "finetune-lm: error: epochs must be an integer but got 'x' (text).\n"
+    )
+
+
+def test_the_experiment_gets_the_arguments(
+    capsys: pytest.CaptureFixture[str], runs: list[tuple[Any, ...]]
+) -> None:
+    assert main([*BASE, "--epochs", "3"]) == 0
+    assert "outputs" in capsys.readouterr().err
+    ((model, data, optimization),) = runs
+    assert model.model_name_or_path == "gpt2"
+    assert data.epochs == 3
+    assert optimization.do_optimize is False
+
+
+def test_a_study_is_told_to_be_missing(
+    capsys: pytest.CaptureFixture[str], runs: list[tuple[Any, ...]]
+) -> None:
+    assert main([*BASE, "--do_optimize"]) == 2
+    assert "cannot search for hyperparameters yet" in capsys.readouterr().err
+    assert runs == []
+
+
+def test_what_print_config_prints_repeats_the_run(
+    empty_directory: Path, capsys: pytest.CaptureFixture[str], runs: list[tuple[Any, ...]]
+) -> None:
+    argv = [*BASE, "--train_optimizer", "torch.optim.SGD", "--token", "hf_secret"]
+    argv += ["--train_optimizer_kwargs.weight_decay", "__delete_field__", "--model_kwargs.x", "'1'"]
+    assert main([*argv, "--print_config"]) == 0
+    printed = capsys.readouterr().out
+    assert "train_optimizer: torch.optim.SGD\n" in printed
+    assert "secret" not in printed
+    assert runs == []
+    (empty_directory / "run.yaml").write_text(printed)
+    assert main(["--config", "run.yaml", "--print_config"]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_a_token_in_a_librarys_message_is_not_shown(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    runs: list[tuple[Any, ...]],
+) -> None:
+    def fail(model: Any, *_: Any) -> None:
+        raise UserError(f"The token {model.token} was refused.")
+
+    monkeypatch.setattr(sys.modules["finetune_lm.experiment"], "run", fail)
+    assert main([*BASE, "--token", "hf_secret", "--debug"]) == 2
+    error = capsys.readouterr().err
+    assert "secret" not in error
+    assert error.endswith("finetune-lm: error: The token <token> was refused.\n")

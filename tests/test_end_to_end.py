@@ -1,0 +1,228 @@
+"""The real command line on the built-in models and data, every output file looked at."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import transformers
+import yaml
+
+import finetune_lm
+
+DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
+KINDS = {
+    "tiny-lm": ("lm", "flomped_active.txt.gz", "flomped_passive.txt.gz", "flomped_test.txt.gz"),
+    "tiny-mlm": (
+        "mlm",
+        *(f"flomped_mlm_{part}.json.gz" for part in ("train", "validation", "test")),
+    ),
+    "tiny-seq2seq": (
+        "seq2seq",
+        *(f"flomped_seq2seq_{part}.json.gz" for part in ("train", "validation", "test")),
+    ),
+}
+AUTO = {
+    "lm": "AutoModelForCausalLM",
+    "mlm": "AutoModelForMaskedLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+}
+
+
+def command(*argv, cwd, **kwargs):
+    return subprocess.run(
+        [sys.executable, "-m", "finetune_lm", *map(str, argv)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        **kwargs,
+    )
+
+
+@pytest.mark.parametrize("model", KINDS)
+def test_a_run_of_each_kind(tmp_path, model):
+    task, train, validation, test = KINDS[model]
+    settings = ["--max_train_samples", 24, "--max_validation_samples", 8, "--max_test_samples", 12]
+    if task == "mlm":
+        for part in ("train", "validation", "test"):
+            settings += [
+                f"--data_preprocessing_fn.{part}",
+                "data_preprocessing.remove_non_mask_tokens_from_labels",
+            ]
+    done = command(
+        *("--model_name_or_path", model, "--epochs", 2, "--train_optimizer_kwargs.lr", "1e-3"),
+        *("--train_file", DATA / train, "--validation_file", DATA / validation),
+        *("--test_file", DATA / test, "--per_device_train_batch_size", 8, "--seed", 3),
+        *settings,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    [output_dir] = tmp_path.glob(f"outputs/{train.split('.')[0]}/{model}/*")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d_\d\d_\d\d\.\d{9}", output_dir.name)
+    assert str(output_dir.relative_to(tmp_path)) in done.stderr
+    assert sorted(path.name for path in output_dir.iterdir()) == sorted(
+        [
+            *("config.txt", "config.yaml", "run.json", "loss_curves.pdf", "metrics.csv.gz"),
+            *("model", "tokenizer", f"{model}-test_results.csv.gz"),
+        ]
+    )
+
+    metrics = finetune_lm.load_metrics(output_dir)
+    tests = finetune_lm.load_metrics(output_dir / f"{model}-test_results.csv.gz")
+    for frame in (metrics, tests):
+        assert set(frame["model_name"]) == {model}
+        assert set(frame["task"]) == {task}
+        assert frame["surprisal"].notna().all()
+        assert (frame["surprisal"] >= 0).all()
+        assert ("sequence_type" in frame) == (task == "seq2seq")
+    train_rows = metrics[metrics["dataset_type"] == "train"]
+    assert train_rows.groupby(["epoch", "batch_number"]).ngroups == 6
+    assert train_rows["example_num"].nunique() == 24
+    assert metrics.groupby("epoch")["dataset_type"].nunique().tolist() == [2, 2]
+    assert tests["example_num"].nunique() == 12
+    assert {"sentence_type", "arg_order", "taught", "word_subj"} <= set(tests.columns)
+    assert tests["taught"].dtype == pd.BooleanDtype()
+    losses = train_rows.groupby("epoch")["loss"].mean()
+    assert losses[1] < losses[0]
+    if task == "mlm":
+        assert len(tests) == 2 * 12
+        assert (tests["word"].str.strip(".?") == tests["token"]).all()
+    elif task == "seq2seq":
+        labels = tests[tests["sequence_type"] == "label_sequence"]
+        sentence = labels[labels["example_num"] == 0]
+        assert sentence["word"].dropna().drop_duplicates().tolist() == [
+            "<extra_id_0>", "teacher", "<extra_id_1>", "juice", "<extra_id_2>",
+        ]  # fmt: skip
+    else:
+        sentence = tests[tests["example_num"] == 0]
+        words = sentence["word"].drop_duplicates().tolist()
+        assert words == ["The", "teacher", "has", "always", "flomped", "the", "juice."]
+
+    saved = getattr(transformers, AUTO[task]).from_pretrained(output_dir / "model")
+    assert saved.config.model_type
+    assert transformers.AutoTokenizer.from_pretrained(output_dir / "tokenizer")
+    assert (output_dir / "loss_curves.pdf").read_bytes().startswith(b"%PDF")
+    assert json.loads((output_dir / "run.json").read_text())["state"] == "finished"
+    assert " at 0x" not in (output_dir / "config.txt").read_text()
+    assert yaml.safe_load((output_dir / "config.yaml").read_text())["seed"] == 3
+
+    again = command("--config", output_dir / "config.yaml", "--output_dir", "again", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    for name in ("metrics.csv.gz", f"{model}-test_results.csv.gz"):
+        assert (tmp_path / "again" / name).read_bytes() == (output_dir / name).read_bytes()
+
+
+def test_only_testing(tmp_path):
+    argv = ["--model_name_or_path", "tiny-lm", "--test_file", DATA / "flomped_test.txt.gz"]
+    done = command(*argv, "--max_test_samples", 5, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    output_dir = tmp_path / "outputs" / "test_only" / "tiny-lm"
+    assert sorted(path.name for path in output_dir.iterdir()) == [
+        "config.txt", "config.yaml", "run.json", "tiny-lm-test_results.csv.gz",
+    ]  # fmt: skip
+    other = command(*argv, "--max_test_samples", 6, cwd=tmp_path)
+    assert other.returncode == 2
+    assert "made with another max_test_samples. Give an --output_dir." in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+def test_losses_and_functions_of_ones_own(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "class HalfLoss:\n"
+        "    def __init__(self, model, tokenizer, share=0.5):\n"
+        "        self.share = share\n"
+        "    def __call__(self, outputs, labels):\n"
+        "        return outputs.loss * self.share\n"
+        "def last_token_only(inputs, tokenizer, n=1):\n"
+        "    labels = inputs['input_ids'].clone()\n"
+        "    last = inputs['attention_mask'].sum(dim=1, keepdim=True) - n\n"
+        "    places = __import__('torch').arange(labels.shape[1])\n"
+        "    labels[places < last] = -100\n"
+        "    return {**inputs, 'labels': labels}\n"
+    )
+    done = command(
+        *("--model_name_or_path", "tiny-lm", "--epochs", 1, "--output_dir", "out"),
+        *("--train_file", DATA / "flomped_active.txt.gz", "--max_train_samples", 4),
+        *("--validation_file", DATA / "flomped_passive.txt.gz", "--max_validation_samples", 4),
+        *("--loss_classes.train", "loss_classes.OutputsDefaultLoss", "mine.HalfLoss"),
+        *("--loss_classes_kwargs.train.HalfLoss.share", "0.25"),
+        *("--data_preprocessing_fn.validation", "mine.last_token_only"),
+        *("--data_preprocessing_fn_strategy.validation", "per_batch"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = finetune_lm.load_metrics(tmp_path / "out")
+    train = metrics[metrics["dataset_type"] == "train"]
+    ratio = train["HalfLoss"] / train["OutputsDefaultLoss"]
+    assert ratio.tolist() == pytest.approx([0.25] * len(train))
+    validation = metrics[metrics["dataset_type"] == "validation"]
+    assert validation["HalfLoss"].isna().all()
+    assert validation.groupby("example_num").size().tolist() == [1] * 4
+    assert validation["word"].str.endswith(".").all()
+
+
+def start(tmp_path, epochs):
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "finetune_lm", "--model_name_or_path", "tiny-lm"),
+            *("--train_file", str(DATA / "flomped_active.txt.gz"), "--max_train_samples", "4"),
+            *("--validation_file", str(DATA / "flomped_passive.txt.gz")),
+            *("--max_validation_samples", "4", "--epochs", str(epochs), "--output_dir", "out"),
+        ],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_rows(tmp_path, process):
+    metrics = tmp_path / "out" / "metrics.csv.gz"
+    while not (metrics.exists() and metrics.stat().st_size > 2_000):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+
+
+def test_a_killed_run_leaves_every_finished_epoch(tmp_path):
+    process = start(tmp_path, epochs=100_000)
+    wait_for_rows(tmp_path, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    metrics = finetune_lm.load_metrics(tmp_path / "out")
+    rows = metrics.groupby("epoch").size()
+    assert rows.index.tolist() == list(range(len(rows)))
+    assert rows.nunique() == 1
+    assert metrics.groupby("epoch")["dataset_type"].nunique().eq(2).all()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_and_keeps_the_best_model(tmp_path, number):
+    process = start(tmp_path, epochs=100_000)
+    wait_for_rows(tmp_path, process)
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert process.returncode == 128 + number, said[-3000:]
+    assert "interrupted" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "code", ["import finetune_lm", "from finetune_lm.cli import main; main(['--help'])"]
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(code):
+    heavy = ("torch", "transformers", "optuna", "datasets", "pandas")
+    shown = f"import sys; print([m for m in {heavy} if m in sys.modules], file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{shown}"], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.splitlines()[-1] == "[]"

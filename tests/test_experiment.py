@@ -1,0 +1,692 @@
+"""Whole runs from Python, on small random models in local directories."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+import transformers
+
+import finetune_lm
+from families import family
+from finetune_lm import DataTrainingArguments, ModelArguments, UserError
+from finetune_lm.data_preprocessing import remove_non_mask_tokens_from_labels
+from finetune_lm.loss_classes import OutputsDefaultLoss
+from finetune_lm.results.columns import table_columns
+from helpers import save_family, write_lines
+
+TRAIN = [
+    "The man has always broken the glass.",
+    "The women have often drunk the water.",
+    "The children don't see the old teacher.",
+    "She opened the box and they drank.",
+    "The story was told again and again.",
+]
+VALIDATION = ["The glass was broken by the man.", "The water was drunk."]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Directories with a small model of each kind; without dropout, so that runs can be redone."""
+    directories = {}
+    for name in ("gpt2", "bert", "t5", "roberta"):
+        fam = family(name)
+        for key, value in fam.model.config.to_dict().items():
+            if "drop" in key and isinstance(value, float):
+                setattr(fam.model.config, key, 0.0)
+        directories[name] = save_family(fam, tmp_path_factory.mktemp(name))
+    return directories
+
+
+@pytest.fixture
+def files(tmp_path):
+    directory = tmp_path / "files"
+    directory.mkdir()
+    metadata = [{"item": f"i{i}", "kind": "active"} for i in range(len(TRAIN))]
+    return {
+        "train": write_lines(directory / "teach.txt.gz", TRAIN, metadata),
+        "validation": write_lines(directory / "check.txt.gz", VALIDATION),
+        "test": write_lines(directory / "probe.txt.gz", TRAIN + VALIDATION),
+    }
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def train_args(files, **kwargs):
+    settings = {
+        "train_file": files["train"],
+        "validation_file": files["validation"],
+        "epochs": 3,
+        "per_device_train_batch_size": 2,
+        "train_optimizer_kwargs": {"lr": 1e-3},
+        "seed": 5,
+        "output_dir": "out",
+        **kwargs,
+    }
+    return DataTrainingArguments(**settings)
+
+
+def run(model, args, **kwargs):
+    return finetune_lm.run(ModelArguments(model, **kwargs), args)
+
+
+def test_what_a_run_leaves_behind(models, files, tmp_path):
+    result = run(models["gpt2"], train_args(files, test_file=[files["test"]]))
+    assert result.output_dir.resolve() == tmp_path / "out"
+    prefix = models["gpt2"].replace("/", "-")
+    assert sorted(path.name for path in result.output_dir.iterdir()) == sorted(
+        [
+            *("metrics.csv.gz", f"{prefix}-test_results.csv.gz", "config.txt", "config.yaml"),
+            *("run.json", "loss_curves.pdf", "model", "tokenizer"),
+        ]
+    )
+    metrics, tests = result.metrics, result.test_results
+    losses = ["loss", "OutputsDefaultLoss"]
+    assert list(metrics.columns) == table_columns(
+        with_sequence_type=False, losses=losses, metadata=["kind"]
+    )
+    assert list(tests.columns) == table_columns(with_sequence_type=False, losses=[], metadata=[])
+    assert sorted(metrics["epoch"].unique()) == [0, 1, 2]
+    train = metrics[metrics["dataset_type"] == "train"]
+    assert set(train["batch_number"]) == {0, 1, 2}
+    assert set(train["kind"]) == {"active"}
+    assert metrics[metrics["dataset_type"] == "validation"]["kind"].isna().all()
+    assert set(train["item"]) == {f"i{i}" for i in range(len(TRAIN))}
+    assert set(metrics["dataset_name"]) == {"teach", "check"}
+    assert set(metrics["model_name"]) == set(tests["model_name"]) == {models["gpt2"]}
+    assert set(metrics["n_params"]) == {"14K"}
+    assert set(metrics["seed"]) == {5}
+    assert set(tests["epoch"]) == {result.best_epoch}
+    # Every token of every sentence in every epoch.
+    tokenizer = family("gpt2").tokenizer
+    n_tokens = {text: len(tokenizer(text)["input_ids"]) for text in TRAIN + VALIDATION}
+    assert len(metrics) == 3 * sum(n_tokens.values())
+    assert len(tests) == sum(n_tokens.values())
+    record = json.loads((result.output_dir / "run.json").read_text())
+    assert record["state"] == "finished"
+    assert record["epochs"] == 3
+    assert record["metrics_rows"] == len(metrics)
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["device"] == "cpu"
+
+
+def test_the_best_loss_is_that_of_the_table(models, files):
+    result = run(models["gpt2"], train_args(files))
+    validation = result.metrics[result.metrics["dataset_type"] == "validation"]
+    by_epoch = validation.groupby("epoch")["surprisal"].mean() * math.log(2)
+    assert result.best_loss == pytest.approx(by_epoch.min(), rel=1e-4)
+    assert result.best_epoch == by_epoch.idxmin()
+
+
+def test_an_epochs_loss_does_not_depend_on_the_batch_size(models, files):
+    losses = [
+        run(
+            models["gpt2"],
+            train_args(
+                files,
+                epochs=1,
+                validation_file=files["test"],
+                per_device_validation_batch_size=size,
+                output_dir=f"out{size}",
+            ),
+        ).best_loss
+        for size in (1, 3, 32)
+    ]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+def test_train_rows_are_of_the_pass_that_made_the_loss(models, files):
+    """The first batch is scored by the untouched model, each batch's loss by its own rows."""
+    result = run(models["gpt2"], train_args(files, shuffle_train=False))
+    untouched = run(
+        models["gpt2"],
+        DataTrainingArguments(test_file=[files["train"]], output_dir="before", seed=1),
+    ).test_results
+    train = result.metrics[result.metrics["dataset_type"] == "train"]
+    first = train[(train["epoch"] == 0) & (train["batch_number"] == 0)]
+    before = untouched[untouched["example_num"] < 2]
+    np.testing.assert_allclose(first["surprisal"], before["surprisal"], atol=1e-4)
+    for _, batch in train.groupby(["epoch", "batch_number"]):
+        assert batch["loss"].iloc[0] == pytest.approx(
+            batch["surprisal"].mean() * math.log(2), rel=1e-4
+        )
+    second = train[(train["epoch"] == 0) & (train["batch_number"] == 1)]
+    later = untouched[untouched["example_num"].isin([2, 3])]
+    assert not np.allclose(second["surprisal"], later["surprisal"], atol=1e-4)
+
+
+def test_train_rows_have_dropout_if_the_model_has(models, files, tmp_path):
+    fam = family("gpt2")
+    fam.model.config.resid_pdrop = fam.model.config.embd_pdrop = 0.5
+    directory = save_family(fam, tmp_path / "dropout")
+    args = {"shuffle_train": False, "validation_file": files["train"], "epochs": 1}
+    result = run(
+        directory,
+        train_args(files, train_optimizer_kwargs={"lr": 0.0}, **args),
+    )
+    metrics = result.metrics
+    train = metrics[metrics["dataset_type"] == "train"]["surprisal"].to_numpy()
+    validation = metrics[metrics["dataset_type"] == "validation"]["surprisal"].to_numpy()
+    assert len(train) == len(validation)
+    assert not np.allclose(train, validation, atol=0.01)
+
+
+def test_validation_rows_are_measured_after_the_epochs_updates(models, files):
+    """Testing the model of the last epoch on the validation data gives that epoch's rows."""
+    args = train_args(files, test_file=[files["validation"]], epochs=2)
+    result = run(models["gpt2"], args)
+    assert result.best_epoch == 1
+    metrics = result.metrics
+    last = metrics[(metrics["dataset_type"] == "validation") & (metrics["epoch"] == 1)]
+    np.testing.assert_allclose(
+        last["surprisal"].to_numpy(), result.test_results["surprisal"].to_numpy(), atol=1e-4
+    )
+
+
+class Unlearn(OutputsDefaultLoss):
+    def __call__(self, outputs, labels):
+        return -outputs.loss
+
+
+def test_the_best_state_is_saved_and_tested(models, files):
+    """A model that unlearns is best after its first epoch."""
+    losses = {"train": [Unlearn], "validation": [OutputsDefaultLoss]}
+    settings = {"train_optimizer_kwargs": {"lr": 1e-2}, "loss_classes": losses}
+    args = train_args(files, test_file=[files["validation"]], epochs=4, **settings)
+    result = run(models["gpt2"], args)
+    validation = result.metrics[result.metrics["dataset_type"] == "validation"]
+    best = validation[validation["epoch"] == result.best_epoch]["surprisal"].to_numpy()
+    last = validation[validation["epoch"] == 3]["surprisal"].to_numpy()
+    assert result.best_epoch == 0
+    assert not np.allclose(best, last, atol=0.1)
+    np.testing.assert_allclose(result.test_results["surprisal"].to_numpy(), best, atol=1e-4)
+
+    saved = str(result.output_dir / "model")
+    again = finetune_lm.run(
+        ModelArguments(saved, tokenizer_name=str(result.output_dir / "tokenizer")),
+        DataTrainingArguments(test_file=[files["validation"]], output_dir="again"),
+    )
+    np.testing.assert_allclose(again.test_results["surprisal"].to_numpy(), best, atol=1e-4)
+
+
+def test_the_same_command_gives_the_same_bytes(models, files):
+    first, second, other = (
+        run(models["gpt2"], train_args(files, test_file=[files["test"]], output_dir=d, seed=s))
+        for d, s in (("a", 5), ("b", 5), ("c", 6))
+    )
+    for name in ("metrics.csv.gz", first.test_results_path.name):
+        bytes_of = [(r.output_dir / name).read_bytes() for r in (first, second, other)]
+        assert bytes_of[0] == bytes_of[1]
+        assert bytes_of[0] != bytes_of[2]
+
+
+def test_training_order_is_shuffled_anew_each_epoch(models, files):
+    def orders(**kwargs):
+        metrics = run(models["gpt2"], train_args(files, **kwargs)).metrics
+        train = metrics[metrics["dataset_type"] == "train"]
+        return [g["example_num"].drop_duplicates().tolist() for _, g in train.groupby("epoch")]
+
+    shuffled = orders(output_dir="a")
+    assert all(sorted(order) == list(range(5)) for order in shuffled)
+    assert len({tuple(order) for order in shuffled}) > 1
+    assert orders(output_dir="b", shuffle_train=False) == [list(range(5))] * 3
+
+
+def test_eval_before_training(models, files):
+    plain = run(models["gpt2"], train_args(files, output_dir="a"))
+    result = run(models["gpt2"], train_args(files, output_dir="b", eval_before_training=True))
+    before = result.metrics[result.metrics["epoch"] == -1]
+    assert set(before["dataset_type"]) == {"validation"}
+    untouched = run(
+        models["gpt2"], DataTrainingArguments(test_file=[files["validation"]], output_dir="c")
+    )
+    np.testing.assert_allclose(
+        before["surprisal"].to_numpy(), untouched.test_results["surprisal"].to_numpy(), atol=1e-4
+    )
+    # Nothing else changes.
+    assert result.best_epoch == plain.best_epoch
+    after = result.metrics[result.metrics["epoch"] >= 0].reset_index(drop=True)
+    pd.testing.assert_frame_equal(after, plain.metrics)
+
+
+def test_patience_and_min_epochs(models, files):
+    args = {
+        "epochs": 50,
+        "train_optimizer_kwargs": {"lr": 0.5},
+        "save_best_model_state_to_disk": False,
+    }
+    result = run(models["gpt2"], train_args(files, patience=2, **args))
+    stopped = result.metrics["epoch"].max()
+    assert stopped < 49
+    assert stopped == result.best_epoch + 2
+    assert not (result.output_dir / "model").exists()
+    longer = run(
+        models["gpt2"], train_args(files, patience=2, min_epochs=12, output_dir="b", **args)
+    )
+    assert longer.metrics["epoch"].max() >= 11
+
+
+def test_documented_defaults_go_through(models, files):
+    args = DataTrainingArguments(
+        train_file=files["train"], validation_file=files["validation"], epochs=1
+    )
+    result = run(models["gpt2"], args)
+    assert result.output_dir.parent.parent.name == "teach"
+    assert args.lr == 2e-6
+    assert args.optimizer_kwargs() == {"lr": 2e-6, "weight_decay": 0}
+
+
+def test_the_value_on_the_instance_is_the_one_used(models, files):
+    args = train_args(files, epochs=1, validation_file=files["train"], shuffle_train=False)
+    args.lr = 0.0
+    result = run(models["gpt2"], args)
+    untouched = run(
+        models["gpt2"], DataTrainingArguments(test_file=[files["train"]], output_dir="c")
+    ).test_results
+    validation = result.metrics[result.metrics["dataset_type"] == "validation"]
+    np.testing.assert_allclose(
+        validation["surprisal"].to_numpy(), untouched["surprisal"].to_numpy(), atol=1e-4
+    )
+    assert "lr: 0.0" in (result.output_dir / "config.yaml").read_text()
+
+
+class TimesTwo(OutputsDefaultLoss):
+    def __init__(self, model, tokenizer, factor=2.0):
+        self.factor = factor
+
+    def __call__(self, outputs, labels):
+        return outputs.loss * self.factor
+
+
+def test_several_losses(models, files):
+    args = train_args(
+        files,
+        loss_classes={
+            "train": [OutputsDefaultLoss, TimesTwo],
+            "validation": [OutputsDefaultLoss],
+        },
+        loss_classes_kwargs={"train": {"TimesTwo": {"factor": 3.0}}, "validation": {}},
+    )
+    assert args.train_TimesTwo_factor == 3.0
+    result = run(models["gpt2"], args)
+    train = result.metrics[result.metrics["dataset_type"] == "train"]
+    validation = result.metrics[result.metrics["dataset_type"] == "validation"]
+    np.testing.assert_allclose(train["TimesTwo"], 3 * train["OutputsDefaultLoss"], rtol=1e-5)
+    np.testing.assert_allclose(train["loss"], 4 * train["OutputsDefaultLoss"], rtol=1e-5)
+    assert validation["TimesTwo"].isna().all()
+    np.testing.assert_allclose(validation["loss"], validation["OutputsDefaultLoss"])
+
+
+CALLS: list = []
+
+
+class Watcher:
+    def __init__(self, model, tokenizer, name):
+        self.model, self.name = model, name
+
+    def __call__(self, epoch, batch):
+        parameter = next(self.model.parameters())
+        CALLS.append((epoch, batch, parameter.grad is not None, parameter.detach().clone()))
+        if self.name == "freeze":
+            for each in self.model.parameters():
+                each.grad.zero_()
+
+
+def test_callbacks_come_between_gradients_and_step(models, files):
+    CALLS.clear()
+    result = run(
+        models["gpt2"],
+        train_args(files, epochs=2, validation_file=files["train"]),
+        model_pre_train_step_callbacks=[Watcher],
+        model_pre_train_step_callbacks_kwargs={"Watcher": {"name": "freeze"}},
+    )
+    assert [(epoch, batch) for epoch, batch, *_ in CALLS] == [
+        (e, b) for e in (0, 1) for b in range(3)
+    ]
+    assert all(has_gradients for _, _, has_gradients, _ in CALLS)
+    # Nothing was learned, since every gradient was zero when the optimizer came.
+    assert all(torch.equal(CALLS[0][3], weights) for *_, weights in CALLS)
+    saved = transformers.AutoModelForCausalLM.from_pretrained(result.output_dir / "model")
+    original = transformers.AutoModelForCausalLM.from_pretrained(models["gpt2"])
+    assert all(map(torch.equal, saved.parameters(), original.parameters()))
+
+
+def scale_embeddings(model, tokenizer, amount=1.0):
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(amount)
+
+
+def test_modifiers_come_before_the_run(models, files):
+    args = {"test_file": [files["test"]], "seed": 1}
+    plain = run(models["gpt2"], DataTrainingArguments(output_dir="a", **args))
+    changed = run(
+        models["gpt2"],
+        DataTrainingArguments(output_dir="b", **args),
+        model_modifier_fns=[scale_embeddings],
+        model_modifier_fn_kwargs={"scale_embeddings": {"amount": 0.5}},
+    )
+    assert not np.allclose(plain.test_results["surprisal"], changed.test_results["surprisal"])
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_a_masked_run(models, files, tmp_path, name):
+    tokenizer = family(name).tokenizer
+    mask = tokenizer.mask_token
+    pairs = [
+        {
+            "text": text.replace("the ", f"{mask} " if name == "bert" else mask + " ", 1),
+            "labels": text,
+        }
+        for text in TRAIN
+        if " the " in text
+    ]
+    same = [
+        p
+        for p in pairs
+        if len(tokenizer(p["text"])["input_ids"]) == len(tokenizer(p["labels"])["input_ids"])
+    ]
+    assert same
+    path = write_lines(tmp_path / "masked.json.gz", same)
+    function = dict.fromkeys(("train", "validation", "test"), remove_non_mask_tokens_from_labels)
+    files = {"train": path, "validation": path}
+    args = train_args(files, test_file=[path], data_preprocessing_fn=function)
+    result = run(models[name], args, model_task="mlm")
+    metrics = result.metrics
+    assert len(metrics) == 3 * 2 * len(same)
+    assert len(result.test_results) == len(same)
+    assert set(metrics["word"]) == {"the"}
+    assert (metrics["original_text"] != metrics["input_label"]).all()
+    assert metrics["input_text"].str.contains(mask, regex=False).all()
+    for _, batch in metrics.groupby(["dataset_type", "epoch", "batch_number"]):
+        assert batch["loss"].iloc[0] == pytest.approx(
+            batch["surprisal"].mean() * math.log(2), rel=1e-4
+        )
+
+
+def test_a_seq2seq_run(models, files, tmp_path):
+    lines = [{"text": text, "labels": "broken the glass"} for text in TRAIN]
+    path = write_lines(tmp_path / "pairs.json.gz", lines)
+    result = run(models["t5"], train_args({"train": path, "validation": path}, test_file=[path]))
+    for frame in (result.metrics, result.test_results):
+        columns = list(frame.columns)
+        assert columns.index("sequence_type") == columns.index("input_label") + 1
+        counts = frame["sequence_type"].value_counts()
+        assert counts["label_sequence"] == counts["generated_sequence"]
+    labels = result.metrics[result.metrics["sequence_type"] == "label_sequence"]
+    for _, batch in labels.groupby(["dataset_type", "epoch", "batch_number"]):
+        assert batch["loss"].iloc[0] == pytest.approx(
+            batch["surprisal"].mean() * math.log(2), rel=1e-4
+        )
+    assert [w for w in labels["word"].unique() if isinstance(w, str)] == ["broken", "the", "glass"]
+
+
+def test_several_test_files_in_one_table(models, files, tmp_path):
+    (tmp_path / "other").mkdir()
+    same_name = write_lines(tmp_path / "other" / "probe.txt.gz", ["A man."], [{"k": 3}])
+    args = DataTrainingArguments(test_file=[files["test"], same_name, files["validation"]])
+    result = run(models["gpt2"], args)
+    model = models["gpt2"].replace("/", "-")
+    assert str(result.output_dir) == f"outputs/test_only/{model}"
+    names = result.test_results["dataset_name"].unique().tolist()
+    assert names[2] == "check"
+    assert [name.split("/")[-2:] for name in names[:2]] == [["files", "probe"], ["other", "probe"]]
+    assert result.test_results.groupby("dataset_name")["k"].first().dropna().tolist() == [3]
+    assert result.metrics is None
+    assert result.best_loss is None
+    assert result.test_results["epoch"].isna().all()
+    assert (result.output_dir / "config.txt").exists()
+
+
+def test_a_prefix_for_the_test_table(models, files):
+    args = DataTrainingArguments(test_file=[files["test"]], test_output_file_prefix="a/b")
+    assert run(models["gpt2"], args).test_results_path.name == "a-b-test_results.csv.gz"
+
+
+def test_the_same_test_twice_replaces_its_table(models, files):
+    args = {"test_file": [files["test"]]}
+    first = run(models["gpt2"], DataTrainingArguments(**args)).test_results
+    second = run(models["gpt2"], DataTrainingArguments(**args)).test_results
+    pd.testing.assert_frame_equal(first.drop(columns="seed"), second.drop(columns="seed"))
+    with pytest.raises(UserError, match="made with another test_file"):
+        run(models["gpt2"], DataTrainingArguments(test_file=[files["validation"]]))
+
+
+def test_another_runs_results_are_not_overwritten(models, files):
+    run(models["gpt2"], train_args(files, epochs=1))
+    with pytest.raises(UserError, match="must not have results of another run"):
+        run(models["gpt2"], train_args(files, epochs=1))
+
+
+def test_samples_are_cut_alike(models, files):
+    args = train_args(
+        files,
+        max_train_samples=2,
+        max_validation_samples=1,
+        max_test_samples=99,
+        test_file=[files["test"]],
+    )
+    result = run(models["gpt2"], args)
+    by_type = result.metrics.groupby("dataset_type")["example_num"].nunique()
+    assert by_type.to_dict() == {"train": 2, "validation": 1}
+    assert result.test_results["example_num"].nunique() == 7
+
+
+# When something goes wrong
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_tables(models, files):
+    class Nan(OutputsDefaultLoss):
+        n = 0
+
+        def __call__(self, outputs, labels):
+            Nan.n += 1
+            return outputs.loss * (math.nan if Nan.n == 5 else 1.0)
+
+    args = train_args(files, loss_classes={"train": [Nan], "validation": [OutputsDefaultLoss]})
+    with pytest.raises(
+        UserError, match="must be finite but in epoch 1, train batch 1, came loss nan"
+    ):
+        run(models["gpt2"], args)
+    metrics = finetune_lm.load_metrics("out")
+    assert metrics["epoch"].max() == 1
+    assert set(metrics[metrics["epoch"] == 1]["batch_number"]) == {0}
+    record = json.loads(Path("out/run.json").read_text())
+    assert record["state"] == "failed"
+    assert "must be finite" in record["error"]
+    assert transformers.AutoModelForCausalLM.from_pretrained("out/model")
+
+
+def test_nan_in_the_first_epoch(models, files):
+    args = train_args(files, train_optimizer_kwargs={"lr": 1e20})
+    with pytest.raises(UserError, match="must be finite but in epoch 0"):
+        run(models["gpt2"], args)
+
+
+def test_a_full_disk_is_told_in_words(models, files, monkeypatch):
+    from finetune_lm.results.tables import TableWriter
+
+    end_piece, calls = TableWriter.end_piece, []
+
+    def full(self):
+        calls.append(1)
+        if len(calls) == 2:
+            self._piece = None
+            raise OSError(errno.ENOSPC, "No space left on device")
+        end_piece(self)
+
+    monkeypatch.setattr(TableWriter, "end_piece", full)
+    with pytest.raises(UserError, match="cannot be written into: No space left on device"):
+        run(models["gpt2"], train_args(files))
+    assert set(finetune_lm.load_metrics("out")["epoch"]) == {0}
+
+
+def test_a_plot_that_fails_costs_nothing_else(models, files, monkeypatch, capsys):
+    def broken(*_):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("finetune_lm.results.plots.save_loss_curves", broken)
+    result = run(models["gpt2"], train_args(files, epochs=1))
+    assert "warning: the loss curves could not be plotted" in capsys.readouterr().err
+    assert (result.output_dir / "model").is_dir()
+    assert len(result.metrics)
+
+
+@pytest.fixture
+def no_model_is_loaded(monkeypatch):
+    def fail(*_):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("finetune_lm.models.loading.load_model", fail)
+
+
+@pytest.mark.usefixtures("no_model_is_loaded")
+def test_mistakes_are_found_before_a_model_is_loaded(files, tmp_path):
+    bad = write_lines(tmp_path / "bad.json.gz", [{"text": 1}])
+    with pytest.raises(UserError) as caught:
+        run("gpt2", train_args({"train": bad, "validation": "nothing.txt.gz"}, test_file=["n.txt"]))
+    assert len(caught.value.problems) == 3
+
+    clash = write_lines(tmp_path / "clash.txt.gz", ["a"], [{"TimesTwo": 1}])
+    losses = {"train": [TimesTwo], "validation": [OutputsDefaultLoss]}
+    with pytest.raises(UserError, match="must not have the key 'TimesTwo'"):
+        run("gpt2", train_args({**files, "train": clash}, loss_classes=losses))
+
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="output_dir must be a directory"):
+        run("gpt2", train_args(files, output_dir="file/x"))
+    with pytest.raises(UserError, match="validation_file"):
+        run("gpt2", DataTrainingArguments(train_file=files["train"]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bad.json.gz", "clash.txt.gz", "clash_metadata.json.gz", "file", "files",
+    ]  # fmt: skip
+
+
+def test_mistakes_found_after_loading_write_nothing(models, files, tmp_path):
+    cases = [
+        ({"train_optimizer_kwargs": {"lrr": 1}}, "train_optimizer AdamW does not take"),
+        ({"max_length": 1}, "max_length must leave room"),
+        (
+            {"loss_classes_kwargs": {"train": {"OutputsDefaultLoss": {"x": 1}}, "validation": {}}},
+            "loss class OutputsDefaultLoss must accept",
+        ),
+        (
+            {"data_preprocessing_fn": {"train": remove_non_mask_tokens_from_labels}},
+            "needs a tokenizer with a mask token",
+        ),
+    ]
+    for kwargs, message in cases:
+        if "data_preprocessing_fn" in kwargs:
+            from finetune_lm.data_preprocessing import identity
+
+            kwargs["data_preprocessing_fn"] |= {"validation": identity, "test": identity}
+        with pytest.raises(UserError, match=message):
+            run(models["gpt2"], train_args(files, **kwargs))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no/such-model", "'no/such-model' is no directory here, and cannot be loaded as config"),
+        ("files", "'files' is a directory that cannot be loaded as config"),
+    ],
+)
+def test_a_model_that_is_not_there(files, name, message):
+    with pytest.raises(UserError) as caught:
+        run(name, DataTrainingArguments(test_file=[files["test"]]))
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_masked_data_without_masks(models, files):
+    function = dict.fromkeys(("train", "validation", "test"), remove_non_mask_tokens_from_labels)
+    path = write_lines(Path("plain.json.gz"), [{"text": "a man", "labels": "a man"}])
+    args = train_args({"train": path, "validation": path}, data_preprocessing_fn=function)
+    with pytest.raises(UserError, match="plain has nothing to predict"):
+        run(models["bert"], args)
+
+
+def test_a_test_evaluation_goes_on_where_it_was_stopped(models, files, monkeypatch):
+    from finetune_lm.evaluation import evaluate
+
+    whole = run(
+        models["gpt2"],
+        DataTrainingArguments(
+            test_file=[files["test"], files["validation"]],
+            per_device_test_batch_size=2,
+            output_dir="whole",
+            seed=3,
+        ),
+    )
+    args = {
+        "test_file": [files["test"], files["validation"]],
+        "per_device_test_batch_size": 2,
+        "output_dir": "parts",
+        "save_tmp_test_files": True,
+        "seed": 3,
+    }
+    calls = []
+    forward = evaluate.forward
+
+    def killed(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return forward(*arguments)
+
+    monkeypatch.setattr(evaluate, "forward", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(models["gpt2"], DataTrainingArguments(**args))
+    assert [p.name for p in Path("parts").glob("*.json.gz")] == ["tmp-test-0-probe.json.gz"]
+    calls[:] = [1] * 10
+    result = run(models["gpt2"], DataTrainingArguments(**args))
+    assert len(calls) == 10 + 5 - 2
+    assert result.test_results_path.read_bytes() == whole.test_results_path.read_bytes()
+    assert not list(result.output_dir.glob("tmp-*"))
+
+
+def test_temporary_files_of_other_data_are_not_taken_up(models, files, tmp_path):
+    from finetune_lm.results.evaluation_progress import EvaluationProgress
+
+    path = tmp_path / "tmp.json.gz"
+    table = pa.table({"word": ["a"]})
+    EvaluationProgress(path, {"data": 1}).add(table)
+    assert EvaluationProgress(path, {"data": 2}).finished_batches() == []
+    assert not path.exists()
+
+
+def test_interrupted_training_keeps_the_best_model(models, files, monkeypatch):
+    from finetune_lm.training import loop
+
+    train_epoch = loop.train_epoch
+
+    def interrupted(learner, split, args, table, history, epoch, *rest):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return train_epoch(learner, split, args, table, history, epoch, *rest)
+
+    monkeypatch.setattr(loop, "train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(models["gpt2"], train_args(files))
+    assert set(finetune_lm.load_metrics("out")["epoch"]) == {0, 1}
+    assert transformers.AutoModelForCausalLM.from_pretrained("out/model")
+    assert json.loads(open("out/run.json").read())["state"] == "interrupted"  # noqa: PTH123, SIM115
+
+
+def test_a_masked_model_that_sees_every_token_is_warned_of(models, capsys):
+    path = write_lines(Path("plain.txt.gz"), ["The man has broken the glass."])
+    result = run(
+        models["bert"], DataTrainingArguments(test_file=[path], output_dir="out"), model_task="mlm"
+    )
+    assert "warning: plain has no rows in the tables" in capsys.readouterr().err
+    assert len(result.test_results) == 0

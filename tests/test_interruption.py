@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from finetune_lm.interruption import Interrupted, Interruption
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_end_of_the_step(number, capsys):
+    steps = []
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as caught, Interruption() as interruption:  # noqa: PT012
+        for step in range(5):
+            if step == 1:
+                os.kill(os.getpid(), number)
+            steps.append(step)
+            interruption.check()
+    assert steps == [0, 1]
+    assert caught.value.signal_number == number
+    assert f"{number.name}: stopping after this step" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    reached = []
+    with pytest.raises(Interrupted), Interruption():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        reached.append(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        reached.append(2)
+    assert reached == [1]
+
+
+def test_a_signal_in_the_last_step_is_not_lost():
+    with pytest.raises(Interrupted), Interruption():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_other_threads_are_left_alone():
+    seen = []
+
+    def run():
+        with Interruption() as interruption:
+            interruption.check()
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGINT)]

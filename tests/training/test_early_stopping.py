@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_lm.training.early_stopping import EarlyStopping
+
+
+def run(losses, **kwargs):
+    stopping = EarlyStopping(**kwargs)
+    for epoch, loss in enumerate(losses):
+        stopping.update(epoch, loss)
+        if stopping.should_stop():
+            return epoch, stopping
+    return None, stopping
+
+
+def test_no_patience_never_stops():
+    stopped, stopping = run([1.0, *[2.0] * 50])
+    assert stopped is None
+    assert (stopping.best_epoch, stopping.best_loss) == (0, 1.0)
+    assert stopping.patience_left is None
+
+
+@pytest.mark.parametrize(("patience", "last"), [(0, 3), (1, 3), (2, 4), (3, 5)])
+def test_patience_counts_epochs_in_a_row(patience, last):
+    stopped, stopping = run([3, 2, 1, 1, 1, 1, 1], patience=patience)
+    assert stopped == last
+    assert stopping.best_epoch == 2
+
+
+def test_an_improvement_resets_patience():
+    assert run([3, 4, 2, 4, 1, 4], patience=2)[0] is None
+
+
+def test_min_epochs_are_completed():
+    assert run([1] * 20, patience=2, min_epochs=10)[0] == 9
+
+
+def test_delta_is_what_counts_as_improvement():
+    losses = [1.0, 0.95, 0.93, 0.92, 0.91]
+    assert run(losses, patience=2, delta=0.1)[0] == 2
+    assert run(losses, patience=2)[0] is None
+
+
+def test_slow_improvement_adds_up():
+    assert run([1.0, 0.96, 0.92, 0.88, 0.84, 0.80], patience=3, delta=0.1)[0] is None
+
+
+def test_the_best_epoch_is_the_lowest_loss_whatever_delta():
+    stopped, stopping = run([1.0, 0.95, 0.97], patience=5, delta=0.5)
+    assert (stopped, stopping.best_epoch, stopping.best_loss) == (None, 1, 0.95)
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=30))
+def test_best_is_the_first_minimum(losses):
+    _, stopping = run(losses)
+    assert stopping.best_loss == min(losses)
+    assert stopping.best_epoch == losses.index(min(losses))
+
+
+def test_the_first_epoch_is_best_even_if_its_loss_is_infinite():
+    _, stopping = run([math.inf])
+    assert stopping.best_epoch == 0
