@@ -203,10 +203,10 @@ def qwen_tokenizer() -> Any:
 
 def family(name: str) -> Family:
     """A family's tokenizer and a random model, in eval mode, the same each time."""
-    tokenizer = TOKENIZERS[name]()
+    tokenizer = {**TOKENIZERS, **MORE_TOKENIZERS}[name]()
     config = CONFIGS[name](len(tokenizer))
     torch.manual_seed(0)
-    task, auto_class = TASKS[name]
+    task, auto_class = {**TASKS, **MORE_TASKS}[name]
     model = getattr(transformers, auto_class).from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -233,7 +233,47 @@ TASKS = {
     "t5": ("seq2seq", "AutoModelForSeq2SeqLM"),
     "bart": ("seq2seq", "AutoModelForSeq2SeqLM"),
 }
+# Families whose models differ but whose tokenizers are of a kind that is there already: the tests
+# that need a whole model run on them too.
+MORE_TOKENIZERS = {
+    "pythia": gpt2_tokenizer,
+    "olmo": qwen_tokenizer,
+    "olmo2": qwen_tokenizer,
+    "distilbert": bert_tokenizer,
+    "albert": bert_tokenizer,
+    "electra": bert_tokenizer,
+    "flan-t5": t5_tokenizer,
+}
+MORE_TASKS = {
+    "pythia": TASKS["gpt2"],
+    "olmo": TASKS["gpt2"],
+    "olmo2": TASKS["gpt2"],
+    "distilbert": TASKS["bert"],
+    "albert": TASKS["bert"],
+    "electra": TASKS["bert"],
+    "flan-t5": TASKS["t5"],
+}
+_SMALL = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+}
 CONFIGS = {
+    "pythia": lambda v: transformers.GPTNeoXConfig(vocab_size=v, **_SMALL),
+    "olmo": lambda v: transformers.OlmoConfig(vocab_size=v, **_SMALL),
+    "olmo2": lambda v: transformers.Olmo2Config(vocab_size=v, **_SMALL),
+    "distilbert": lambda v: transformers.DistilBertConfig(
+        vocab_size=v, dim=16, hidden_dim=32, n_layers=2, n_heads=2, max_position_embeddings=64
+    ),
+    "albert": lambda v: transformers.AlbertConfig(vocab_size=v, embedding_size=8, **_SMALL),
+    "electra": lambda v: transformers.ElectraConfig(vocab_size=v, embedding_size=8, **_SMALL),
+    "flan-t5": lambda v: transformers.T5Config(
+        vocab_size=v, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
+        feed_forward_proj="gated-gelu", tie_word_embeddings=False,
+        decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
+    ),
     "gpt2": lambda v: transformers.GPT2Config(
         vocab_size=v, n_embd=16, n_layer=2, n_head=2, n_positions=64,
         bos_token_id=0, eos_token_id=0,

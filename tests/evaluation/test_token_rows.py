@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from families import TOKENIZERS, family
+from families import MORE_TOKENIZERS, TOKENIZERS, family
 from finetune_lm.data_preprocessing import remove_non_mask_tokens_from_labels
 from finetune_lm.models.tasks import TASKS
 from helpers import ACTIVE, dataset, examples, row_maker, score
@@ -45,7 +45,10 @@ def label_rows(rows):
     return rows[rows["sequence_type"] == "label_sequence"] if "sequence_type" in rows else rows
 
 
-@pytest.mark.parametrize("name", list(TOKENIZERS))
+EVERY_MODEL = [*TOKENIZERS, *MORE_TOKENIZERS]
+
+
+@pytest.mark.parametrize("name", EVERY_MODEL)
 def test_loss_times_labels_is_the_sum_of_surprisals(name):
     fam = family(name)
     data = data_of(fam)
@@ -58,7 +61,7 @@ def test_loss_times_labels_is_the_sum_of_surprisals(name):
     assert loss * n_labels == pytest.approx(rows["surprisal"].sum() * math.log(2), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", list(TOKENIZERS))
+@pytest.mark.parametrize("name", EVERY_MODEL)
 @pytest.mark.parametrize("padding", [None, 40])
 def test_same_sentence_same_number(name, padding):
     """Whatever the batch size, the order and the padding."""
