@@ -5,13 +5,13 @@
 #     sh examples/lm.sh [OUTPUT_DIR]
 set -e
 output_dir=${1:-outputs/examples/lm-$(date +%Y%m%d-%H%M%S)}
-cd "$(dirname "$0")/.."
+data=$(dirname "$0")/../data/nonce_verb
 
 finetune-lm \
   --model_name_or_path tiny-lm \
-  --train_file data/nonce_verb/flomped_active.txt.gz \
-  --validation_file data/nonce_verb/flomped_passive.txt.gz \
-  --test_file data/nonce_verb/flomped_test.txt.gz data/nonce_verb/fillers.txt.gz \
+  --train_file "$data/flomped_active.txt.gz" \
+  --validation_file "$data/flomped_passive.txt.gz" \
+  --test_file "$data/flomped_test.txt.gz" "$data/fillers.txt.gz" \
   --epochs 20 \
   --per_device_train_batch_size 16 \
   --train_optimizer_kwargs.lr 5e-4 \

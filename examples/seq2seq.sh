@@ -5,15 +5,15 @@
 #     sh examples/seq2seq.sh [OUTPUT_DIR]
 set -e
 output_dir=${1:-outputs/examples/seq2seq-$(date +%Y%m%d-%H%M%S)}
-cd "$(dirname "$0")/.."
+data=$(dirname "$0")/../data/nonce_verb
 
 finetune-lm \
   --model_name_or_path tiny-seq2seq \
-  --train_file data/nonce_verb/flomped_seq2seq_train.json.gz \
-  --validation_file data/nonce_verb/flomped_seq2seq_validation.json.gz \
-  --test_file data/nonce_verb/flomped_seq2seq_test.json.gz \
+  --train_file "$data/flomped_seq2seq_train.json.gz" \
+  --validation_file "$data/flomped_seq2seq_validation.json.gz" \
+  --test_file "$data/flomped_seq2seq_test.json.gz" \
   --epochs 10 \
   --per_device_train_batch_size 16 \
-  --train_optimizer_kwargs.lr 5e-4 \
+  --train_optimizer_kwargs.lr 1e-4 \
   --seed 1 \
   --output_dir "$output_dir"

@@ -89,3 +89,19 @@ def write_lines(path: Any, lines: Any, metadata: Any = None) -> str:
         stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
         write(path.with_name(f"{stem}_metadata.json.gz"), metadata)
     return str(path)
+
+
+class WithoutOffsets:
+    """A tokenizer that does not say where a token comes from."""
+
+    is_fast = False
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, *args, return_offsets_mapping=False, **kwargs):
+        assert not return_offsets_mapping
+        return self._tokenizer(*args, **kwargs)

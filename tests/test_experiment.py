@@ -17,6 +17,7 @@ import transformers
 import finetune_lm
 from families import family
 from finetune_lm import DataTrainingArguments, ModelArguments, UserError
+from finetune_lm.arguments import DELETE_FIELD
 from finetune_lm.data_preprocessing import remove_non_mask_tokens_from_labels
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.results.columns import table_columns
@@ -577,7 +578,7 @@ def test_mistakes_found_after_loading_write_nothing(models, files, tmp_path):
         ({"max_length": 1}, "max_length must leave room"),
         (
             {"loss_classes_kwargs": {"train": {"OutputsDefaultLoss": {"x": 1}}, "validation": {}}},
-            "loss class OutputsDefaultLoss must accept",
+            "OutputsDefaultLoss must accept model, tokenizer and what loss_classes_kwargs gives",
         ),
         (
             {"data_preprocessing_fn": {"train": remove_non_mask_tokens_from_labels}},
@@ -690,3 +691,120 @@ def test_a_masked_model_that_sees_every_token_is_warned_of(models, capsys):
     )
     assert "warning: plain has no rows in the tables" in capsys.readouterr().err
     assert len(result.test_results) == 0
+
+
+def test_labels_that_a_masked_model_sees_are_warned_of(models, capsys):
+    lines = [{"text": "The [MASK] drank.", "labels": "The the drank."}]
+    path = write_lines(Path("masked.json.gz"), lines)
+    args = DataTrainingArguments(test_file=[path], output_dir="out")
+    assert len(run(models["bert"], args, model_task="mlm").test_results) == 1
+    assert "masked: every token counts in the loss, also where" in capsys.readouterr().err
+
+
+def test_a_run_that_ended_before_its_first_step_does_not_block_the_next(models, files):
+    class Fails:
+        def __init__(self, model, tokenizer):
+            pass
+
+        def __call__(self, outputs, labels):
+            return outputs.loss * math.nan
+
+    losses = {"train": [Fails], "validation": [OutputsDefaultLoss]}
+    with pytest.raises(UserError, match="must be finite but in epoch 0, train batch 0"):
+        run(models["gpt2"], train_args(files, loss_classes=losses))
+    assert len(run(models["gpt2"], train_args(files)).metrics)
+
+
+def test_a_test_file_given_twice(models, files):
+    with pytest.raises(UserError, match=r"must be given once but .*probe.txt.gz is given 2 times"):
+        run(models["gpt2"], DataTrainingArguments(test_file=[files["test"]] * 2))
+
+
+def no_such_argument(inputs, tokenizer):
+    return inputs
+
+
+class ConstantLoss:
+    def __init__(self, model, tokenizer):
+        pass
+
+    def __call__(self, outputs, labels):
+        return torch.tensor(1.0)
+
+
+class surprisal(OutputsDefaultLoss):  # noqa: N801
+    pass
+
+
+WITHOUT_DECAY = {"weight_decay": DELETE_FIELD}
+BAD_PARTS = {
+    "preprocessing kwargs": (
+        {
+            "data_preprocessing_fn": {"train": no_such_argument},
+            "data_preprocessing_fn_kwargs": {"train": {"foo": 3}},
+        },
+        "no_such_argument must accept inputs, tokenizer and what data_preprocessing_fn_kwargs",
+    ),
+    "no gradient": ({"loss_classes": {"train": [ConstantLoss]}}, "no gradient comes of Constant"),
+    "name of a column": (
+        {"loss_classes": {"train": [surprisal]}},
+        "must not have the name of a column",
+    ),
+    "reduction": ({"loss_reduction_fns": {"train": torch.add}}, "reduction add must take 1 losses"),
+    "LBFGS": (
+        {"train_optimizer": torch.optim.LBFGS, "train_optimizer_kwargs": WITHOUT_DECAY},
+        "whose step needs only gradients, but is LBFGS",
+    ),
+    "no optimizer": ({"train_optimizer": dict}, "must be an optimizer like torch.optim.AdamW"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PARTS)
+def test_parts_that_do_not_fit(models, files, case):
+    kwargs, message = BAD_PARTS[case]
+    with pytest.raises(UserError, match=message):
+        run(models["gpt2"], train_args(files, **kwargs))
+
+
+def test_a_modifier_with_arguments_that_it_does_not_take(models, files):
+    with pytest.raises(UserError, match="scale_embeddings must accept model, tokenizer and what"):
+        run(
+            models["gpt2"],
+            train_args(files),
+            model_modifier_fns=[scale_embeddings],
+            model_modifier_fn_kwargs={"scale_embeddings": {"x": 1}},
+        )
+
+
+def test_a_study_is_refused_also_from_python(models, files):
+    with pytest.raises(UserError, match="cannot search for hyperparameters yet"):
+        finetune_lm.run(
+            ModelArguments(models["gpt2"]),
+            train_args(files),
+            finetune_lm.OptimizationArguments(do_optimize=True),
+        )
+
+
+def test_a_model_that_cannot_be_saved_costs_no_table(models, files, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("I/O error: No space left on device")
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", full)
+    with pytest.raises(UserError, match="the model cannot be saved in out: I/O error"):
+        run(models["gpt2"], train_args(files))
+    assert len(finetune_lm.load_metrics("out"))
+    assert Path("out/loss_curves.pdf").exists()
+    assert json.loads(Path("out/run.json").read_text())["state"] == "failed"
+
+
+def test_the_token_is_in_no_record(models, files, monkeypatch):
+    Path("token").write_text("hf_secret")
+
+    def leak(*_):
+        raise RuntimeError("401 for token hf_secret")
+
+    monkeypatch.setattr("finetune_lm.training.loop.train_epoch", leak)
+    with pytest.raises(RuntimeError):
+        run(models["gpt2"], train_args(files), token="token")
+    assert "hf_secret" not in Path("out/run.json").read_text()
+    assert "<token>" in Path("out/run.json").read_text()

@@ -84,7 +84,9 @@ def sentence_costs(name: str, model: Any, tokenizer: Any, sentences: list[str]) 
                 masked = f"{sentence[:start]}<extra_id_0>{sentence[end:]}"
                 target = tokenizer(f"<extra_id_0> {word.group()} <extra_id_1>")["input_ids"]
                 inputs.append(tokenizer(masked)["input_ids"])
-                labels.append([-100, *target[1:-1], -100])  # the closing sentinel ends the word
+                labels.append(
+                    target
+                )  # whole: the decoder reads it too, the first sentinel above all
                 owner.append(number)
     costs = [0.0] * len(sentences)
     for number, loss in zip(owner, _losses(model, inputs, labels, fill), strict=True):

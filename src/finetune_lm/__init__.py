@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.errors import UserError
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from finetune_lm.results.tables import load_metrics
 
 __version__ = "0.1.0"
+
+# torch's threads spin while they wait for each other, which on a machine that is busy with other
+# work made testing tiny-lm 17 times slower than letting them sleep (two cores, load 5). torch reads
+# this when it is loaded, so it is set before; who has set it keeps their choice.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _PLACES = {
     "DataTrainingArguments": "finetune_lm.arguments",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 from finetune_lm.arguments import (
     USAGE,
-    ModelArguments,
     ParsedArguments,
     config_yaml,
     parse_arguments,
+    without_token,
 )
 from finetune_lm.errors import UserError
 
@@ -43,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = [f"finetune-lm: error: {problem}" for problem in error.problems]
         if wants_traceback:
             lines.insert(0, traceback.format_exc())
-        sys.stderr.write(_without_token("\n".join(lines), parsed.model if parsed else None) + "\n")
+        sys.stderr.write(without_token("\n".join(lines), parsed.model if parsed else None) + "\n")
         return USER_ERROR
     except KeyboardInterrupt as interrupt:
-        sys.stderr.write("finetune-lm: interrupted; what was measured up to here is kept.\n")
+        sys.stderr.write("finetune-lm: interrupted. Finished batches of training are kept.\n")
         # As shells have it: 128 and the signal. Ctrl-C outside of a run is SIGINT, which is 2.
         return 128 + getattr(interrupt, "signal_number", 2)
     return SUCCESS
@@ -69,20 +68,7 @@ def _do(parsed: ParsedArguments) -> None:
     if parsed.print_config:
         sys.stdout.write(config_yaml(model, data, optimization))
         return
-    if optimization.do_optimize:
-        raise UserError(
-            "do_optimize: this version cannot search for hyperparameters yet; leave --do_optimize "
-            "out to do a single run."
-        )
     from finetune_lm import experiment
 
     result = experiment.run(model, data, optimization)
     sys.stderr.write(f"Results are in {result.output_dir}\n")
-
-
-def _without_token(text: str, model: ModelArguments | None) -> str:
-    """Return a text without the access token, should a library have put it into a message."""
-    token = model.token if model is not None else False
-    if not isinstance(token, str) or not token or Path(token).is_file():
-        return text
-    return text.replace(token, "<token>")

@@ -8,6 +8,13 @@ IGNORED_LABEL = -100
 LM = "lm"
 MLM = "mlm"
 SEQ2SEQ = "seq2seq"
+TASK_NAMES = (LM, MLM, SEQ2SEQ)
+"""The kinds of model, as ``model_task`` names them."""
+
+ONCE = "once"
+PER_BATCH = "per_batch"
+PREPROCESSING_STRATEGIES = (ONCE, PER_BATCH)
+"""When a preprocessing function is applied: as the data is loaded, or anew for each batch."""
 
 BUILTIN_MODELS = frozenset({"tiny-lm", "tiny-mlm", "tiny-seq2seq"})
 """Models that come with the package and need no download."""

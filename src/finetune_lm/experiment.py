@@ -19,8 +19,10 @@ from finetune_lm.arguments import (
     config_dict,
     config_text,
     config_yaml,
+    without_token,
 )
-from finetune_lm.data.files import Files, read_files
+from finetune_lm.data.files import Files, file_hashes, read_files
+from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
 from finetune_lm.results import output_directory as place
@@ -68,6 +70,11 @@ def run(
     """
     all_args = (model_args, data_args, optimization_args or OptimizationArguments())
     problems = [problem for args in all_args for problem in args.problems()]
+    if all_args[2].do_optimize:
+        problems.append(
+            "do_optimize: this version cannot search for hyperparameters yet; leave it out to do a "
+            "single run."
+        )
     if problems:
         raise UserError(*problems)
 
@@ -76,7 +83,10 @@ def run(
     output_dir = place.choose_output_dir(
         data_args.output_dir, model_args.model_name_or_path, [f.name for f in files["train"]]
     )
-    place.check_output_dir(output_dir, config_dict(*all_args))
+    place.check_output_dir(output_dir, config_dict(*all_args), file_hashes(files))
+    for dataset_type, group in files.items():
+        if group:
+            Preprocessing.of(data_args, dataset_type).check_kwargs()
     losses = all_loss_columns(data_args.loss_classes) if files["train"] else []
     metadata = MetadataColumns.of_files([*files["train"], *files["validation"]], losses)
     test_metadata = MetadataColumns.of_files(files["test"])
@@ -103,7 +113,7 @@ def run(
     place.make_output_dir(output_dir)
     stopping = None
     test_results = None
-    with on_record(output_dir, loaded, accelerator.device, files) as record:
+    with on_record(output_dir, model_args, loaded, accelerator.device, files) as record:
         write_text(output_dir / place.CONFIG_YAML, config_yaml(*all_args))
         write_text(output_dir / place.CONFIG_TEXT, config_text(*all_args))
         if learner is not None:
@@ -147,11 +157,12 @@ def train_and_save(
         losses=training.rows.run.losses,
         metadata=training.rows.run.metadata.names,
     )
+    table = TableWriter(output_dir / place.METRICS, columns)
     history = LossHistory()
     stopping = EarlyStopping(args.patience, args.delta, args.min_epochs)
     best = BestState(loaded.model)
     try:
-        with record.timed("training"), TableWriter(output_dir / place.METRICS, columns) as table:
+        with record.timed("training"), table:
             train(learner, training, validation, args, table, history, stopping, best)
     finally:
         record.add(
@@ -161,10 +172,10 @@ def train_and_save(
             metrics_rows=table.n_rows,
         )
         if stopping.n_epochs:
+            plot_losses(output_dir, history, loaded, stopping.best_epoch)
             best.restore()
             if args.save_best_model_state_to_disk:
                 save_model(loaded, output_dir)
-            plot_losses(output_dir, history, loaded, stopping.best_epoch)
     return stopping
 
 
@@ -208,10 +219,21 @@ def test(
 
 
 def save_model(loaded: LoadedModel, output_dir: Path) -> None:
-    """Save the model as it is now, and its tokenizer, ready for ``from_pretrained``."""
+    """Save the model as it is now, and its tokenizer, ready for ``from_pretrained``.
+
+    Raises:
+        UserError: If they cannot be written.
+    """
     for part, name in ((loaded.model, place.MODEL), (loaded.tokenizer, place.TOKENIZER)):
-        with write_whole(output_dir / name) as aside:
-            part.save_pretrained(aside)
+        try:
+            with write_whole(output_dir / name) as aside:
+                part.save_pretrained(aside)
+        except Exception as error:
+            # The libraries that write weights and vocabularies have errors of their own for a full
+            # disk, which are no OSError.
+            raise UserError(
+                f"the {name} cannot be saved in {output_dir}: {error}. What was measured is kept."
+            ) from error
 
 
 def plot_losses(
@@ -229,7 +251,11 @@ def plot_losses(
 
 @contextmanager
 def on_record(
-    output_dir: Path, loaded: LoadedModel, device: torch.device, files: Files
+    output_dir: Path,
+    model_args: ModelArguments,
+    loaded: LoadedModel,
+    device: torch.device,
+    files: Files,
 ) -> Iterator[RunRecord]:
     """Keep ``run.json`` while a run is under way, and say in it how the run ended."""
     record = RunRecord(
@@ -237,11 +263,12 @@ def on_record(
         model={"name": loaded.name, "task": loaded.task.name, "n_params": loaded.n_params},
         device=str(device),
         data={kind: {f.path: len(f) for f in group} for kind, group in files.items() if group},
+        data_sha256=file_hashes(files),
     )
     try:
         yield record
     except OSError as error:
-        record.end("failed", str(error))
+        record.end("failed", without_token(str(error), model_args))
         if not place.is_about_writing(error, output_dir):
             raise
         raise UserError(
@@ -252,7 +279,7 @@ def on_record(
         record.end("interrupted")
         raise
     except BaseException as error:
-        record.end("failed", f"{type(error).__name__}: {error}")
+        record.end("failed", without_token(f"{type(error).__name__}: {error}", model_args))
         raise
     record.end("finished")
 

@@ -13,7 +13,7 @@ from families import family
 from finetune_lm import data_preprocessing
 from finetune_lm.data import encoding
 from finetune_lm.errors import UserError
-from helpers import ACTIVE, dataset, examples
+from helpers import ACTIVE, WithoutOffsets, dataset, examples
 
 METADATA = [{"k": i} for i in range(3)]
 BOTH = ["once", "per_batch"]
@@ -247,7 +247,7 @@ def test_a_function_without_labels_gets_the_inputs_as_labels(gpt2):
 
 
 BAD = {
-    "no inputs": (lambda i, t: {}, "must return 'input_ids' but returned"),
+    "no inputs": (lambda i, t: {}, "must return a dictionary with 'input_ids' but returned"),
     "unexplained number": (
         lambda i, t: {k: v[:1] for k, v in i.items()},
         "made 1 examples of 3 and must say how many of each",
@@ -286,3 +286,91 @@ def test_batches_hold_the_rows_they_say(order, size, name):
             labels = batch.inputs["labels"][i]
             assert labels[batch.is_label[i]].tolist() == data.dataset[int(example)]["labels"]
             assert (labels[~batch.is_label[i]] == -100).all()
+
+
+# Found by review: each went wrong before.
+
+
+def test_python_tokenizers_are_not_cached(monkeypatch):
+    """Nothing describes all that they do, so an earlier result could be another tokenizer's."""
+    fam = family("bert")
+    slow = fam._replace(tokenizer=WithoutOffsets(fam.tokenizer))
+    calls = []
+    original = encoding._EncodeRows.__call__
+    monkeypatch.setattr(
+        encoding._EncodeRows,
+        "__call__",
+        lambda self, rows: calls.append(1) or original(self, rows),
+    )
+    for _ in range(2):
+        dataset(slow, examples(["some words"]))
+    assert len(calls) == 2
+
+
+def test_mlm_labels_of_another_length_are_found_also_where_both_are_cut():
+    lines = examples(["a b [MASK] d e f g h"], ["a b c d"])
+    with pytest.raises(UserError, match="'text' has 10 tokens and 'labels' has 6"):
+        dataset(family("bert"), lines, max_length=5)
+
+
+def test_cut_tokens_are_counted_once(capsys):
+    lines = examples(["a b [MASK] d e f g h"], ["a b c d e f g h"])
+    dataset(family("bert"), lines, max_length=5)
+    assert "and 5 of their tokens were cut off" in capsys.readouterr().err
+
+
+def only_first_aligned(inputs, tokenizer):
+    """The labels of the first example stay its tokens; the others' become other tokens."""
+    labels = inputs["input_ids"].clone()
+    labels[1:, 1:] = labels[1:, 1:].roll(1, dims=1)
+    return {**inputs, "labels": labels}
+
+
+@pytest.mark.parametrize("strategy", BOTH)
+def test_alignment_is_of_each_example(gpt2, strategy):
+    data = dataset(gpt2, function=only_first_aligned, strategy=strategy)
+    [batch] = data.batches(3)
+    assert batch.aligned.tolist() == [True, False, False]
+
+
+def longer(inputs, tokenizer):
+    return {key: torch.cat([tensor, tensor], dim=1) for key, tensor in inputs.items()}
+
+
+@pytest.mark.parametrize("padding", [None, 12])
+def test_a_function_that_makes_texts_too_long(gpt2, padding):
+    with pytest.raises(UserError, match=r"longer must not make examples longer .*\(12 tokens\)"):
+        dataset(gpt2, function=longer, max_length=12, pad_to_length=padding)
+
+
+def test_batches_that_a_function_drops_are_left_out(gpt2):
+    def drop_the(inputs, tokenizer):
+        keep = inputs["input_ids"][:, 1] != tokenizer("The")["input_ids"][0]
+        kept = {key: tensor[keep] for key, tensor in inputs.items()}
+        return {**kept, "labels": kept["input_ids"].clone(), "expanded_lengths": keep.long()}
+
+    data = dataset(gpt2, function=drop_the, strategy="per_batch")
+    assert [batch.example.tolist() for batch in data.batches(1)] == [[2]]
+
+
+def test_seq2seq_examples_without_any_label():
+    def ignore(inputs, tokenizer):
+        return {**inputs, "labels": torch.full_like(inputs["input_ids"], -100)}
+
+    batch = next(dataset(family("t5"), function=ignore).batches(2))
+    assert batch.inputs["labels"].shape[1] >= 1
+    assert (batch.inputs["labels"] == -100).all()
+
+
+def test_labels_of_another_shape_than_a_lms_inputs(gpt2):
+    def cut(inputs, tokenizer):
+        return {**inputs, "labels": inputs["input_ids"][:, 1:]}
+
+    with pytest.raises(UserError, match="must return a label for each input token"):
+        dataset(gpt2, function=cut)
+
+
+def test_a_function_that_returns_nothing(gpt2):
+    message = "must return a dictionary with 'input_ids' but returned None"
+    with pytest.raises(UserError, match=message):
+        dataset(gpt2, function=lambda inputs, tokenizer: None)

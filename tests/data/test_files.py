@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_lm.data.files import dataset_name, read_examples
+from finetune_lm.data.files import dataset_name, distinct_names, read_examples
 from finetune_lm.errors import UserError
 
 
@@ -87,12 +87,12 @@ BAD_FILES = [
     ("x.json", "a\n", "line 1: must be JSON but is not"),
     ("x.json", '{"text": "a"}\n["b"]\n', "line 2: must be a JSON object"),
     ("x.json", '{"txt": "a"}\n', "line 1: an example must have the key 'text' but has 'txt'"),
-    ("x.json", '{"text": 3}\n', "line 1: 'text': must be a string but got 3"),
-    ("x.json", '{"text": " "}\n', "line 1: 'text': must not be blank"),
+    ("x.json", '{"text": 3}\n', "line 1: 'text' must be a string but got 3"),
+    ("x.json", '{"text": " "}\n', "line 1: 'text' must not be blank"),
     (
         "x.json",
         '{"text": "a", "labels": null}\n',
-        "line 1: 'labels': must be a string but got null",
+        "line 1: 'labels' must be a string but got null",
     ),
     ("x.json", '{"text": "a"}\n\n{"text": "b"}\n', "line 2: must be a JSON object but is blank"),
     ("x.json", '{"text": "a", "text": "b"}\n', "key 'text' is given twice"),
@@ -106,6 +106,8 @@ BAD_FILES = [
         '{"text": "a", "labels": "c"}\n{"text": "b"}\n',
         "line 1 has them and line 2 has not",
     ),
+    ("x.txt", "a\0b\n", "line 1: must be text but has a NUL"),
+    ("x.json", '{"text": "a \\ud800"}\n', "line 1: 'text' must be text but has"),
     ("x.json", "[" * 100_000 + "\n", "line 1: "),
 ]
 
@@ -184,3 +186,23 @@ def test_metadata_is_checked_before_it_is_cut(tmp_path):
 def test_any_text_comes_back_as_written(tmp_path_factory, texts):
     path = tmp_path_factory.mktemp("data") / "x.txt.gz"
     assert read_examples(write(path, "\n".join(texts))).texts == texts
+
+
+@pytest.mark.parametrize("key", ["", " ", "a\\nb"])
+def test_metadata_keys_that_cannot_be_columns(tmp_path, key):
+    path = write(tmp_path / "x.txt", "a\n")
+    write(tmp_path / "x_metadata.json", f'{{"{key}": 1}}\n')
+    with pytest.raises(UserError, match=r"x_metadata.json, line 1: a key must be the name"):
+        read_examples(path)
+
+
+def test_a_name_that_is_too_long_for_a_file():
+    with pytest.raises(UserError, match="cannot be read: File name too long"):
+        read_examples("x" * 300 + ".txt")
+
+
+def test_names_of_test_files_are_distinct(tmp_path):
+    paths = [str(tmp_path / name) for name in ("a.txt", "a.json", "b.txt")]
+    assert distinct_names(paths) == [*paths[:2], "b"]
+    with pytest.raises(UserError, match=r"must be given once but .*b.txt is given 2 times"):
+        distinct_names([paths[2], str(tmp_path / "x" / ".." / "b.txt")])

@@ -11,6 +11,7 @@ from families import TOKENIZERS, gpt2_tokenizer, llama_tokenizer, qwen_tokenizer
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.errors import UserError
 from finetune_lm.models.tasks import TASKS
+from helpers import WithoutOffsets
 
 TEXT = "The man's naïve café wasn't  unbelievable."
 STARTING = ["gpt2", "llama", "bert", "roberta"]
@@ -131,22 +132,6 @@ def test_unknown_tokens_are_of_the_text():
     assert [
         s for i, s in zip(encoding.input_ids, encoding.char_start, strict=True) if i == unknown
     ] == [4, 10]
-
-
-class WithoutOffsets:
-    """A tokenizer that does not say where a token comes from."""
-
-    is_fast = False
-
-    def __init__(self, tokenizer):
-        self._tokenizer = tokenizer
-
-    def __getattr__(self, name):
-        return getattr(self._tokenizer, name)
-
-    def __call__(self, *args, return_offsets_mapping=False, **kwargs):
-        assert not return_offsets_mapping
-        return self._tokenizer(*args, **kwargs)
 
 
 @pytest.mark.parametrize("name", list(TOKENIZERS))

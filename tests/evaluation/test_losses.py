@@ -106,7 +106,7 @@ def test_a_reduction_to_several_values():
 
 
 def test_kwargs_that_a_class_does_not_take():
-    with pytest.raises(UserError, match="loss class Constant must accept model, tokenizer"):
+    with pytest.raises(UserError, match="Constant must accept model, tokenizer and what"):
         losses(Constant, Constant={"scale": 2})
 
 

@@ -289,7 +289,7 @@ def test_a_user_function_that_changes_the_tokens_is_realigned():
         return {**cut, "labels": cut["input_ids"].clone()}
 
     data = dataset(fam, function=drop_second_token)
-    assert not data.aligned
+    assert not data.aligned.any()
     rows, _ = score(fam, data)
     of_first = rows[rows["example_num"] == 0]
     assert of_first["word"].drop_duplicates().tolist() == [
@@ -329,3 +329,56 @@ def test_losses_are_given_by_column():
     assert set(frame["epoch"]) == {3}
     assert set(frame["seed"]) == {7}
     assert TASKS["lm"].name in set(frame["task"])
+
+
+def change_a_label(inputs, tokenizer):
+    """The second text gets a label that it does not have; the others are left alone."""
+    labels = inputs["input_ids"].clone()
+    second = inputs["input_ids"][:, 2] == tokenizer(ACTIVE[1])["input_ids"][1]
+    labels[second, 3] = 5
+    return {**inputs, "labels": labels}
+
+
+def test_words_do_not_depend_on_what_else_is_in_the_batch():
+    fam = family("gpt2")
+    kwargs = {"function": change_a_label, "strategy": "per_batch"}
+    assert [b.aligned.tolist() for b in dataset(fam, **kwargs).batches(3)] == [[True, False, True]]
+    alone, _ = score(fam, dataset(fam, **kwargs), batch_size=1)
+    together, _ = score(fam, dataset(fam, **kwargs), batch_size=3)
+    for column in ("word", "word_num", "token_num_in_word", "token_is_word"):
+        assert alone[column].equals(together[column]), column
+    untouched, _ = score(fam, dataset(fam))
+    for i in (0, 2):
+        changed, plain = (f[f["example_num"] == i]["word"].tolist() for f in (together, untouched))
+        assert changed == plain
+
+
+@pytest.mark.parametrize("same_shape", [False, True])
+def test_ignored_labels_between_others_of_a_seq2seq_model(same_shape):
+    fam = family("t5")
+
+    def ignore_one(inputs, tokenizer):
+        labels = inputs["labels"].clone()
+        labels[:, 1] = -100
+        if same_shape:
+            inputs = {"input_ids": labels.clamp(min=3), "attention_mask": torch.ones_like(labels)}
+        return {**inputs, "labels": labels}
+
+    data = dataset(fam, examples(["the man"], ["the man drank it"]), function=ignore_one)
+    rows = label_rows(score(fam, data)[0])
+    ids = fam.tokenizer("the man drank it")["input_ids"]
+    assert rows["token_id"].tolist() == [ids[0], *ids[2:]]
+    assert rows["surprisal"].notna().all()
+
+
+def test_a_lm_batch_in_which_nothing_can_be_predicted():
+    """A single token with no start token before it: a loss of nothing, not NaN."""
+    from finetune_lm.loss_classes import OutputsDefaultLoss
+
+    fam = family("gpt2")
+    data = dataset(fam, examples(["The"]), bos_policy="none")
+    batch = next(data.batches(1))
+    with torch.no_grad():
+        outputs = fam.model(**batch.inputs)
+    assert outputs.loss.isnan()
+    assert OutputsDefaultLoss(None, None)(outputs, batch.inputs["labels"]) == 0.0

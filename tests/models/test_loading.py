@@ -150,6 +150,11 @@ def test_tokens(tmp_path):
     assert read_token(str(tmp_path / "file")) == "hf_abc"
     assert read_token("hf_abc") == "hf_abc"
     assert read_token(False) is False
+    assert read_token(None) is None
+    assert read_token("x" * 1000) == "x" * 1000
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="token must be a"):
+        read_token(str(tmp_path / "binary"))
 
 
 @pytest.mark.parametrize("name", ["tiny-lm", "tiny-mlm", "tiny-seq2seq"])
@@ -169,8 +174,26 @@ def test_a_kind_of_model_that_the_weights_are_not_of(tmp_path):
     directory = save_family(family("gpt2"), tmp_path)
     with pytest.raises(UserError) as caught:
         load_model(ModelArguments(directory, model_task="mlm"))
-    assert "model_name_or_path" in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
+    assert "model_task must fit the model" in str(caught.value)
+    assert "(of type 'gpt2') is no masked language model" in str(caught.value)
+
+
+def test_a_tokenizer_beside_the_model_as_runs_save_it(tmp_path):
+    fam = family("gpt2")
+    fam.model.save_pretrained(tmp_path / "model")
+    with pytest.raises(UserError, match=r"has no tokenizer in it\. Give --tokenizer_name"):
+        load_model(ModelArguments(str(tmp_path / "model")))
+    fam.tokenizer.save_pretrained(tmp_path / "tokenizer")
+    loaded = load_model(ModelArguments(str(tmp_path / "model")))
+    assert loaded.tokenizer.get_vocab() == fam.tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("name", ["./model", "/no/model", "a/b/model", "here/model", "~/model"])
+def test_a_directory_that_is_not_there_is_told_at_once(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(UserError, match="is not there: there is no such directory"):
+        load_model(ModelArguments(name))
 
 
 def test_a_modifier_may_return_another_model(tmp_path):

@@ -86,12 +86,12 @@ def test_mlm_rows_where_labels_single_positions_out():
         "labels": torch.tensor([[-100, 9, 7, -100, -100]]),
     }
     everywhere = torch.ones(1, 5, dtype=torch.bool)
-    reported = TASKS["mlm"].reported(inputs, everywhere, everywhere)
+    reported = TASKS["mlm"].reported(inputs, torch.tensor([False]), everywhere)
     assert reported.tolist() == [[False, True, True, False, False]]
 
 
 def test_mlm_rows_where_everything_is_a_label():
     inputs = {"input_ids": torch.tensor([[2, 9, 4, 3]]), "labels": torch.tensor([[2, 9, 7, 3]])}
     everywhere = torch.ones(1, 4, dtype=torch.bool)
-    reported = TASKS["mlm"].reported(inputs, everywhere, everywhere)
+    reported = TASKS["mlm"].reported(inputs, torch.tensor([False]), everywhere)
     assert reported.tolist() == [[False, False, True, False]]

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from finetune_lm.errors import UserError
 from finetune_lm.results.output_directory import (
@@ -14,8 +16,10 @@ from finetune_lm.results.output_directory import (
 )
 from finetune_lm.results.whole_files import write_whole
 
-TRAINING = {"train_file": "t", "output_dir": None, "seed": 1}
-TESTING = {"train_file": None, "test_file": ["a"], "output_dir": None, "seed": 1}
+IDENTITY = {"test": "data_preprocessing.identity"}
+TRAINING = {"train_file": "t", "output_dir": None, "seed": 1, "data_preprocessing_fn": IDENTITY}
+TESTING = {**TRAINING, "train_file": None, "test_file": ["a"]}
+HASHES = {"a": "123"}
 
 
 def test_training_directory():
@@ -43,36 +47,61 @@ def test_given_directory():
 
 
 def test_results_of_another_run_are_not_overwritten(tmp_path):
-    (tmp_path / "metrics.csv.gz").touch()
+    (tmp_path / "metrics.csv.gz").write_text("rows")
     with pytest.raises(UserError, match=r"must not have results .* has metrics.csv.gz\. Give an"):
-        check_output_dir(tmp_path, TRAINING)
+        check_output_dir(tmp_path, TRAINING, HASHES)
 
 
 def test_the_same_test_may_replace_its_own_results(tmp_path):
-    (tmp_path / "m-test_results.csv.gz").touch()
-    (tmp_path / "config.yaml").write_text("train_file: null\ntest_file: [a]\nseed: 99\n")
-    check_output_dir(tmp_path, TESTING)
+    (tmp_path / "m-test_results.csv.gz").write_text("rows")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**TESTING, "seed": 99}))
+    (tmp_path / "run.json").write_text(json.dumps({"data_sha256": HASHES}))
+    check_output_dir(tmp_path, TESTING, HASHES)
     with pytest.raises(UserError, match=r"made with another test_file\. Give"):
-        check_output_dir(tmp_path, {**TESTING, "test_file": ["b"]})
+        check_output_dir(tmp_path, {**TESTING, "test_file": ["b"]}, HASHES)
+    with pytest.raises(UserError, match=r"made with another content of the data files\. Give"):
+        check_output_dir(tmp_path, TESTING, {"a": "456"})
+
+
+def test_another_seed_is_another_test_where_masks_are_random(tmp_path):
+    random = {**TESTING, "data_preprocessing_fn": {"test": "mine.mask_something"}}
+    (tmp_path / "m-test_results.csv.gz").write_text("rows")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(random))
+    (tmp_path / "run.json").write_text(json.dumps({"data_sha256": HASHES}))
+    check_output_dir(tmp_path, random, HASHES)
+    with pytest.raises(UserError, match="made with another seed"):
+        check_output_dir(tmp_path, {**random, "seed": 2}, HASHES)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "config.txt"])
+def test_a_config_that_the_user_wrote_is_not_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("# mine")
+    with pytest.raises(UserError, match=f"must not have a {name} that is not of a run"):
+        check_output_dir(tmp_path, TRAINING, HASHES)
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    with pytest.raises(UserError, match="longer than 255"):
+        check_output_dir(tmp_path / ("x" * 300), TRAINING, HASHES)
 
 
 def test_a_directory_without_results_is_fine(tmp_path):
     (tmp_path / "notes.txt").touch()
-    check_output_dir(tmp_path, TRAINING)
-    check_output_dir(tmp_path / "new" / "newer", TRAINING)
+    check_output_dir(tmp_path, TRAINING, HASHES)
+    check_output_dir(tmp_path / "new" / "newer", TRAINING, HASHES)
     assert not (tmp_path / "new").exists()
 
 
 def test_a_file_where_the_directory_should_be(tmp_path):
     (tmp_path / "x").touch()
     with pytest.raises(UserError, match="must be a directory but"):
-        check_output_dir(tmp_path / "x" / "y", TRAINING)
+        check_output_dir(tmp_path / "x" / "y", TRAINING, HASHES)
 
 
 def test_a_directory_that_cannot_be_written_into(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(UserError, match="must be writable"):
-        check_output_dir(tmp_path / "y", TRAINING)
+        check_output_dir(tmp_path / "y", TRAINING, HASHES)
 
 
 def test_whole_or_not_at_all(tmp_path):

@@ -24,7 +24,7 @@ def rows(epoch, words, notes=None):
             "epoch": pa.array([epoch] * len(words)),
             "surprisal": pa.array([1.5] * len(words), pa.float32()),
             "token_is_word": pa.array([True] * len(words)),
-            "note": pa.array(notes or ["007"] * len(words), pa.string()),
+            "note": pa.array(["007"] * len(words) if notes is None else notes, pa.string()),
         }
     )
 
@@ -178,3 +178,10 @@ def test_a_piece_that_cannot_be_appended_leaves_the_file_whole(tmp_path, monkeyp
         assert path.read_bytes() == before
         writer.write(rows(2, ["c"]))
     assert load_metrics(path)["word"].tolist() == ["a", "c"]
+
+
+def test_text_that_comes_late_in_a_table_stays_text(tmp_path):
+    first = rows(0, ["a"] * 20_000, [None] * 20_000)
+    second = rows(1, ["b"] * 20_000, [None] * 19_999 + ["001"])
+    back = load_metrics(write(tmp_path / "t.csv.gz", first, second))
+    assert back["note"].iloc[-1] == "001"

@@ -11,6 +11,7 @@ from finetune_lm.arguments.help import USAGE
 from finetune_lm.arguments.model_arguments import ModelArguments
 from finetune_lm.arguments.optimization_arguments import OptimizationArguments
 from finetune_lm.arguments.parser import ParsedArguments, parse_arguments
+from finetune_lm.arguments.redaction import without_token
 from finetune_lm.arguments.references import Reference
 from finetune_lm.arguments.values import DELETE_FIELD
 
@@ -26,4 +27,5 @@ __all__ = [
     "config_text",
     "config_yaml",
     "parse_arguments",
+    "without_token",
 ]

@@ -17,11 +17,11 @@ from finetune_lm.arguments.base import (
 )
 from finetune_lm.arguments.declared import option
 from finetune_lm.arguments.references import default_object, short_name
+from finetune_lm.constants import ONCE, PREPROCESSING_STRATEGIES
 from finetune_lm.errors import UserError
 
 DATASET_TYPES = ("train", "validation", "test")
 LOSS_DATASET_TYPES = ("train", "validation")
-STRATEGIES = ("once", "per_batch")
 BOS_POLICIES = ("auto", "eos", "none")
 MAX_SEED = 2**32 - 1
 
@@ -90,7 +90,7 @@ class DataTrainingArguments(Arguments):
         keys=DATASET_TYPES,
     )
     data_preprocessing_fn_strategy: dict[str, str] = option(
-        dict.fromkeys(DATASET_TYPES, "once"),
+        dict.fromkeys(DATASET_TYPES, ONCE),
         "Preprocess a whole data set before the run (once), or each batch each time it comes "
         "(per_batch), so that random masks are drawn anew.",
         keys=DATASET_TYPES,
@@ -257,7 +257,7 @@ class DataTrainingArguments(Arguments):
                 problem
                 for key, strategy in self.data_preprocessing_fn_strategy.items()
                 for problem in choice_problem(
-                    f"data_preprocessing_fn_strategy.{key}", strategy, STRATEGIES
+                    f"data_preprocessing_fn_strategy.{key}", strategy, PREPROCESSING_STRATEGIES
                 )
             ),
             *choice_problem("bos_policy", self.bos_policy, BOS_POLICIES),

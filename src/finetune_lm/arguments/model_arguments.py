@@ -10,8 +10,7 @@ from typing import Any
 
 from finetune_lm.arguments.base import Arguments, choice_problem, kwargs_problems
 from finetune_lm.arguments.declared import option
-
-MODEL_TASKS = ("lm", "mlm", "seq2seq")
+from finetune_lm.constants import TASK_NAMES
 
 
 @dataclass(repr=False)
@@ -53,7 +52,7 @@ class ModelArguments(Arguments):
     model_revision: str = option(
         "main", "Branch, tag or commit of the model on the Hub. It is always text, even 1234."
     )
-    token: bool | str = field(
+    token: bool | str | None = field(
         default=False,
         repr=False,
         metadata={
@@ -113,7 +112,7 @@ class ModelArguments(Arguments):
         if not self.model_name_or_path.strip():
             problems.append("model_name_or_path cannot be empty.")
         if self.model_task is not None:
-            problems += choice_problem("model_task", self.model_task, MODEL_TASKS)
+            problems += choice_problem("model_task", self.model_task, TASK_NAMES)
         problems += kwargs_problems(
             "model_modifier_fn_kwargs",
             self.model_modifier_fn_kwargs,

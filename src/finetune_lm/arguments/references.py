@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import inspect
 import os
 import pkgutil
 import sys
 import traceback
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -260,3 +262,28 @@ def short_name(value: Any) -> str:
     if isinstance(value, Reference):
         return value.name.rpartition(".")[2]
     return str(getattr(value, "__name__", type(value).__name__))
+
+
+def check_call(function: Any, kwargs_name: str, kwargs: Mapping[str, Any], given: str) -> None:
+    """See that a function or class accepts what it will be called with.
+
+    Args:
+        function: The function or class.
+        kwargs_name: The argument that gives it more, for the message.
+        kwargs: What that gives.
+        given: The names of what it is called with in any case, in order.
+
+    Raises:
+        UserError: If it does not.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # builtins do not tell
+        return
+    try:
+        signature.bind(*given.split(", "), **kwargs)
+    except TypeError as error:
+        raise UserError(
+            f"{short_name(function)} must accept {given} and what {kwargs_name} gives "
+            f"({', '.join(kwargs) or 'nothing'}): {error}."
+        ) from None

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from finetune_lm.data.ragged import IntArray
 
 if TYPE_CHECKING:
@@ -20,9 +23,8 @@ class Batch:
             (n, label_length).
         example: The row of the data set that each comes from: (n,).
         is_label: False where a label is padding: (n, label_length).
-        is_text: Whether a label is a token of the text, not a start or end token put there:
-            (n, label_length).
-        aligned: Whether label ``j`` of an example is still token ``j`` of its labels' text.
+        has_start: Whether an example's first label is a start token that is not of its text: (n,).
+        aligned: Whether label ``j`` of an example is still token ``j`` of its labels' text: (n,).
         input_texts: What the model is fed, as text.
         input_labels: What it is to predict, as text.
     """
@@ -30,8 +32,8 @@ class Batch:
     inputs: dict[str, Tensor]
     example: IntArray
     is_label: Tensor
-    is_text: Tensor
-    aligned: bool
+    has_start: Tensor
+    aligned: npt.NDArray[np.bool_]
     input_texts: list[str]
     input_labels: list[str]
 

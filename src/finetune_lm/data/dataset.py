@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune_lm.constants import IGNORED_LABEL
+from finetune_lm.constants import IGNORED_LABEL, ONCE, PER_BATCH
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.encoding import check_parallel, encode
 from finetune_lm.data.files import Examples
-from finetune_lm.data.preprocessing import ONCE, PER_BATCH, Preprocessing
+from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged import IntArray, Ragged
 from finetune_lm.data.tokenization import TextEncoder
+from finetune_lm.data_preprocessing import identity
+from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
 from finetune_lm.models.tasks import Task
 
@@ -70,6 +72,8 @@ class Dataset:
         self.path = examples.path
         self.tokenizer = encoder.tokenizer
         self.task = task
+        self._start_id = encoder.start_id
+        self._max_length = encoder.max_length
         self.preprocessing = preprocessing or Preprocessing()
         self.pad_to_length = pad_to_length
         self.ignore_padding = ignore_padding
@@ -91,11 +95,12 @@ class Dataset:
         self.cut_starts: IntArray = np.asarray(self.dataset["cut_start"], dtype=np.int64)
         """Where in its label text the first token begins that was cut off, -1 if none was."""
         self._warn_of_cuts()
+        self._warn_of_visible_labels()
         self.dataset = self.dataset.select_columns(
             ["input_ids", "attention_mask", *(["labels"] if self._has_labels else [])]
         )
-        self.aligned = True
-        """Whether labels are still tokens of the labels' text, each at its place."""
+        self.aligned = np.ones(len(self), dtype=bool)
+        """Whether an example's labels are still tokens of its labels' text, each at its place."""
         if self.preprocessing.strategy == ONCE:
             self._preprocess_once()
         self._input_ids = Ragged.of(self.dataset["input_ids"])
@@ -153,7 +158,9 @@ class Dataset:
         """
         order = np.arange(len(self)) if order is None else order
         for begin in range(0, len(order), batch_size):
-            yield self._batch(order[begin : begin + batch_size])
+            batch = self._batch(order[begin : begin + batch_size])
+            if len(batch):  # preprocessing may have dropped them all
+                yield batch
 
     def n_batches(self, batch_size: int) -> int:
         """How many batches there are."""
@@ -164,31 +171,34 @@ class Dataset:
             inputs, repeats = self._preprocess(example)
             example = np.repeat(example, repeats)
             input_ids, labels = self._unpadded(inputs)
-            aligned = self._is_aligned(labels, example)
+            aligned = self._find_aligned(labels, example)
             input_texts = self._decode([input_ids[i] for i in range(len(input_ids))])
             input_labels = self._label_texts(labels, [self.labels[i] for i in example])
             rows = np.arange(len(example))
         else:
             assert self._labels is not None
-            input_ids, labels, rows, aligned = self._input_ids, self._labels, example, self.aligned
+            input_ids, labels, rows = self._input_ids, self._labels, example
+            aligned = self.aligned[example]
             input_texts = [self._input_texts[i] for i in example]
             input_labels = [self.labels[i] for i in example]
         tensors = self._tensors(input_ids, labels, rows)
         is_label = _mask(labels.lengths[rows], tensors["labels"].shape[1])
-        if aligned:
-            char_starts = self.char_starts.padded(example, -1, is_label.shape[1])
-            is_text = _tensor(char_starts) >= 0
-        else:
-            is_text = tensors["labels"] != _first_id(self.tokenizer)
-        return Batch(tensors, example, is_label, is_text, aligned, input_texts, input_labels)
+        start_id = IGNORED_LABEL if self._start_id is None else self._start_id
+        has_start = (tensors["labels"][:, :1] == start_id).any(dim=1)
+        return Batch(tensors, example, is_label, has_start, aligned, input_texts, input_labels)
 
     def _tensors(self, input_ids: Ragged, labels: Ragged, rows: IntArray) -> dict[str, Tensor]:
         """What the model is called with, padded on the right."""
         length = self.pad_to_length
         ids = input_ids.padded(rows, _pad_id(self.tokenizer), length)
         padding = IGNORED_LABEL if self.ignore_padding else _pad_id(self.tokenizer)
-        parallel = labels.lengths[rows].max() <= ids.shape[1] and self.task.labels_parallel_inputs
-        label_ids = labels.padded(rows, padding, ids.shape[1] if parallel else length)
+        if self.task.labels_parallel_inputs:
+            width = ids.shape[1]
+        else:
+            # A model cannot be called with labels of no width, so where there are none one is
+            # ignored.
+            width = length or max(int(labels.lengths[rows].max(initial=0)), 1)
+        label_ids = labels.padded(rows, padding, width)
         return {
             "input_ids": _tensor(ids),
             "attention_mask": _mask(input_ids.lengths[rows], ids.shape[1]).long(),
@@ -210,7 +220,7 @@ class Dataset:
             labels += [chunk_labels[i] for i in range(len(chunk_labels))]
             repeats.append(chunk_repeats)
         example = np.repeat(np.arange(len(self)), np.concatenate(repeats))
-        self.aligned = self._is_aligned(Ragged.of(labels), example)
+        self.aligned = self._find_aligned(Ragged.of(labels), example)
         self.texts = [self.texts[i] for i in example]
         self.labels = self._label_texts(Ragged.of(labels), [self.labels[i] for i in example])
         self.metadata = [self.metadata[i] for i in example]
@@ -238,7 +248,27 @@ class Dataset:
         }
         if "labels" in rows:
             inputs["labels"] = _tensor(Ragged.of(rows["labels"]).padded(everything, IGNORED_LABEL))
-        return self.preprocessing(inputs, self.tokenizer)
+        outputs, repeats = self.preprocessing(inputs, self.tokenizer)
+        self._check_shapes(outputs)
+        return outputs, repeats
+
+    def _check_shapes(self, outputs: dict[str, Tensor]) -> None:
+        """See that what a preprocessing function made can be fed to the model."""
+        name = self.preprocessing.name
+        shapes = {key: tuple(outputs[key].shape) for key in ("input_ids", "labels")}
+        if self.task.labels_parallel_inputs and len(set(shapes.values())) > 1:
+            raise UserError(
+                f"{name} must return a label for each input token of a {self.task.description}, "
+                f"but its inputs are of shape {shapes['input_ids']} and its labels of shape "
+                f"{shapes['labels']}."
+            )
+        real = (outputs["attention_mask"], outputs["labels"] != IGNORED_LABEL)
+        longest = max(int(mask.sum(dim=1).max()) if len(mask) else 0 for mask in real)
+        if longest > self._max_length:
+            raise UserError(
+                f"{name} must not make examples longer than the model or max_length allows "
+                f"({self._max_length} tokens) but made one of {longest}."
+            )
 
     def _unpadded(self, outputs: dict[str, Tensor]) -> tuple[Ragged, Ragged]:
         """Inputs and labels without their padding.
@@ -263,16 +293,19 @@ class Dataset:
             Ragged.of(row[:length] for row, length in zip(labels, label_lengths, strict=True)),
         )
 
-    def _is_aligned(self, labels: Ragged, example: IntArray) -> bool:
-        """Whether labels are the tokens of the labels' text that they were, or ignored."""
+    def _find_aligned(self, labels: Ragged, example: IntArray) -> npt.NDArray[np.bool_]:
+        """Which examples' labels are the tokens of the labels' text that they were, or ignored."""
         reference = self._reference.select(example)
-        if not np.array_equal(labels.lengths, reference.lengths):
-            return False
-        return bool(((labels.values == IGNORED_LABEL) | (labels.values == reference.values)).all())
+        aligned: npt.NDArray[np.bool_] = labels.lengths == reference.lengths
+        aligned &= not self.preprocessing.updates_labels
+        for i in np.flatnonzero(aligned).tolist():
+            same = (labels[i] == IGNORED_LABEL) | (labels[i] == reference[i])
+            aligned[i] = same.all()
+        return aligned
 
     def _label_texts(self, labels: Ragged, before: list[str]) -> list[str]:
         """The text of labels that a function has made, where it is one that makes new ones."""
-        if self._has_labels or not self.preprocessing.updates_labels:
+        if not self.preprocessing.updates_labels:
             return before
         rows = [labels[i] for i in range(len(labels))]
         return self._decode([row[row != IGNORED_LABEL] for row in rows])
@@ -284,8 +317,20 @@ class Dataset:
             )
         )
 
+    def _warn_of_visible_labels(self) -> None:
+        # Labels beside the inputs are answers that the model sees wherever there is no mask.
+        beside_inputs = self._has_labels and self.task.labels_parallel_inputs
+        if beside_inputs and self.preprocessing.function is identity:
+            warn(
+                f"{self.name}: every token counts in the loss, also where the model sees it. "
+                f"data_preprocessing.remove_non_mask_tokens_from_labels leaves only the masks."
+            )
+
     def _warn_of_cuts(self) -> None:
-        n_cut = np.asarray(self.dataset["n_cut"], dtype=np.int64)
+        # Labels beside the inputs are cut where these are.
+        beside_inputs = not self._has_labels or self.task.labels_parallel_inputs
+        sides = ["n_cut"] if beside_inputs else ["n_cut", "label_n_cut"]
+        n_cut = np.sum([np.asarray(self.dataset[side]) for side in sides], axis=0)
         if n_cut.any():
             warn(
                 f"{self.name}: {np.count_nonzero(n_cut)} of {len(self)} texts are too long "
@@ -297,11 +342,6 @@ class Dataset:
 def _pad_id(tokenizer: Any) -> int:
     """What padding holds. It is masked and never a label, so EOS, or anything, will do."""
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    return next(int(i) for i in ids if i is not None)
-
-
-def _first_id(tokenizer: Any) -> int:
-    ids = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id, -1)
     return next(int(i) for i in ids if i is not None)
 
 

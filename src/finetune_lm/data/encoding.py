@@ -32,10 +32,10 @@ class _EncodeRows:
             "char_start": [encoding.char_start for encoding in sources],
             "cut_start": [encoding.cut_start for encoding in sources],
             "n_cut": [encoding.n_cut for encoding in texts],
+            "label_n_cut": [encoding.n_cut for encoding in sources],
         }
         if sources is not texts:
             columns["labels"] = [encoding.input_ids for encoding in sources]
-            columns["n_cut"] = [a.n_cut + b.n_cut for a, b in zip(texts, sources, strict=True)]
         return columns
 
 
@@ -56,8 +56,9 @@ def encode(
         overwrite_cache: Whether to tokenize anew what is in the cache.
 
     Returns:
-        A data set with the columns ``input_ids``, ``attention_mask``, ``labels`` (if given), and of
-        the labels' texts (the inputs', without labels) ``char_start``, ``cut_start``, ``n_cut``.
+        A data set with the columns ``input_ids``, ``attention_mask``, ``n_cut``, ``labels`` (if
+        given), and of the labels' texts (the inputs', without labels) ``char_start``,
+        ``cut_start``, ``label_n_cut``.
     """
     import datasets
 
@@ -66,7 +67,7 @@ def encode(
         columns["label_text"] = labels
     raw = datasets.Dataset.from_dict(columns)
     fingerprint = _fingerprint(columns, encoder)
-    cache_file = _cache_file(fingerprint)
+    cache_file = _cache_file(fingerprint) if encoder.tokenizer.is_fast else None
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
@@ -86,17 +87,22 @@ def encode(
 
 
 def _fingerprint(columns: dict[str, list[str]], encoder: TextEncoder) -> str:
-    """A name for the result of tokenizing: everything that it depends on, hashed."""
+    """A name for the result of tokenizing: everything that it depends on, hashed.
+
+    Of a tokenizer without a description of all that it does (one written in Python) that is not
+    possible, so the results of such are not kept.
+    """
     import tokenizers
     import transformers
 
     tokenizer = encoder.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     state = {
-        "format": 1,
+        "format": 2,
         "versions": [transformers.__version__, tokenizers.__version__],
         "tokenizer": backend.to_str() if backend is not None else tokenizer.get_vocab(),
         "class": type(tokenizer).__qualname__,
+        "options": tokenizer.init_kwargs,
         "special": {key: str(value) for key, value in tokenizer.special_tokens_map.items()},
         "settings": {key: value for key, value in vars(encoder).items() if key != "tokenizer"},
         "columns": columns,
@@ -123,11 +129,13 @@ def check_parallel(examples: Examples, dataset: datasets.Dataset) -> None:
     Raises:
         UserError: Naming the first line of which that is not so.
     """
-    for number, (ids, labels) in enumerate(
-        zip(dataset["input_ids"], dataset["labels"], strict=True), start=1
-    ):
-        if len(ids) != len(labels):
+    whole = {
+        side: [len(ids) + n for ids, n in zip(dataset[side], dataset[n_cut], strict=True)]
+        for side, n_cut in (("input_ids", "n_cut"), ("labels", "label_n_cut"))
+    }
+    for number, (n, n_labels) in enumerate(zip(*whole.values(), strict=True), start=1):
+        if n != n_labels:
             raise UserError(
                 f"{examples.path}, line {number}: a masked language model needs a label for each "
-                f"token, but 'text' has {len(ids)} tokens and 'labels' has {len(labels)}."
+                f"token, but 'text' has {n} tokens and 'labels' has {n_labels}."
             )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import json
+import os
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -31,6 +34,7 @@ class Examples:
         texts: One text a line.
         labels: The text of the labels of each line, or None if the file gives none.
         metadata: The metadata of each line; empty dictionaries if there are none.
+        metadata_path: Where the metadata is, or None if there is none.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Examples:
     texts: list[str]
     labels: list[str] | None = None
     metadata: list[dict[str, Any]] = field(default_factory=list)
+    metadata_path: str | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -46,12 +51,11 @@ class Examples:
         """The first ``n`` examples, or all of them if there are fewer or ``n`` is None."""
         if n is None or n >= len(self):
             return self
-        return Examples(
-            self.name,
-            self.path,
-            self.texts[:n],
-            None if self.labels is None else self.labels[:n],
-            self.metadata[:n],
+        return replace(
+            self,
+            texts=self.texts[:n],
+            labels=None if self.labels is None else self.labels[:n],
+            metadata=self.metadata[:n],
         )
 
 
@@ -81,6 +85,10 @@ def read_files(args: DataTrainingArguments) -> Files:
                 files[dataset_type].append(read_examples(path, max_samples))
             except UserError as error:
                 problems.extend(error.problems)
+    try:
+        distinct_names(args.test_file or [])
+    except UserError as error:
+        problems.extend(error.problems)
     if problems:
         raise UserError(*problems)
     return files
@@ -93,6 +101,38 @@ def dataset_name(path: str) -> str:
         if name.endswith(suffix):
             return name.removesuffix(suffix)
     return name
+
+
+def file_hashes(files: Files) -> dict[str, str]:
+    """What each file says, as far as it is used, hashed: the same data give the same hash."""
+    hashes = {}
+    for examples in (examples for group in files.values() for examples in group):
+        content = json.dumps([examples.texts, examples.labels, examples.metadata])
+        hashes[examples.path] = hashlib.sha256(content.encode()).hexdigest()
+    return hashes
+
+
+def distinct_names(paths: Sequence[str]) -> list[str]:
+    """What the tables call data files: by name, where that is not enough by more of the path.
+
+    Raises:
+        UserError: If a file is given twice.
+
+    Example:
+        >>> distinct_names(["a/x.txt.gz", "b/x.txt", "b/x.json", "y.txt"])
+        ['a/x', 'b/x.txt', 'b/x.json', 'y']
+    """
+    for path, count in Counter(str(Path(path).resolve()) for path in paths).items():
+        if count > 1:
+            raise UserError(f"each data file must be given once but {path} is given {count} times.")
+    names = [dataset_name(path) for path in paths]
+    for longer in (lambda path: str(Path(path).parent / dataset_name(path)), str):
+        counts = Counter(names)
+        names = [
+            longer(path) if counts[name] > 1 else name
+            for path, name in zip(paths, names, strict=True)
+        ]
+    return names
 
 
 def read_examples(path: str, max_samples: int | None = None) -> Examples:
@@ -109,7 +149,7 @@ def read_examples(path: str, max_samples: int | None = None) -> Examples:
     if path.endswith(TEXT_SUFFIXES):
         texts, labels = list(_read_lines(path)), None
         for number, text in enumerate(texts, start=1):
-            _check_text(text, f"{path}, line {number}")
+            _check_text(text, f"{path}, line {number}:")
     elif path.endswith(JSON_SUFFIXES):
         texts, labels = _read_json_examples(path)
     else:
@@ -119,8 +159,9 @@ def read_examples(path: str, max_samples: int | None = None) -> Examples:
         )
     if not texts:
         raise UserError(f"a data file must have at least one line but {path} is empty.")
-    metadata = _read_metadata(path, len(texts))
-    return Examples(dataset_name(path), path, texts, labels, metadata).first(max_samples)
+    metadata, metadata_path = _read_metadata(path, len(texts))
+    examples = Examples(dataset_name(path), path, texts, labels, metadata, metadata_path)
+    return examples.first(max_samples)
 
 
 def _read_json_examples(path: str) -> tuple[list[str], list[str] | None]:
@@ -146,24 +187,34 @@ def _read_json_examples(path: str) -> tuple[list[str], list[str] | None]:
 
 def _check_text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{where}: must be a string but got {json.dumps(value)[:80]}.")
+        raise UserError(f"{where} must be a string but got {json.dumps(value)[:80]}.")
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise UserError(f"{where} must be text but has a NUL or half a surrogate pair in it.")
     if not value.strip():
-        raise UserError(f"{where}: must not be blank. Take blank lines out of the file.")
+        raise UserError(f"{where} must not be blank. Take blank lines out of the file.")
     return value
 
 
-def _read_metadata(path: str, n_examples: int) -> list[dict[str, Any]]:
+def _read_metadata(path: str, n_examples: int) -> tuple[list[dict[str, Any]], str | None]:
+    """The metadata of each example, and the file it is from."""
     stem = path.removesuffix(Path(path).name) + dataset_name(path)
-    files = [stem + ending for ending in METADATA_ENDINGS if Path(stem + ending).exists()]
+    files = [stem + ending for ending in METADATA_ENDINGS if os.path.exists(stem + ending)]  # noqa: PTH110
     if not files:
-        return [{} for _ in range(n_examples)]
-    metadata = list(_read_objects(files[0]))
+        return [{} for _ in range(n_examples)], None
+    metadata = []
+    for number, values in enumerate(_read_objects(files[0]), start=1):
+        for key in values:
+            if not key.isprintable() or not key.strip():
+                raise UserError(
+                    f"{files[0]}, line {number}: a key must be the name of a column but is {key!r}."
+                )
+        metadata.append(values)
     if len(metadata) != n_examples:
         raise UserError(
             f"metadata must have one line for each line of the data, but {files[0]} has "
             f"{len(metadata)} and {path} has {n_examples}."
         )
-    return metadata
+    return metadata, files[0]
 
 
 def _read_objects(path: str) -> Iterator[dict[str, Any]]:

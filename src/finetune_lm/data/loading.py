@@ -33,11 +33,7 @@ def load_datasets(
                 examples,
                 encoder,
                 loaded.task,
-                Preprocessing(
-                    args.data_preprocessing_fn[dataset_type],
-                    args.data_preprocessing_fn_strategy[dataset_type],
-                    args.data_preprocessing_fn_kwargs[dataset_type],
-                ),
+                Preprocessing.of(args, dataset_type),
                 num_workers=args.preprocessing_num_workers,
                 overwrite_cache=args.overwrite_cache,
                 pad_to_length=max_length if args.pad_to_max_length else None,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from finetune_lm.arguments.references import short_name
+from finetune_lm.arguments.references import check_call, short_name
+from finetune_lm.constants import ONCE
 from finetune_lm.data.ragged import IntArray
 from finetune_lm.data_preprocessing import UPDATE_LABEL_FNS, identity
 from finetune_lm.errors import UserError
@@ -16,11 +17,10 @@ from finetune_lm.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from finetune_lm.arguments import DataTrainingArguments
+
 EXPANSION_KEYS = ("expanded_lengths", "expanded_length")
 EXPANSION_PADDING = -1
-
-ONCE = "once"
-PER_BATCH = "per_batch"
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,15 @@ class Preprocessing:
     strategy: str = ONCE
     kwargs: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, args: DataTrainingArguments, dataset_type: str) -> Self:
+        """What the arguments say of one type of data set."""
+        return cls(
+            args.data_preprocessing_fn[dataset_type],
+            args.data_preprocessing_fn_strategy[dataset_type],
+            args.data_preprocessing_fn_kwargs[dataset_type],
+        )
+
     @property
     def name(self) -> str:
         """The function's name, for messages."""
@@ -45,7 +54,15 @@ class Preprocessing:
     @property
     def updates_labels(self) -> bool:
         """Whether the text of the labels is to be read off the labels that it makes."""
-        return self.function in UPDATE_LABEL_FNS
+        return any(self.function is function for function in UPDATE_LABEL_FNS)
+
+    def check_kwargs(self) -> None:
+        """See that the function accepts what it will be given.
+
+        Raises:
+            UserError: If not.
+        """
+        check_call(self.function, "data_preprocessing_fn_kwargs", self.kwargs, "inputs, tokenizer")
 
     def __call__(
         self, inputs: dict[str, Tensor], tokenizer: Any
@@ -64,9 +81,13 @@ class Preprocessing:
             UserError: If what the function returns does not hold together.
         """
         n = len(inputs["input_ids"])
-        outputs = dict(self.function(dict(inputs), tokenizer, **self.kwargs))
-        if "input_ids" not in outputs:
-            raise UserError(f"{self.name} must return 'input_ids' but returned {sorted(outputs)}.")
+        returned = self.function(dict(inputs), tokenizer, **self.kwargs)
+        if not isinstance(returned, Mapping) or "input_ids" not in returned:
+            shown = sorted(returned) if isinstance(returned, Mapping) else repr(returned)[:80]
+            raise UserError(
+                f"{self.name} must return a dictionary with 'input_ids' but returned {shown}."
+            )
+        outputs = dict(returned)
         n_made = len(outputs["input_ids"])
         repeats = self._repeats(outputs, n, n_made)
         outputs.setdefault("labels", outputs["input_ids"].clone())

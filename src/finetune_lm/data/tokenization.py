@@ -66,6 +66,8 @@ class TextEncoder:
         self.start_id = _first_id(tokenizer.bos_token_id, tokenizer.cls_token_id)
         if self.start_id is None and bos_policy == "eos":
             self.start_id = tokenizer.eos_token_id
+            if self.start_id is None:
+                raise UserError("bos_policy eos needs a tokenizer with an EOS token; it has none.")
         self.puts_start = add_start and bos_policy != "none" and self.start_id is not None
         self.end_id = _first_id(tokenizer.eos_token_id, tokenizer.sep_token_id)
         self.append_eos = append_eos

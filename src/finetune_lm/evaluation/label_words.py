@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,27 @@ import numpy.typing as npt
 from finetune_lm.data.ragged import IntArray, Ragged
 from finetune_lm.evaluation.vocabulary import Vocabulary
 from finetune_lm.evaluation.words import NO_WORD, align, word_spans
+
+
+class TokenWords(NamedTuple):
+    """The word of each of some tokens: four arrays of shape (n,), as `LabelWords` has them."""
+
+    word_num: IntArray
+    token_num_in_word: IntArray
+    is_word: npt.NDArray[np.bool_]
+    words: npt.NDArray[np.object_]
+
+    @classmethod
+    def choose(
+        cls, condition: npt.NDArray[np.bool_], yes: TokenWords, no: TokenWords
+    ) -> TokenWords:
+        """Those of ``yes`` where the condition holds and those of ``no`` elsewhere, in order."""
+        chosen = []
+        for if_so, if_not in zip(yes, no, strict=True):
+            values = np.empty(len(condition), dtype=if_so.dtype)
+            values[condition], values[~condition] = if_so, if_not
+            chosen.append(values)
+        return cls(*chosen)
 
 
 @dataclass(frozen=True)
@@ -97,3 +119,18 @@ class LabelWords:
 
     def __len__(self) -> int:
         return len(self.word_num)
+
+    def at(self, sequence: IntArray, position: IntArray) -> TokenWords:
+        """The words of some tokens.
+
+        Args:
+            sequence: The sequence of each: (n,).
+            position: Its place in that sequence: (n,).
+        """
+        place = self.word_num.starts[sequence] + position
+        return TokenWords(
+            self.word_num.values[place],
+            self.token_num_in_word.values[place],
+            self.is_word[place],
+            self.words[place],
+        )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.arguments.references import short_name
+from finetune_lm.arguments.references import check_call, short_name
 from finetune_lm.errors import UserError
 from finetune_lm.results.columns import LOSS, loss_columns
 
@@ -61,18 +61,11 @@ class Losses:
     ) -> None:
         self.names = loss_columns(classes)
         self._reduce = reduce
-        self._takes_several = _takes_several(reduce)
         self._losses = []
         for cls in classes:
             name = short_name(cls)
             given = kwargs.get(name, {})
-            try:
-                inspect.signature(cls).bind(model=model, tokenizer=tokenizer, **given)
-            except TypeError as error:
-                raise UserError(
-                    f"loss class {name} must accept model, tokenizer and what "
-                    f"loss_classes_kwargs gives ({', '.join(given) or 'nothing'}): {error}."
-                ) from None
+            check_call(cls, "loss_classes_kwargs", given, "model, tokenizer")
             loss = cls(model=model, tokenizer=tokenizer, **given)
             self._losses.append(loss if callable(loss) else loss.forward)
 
@@ -97,7 +90,14 @@ class Losses:
                 )
             parts[name] = value.reshape(())
         values = list(parts.values())
-        total = self._reduce(*values) if self._takes_several else self._reduce(torch.stack(values))
+        try:
+            several = _takes_several(self._reduce, len(values))
+            total = self._reduce(*values) if several else self._reduce(torch.stack(values))
+        except TypeError as error:
+            raise UserError(
+                f"loss reduction {short_name(self._reduce)} must take {len(values)} losses, one by "
+                f"one or stacked in a tensor: {str(error).splitlines()[0]}."
+            ) from error
         if not isinstance(total, torch.Tensor) or total.numel() != 1:
             raise UserError(
                 f"a loss reduction must return a tensor of one value but returned {_shown(total)}."
@@ -132,18 +132,22 @@ class EpochLosses:
         return {name: value / self._weight for name, value in self._sums.items()}
 
 
-def _takes_several(reduce: Callable[..., Any]) -> bool:
-    try:
-        parameters = inspect.signature(reduce).parameters.values()
-    except (TypeError, ValueError):
-        # torch.sum and Python's builtins have no signature to look at; they take a collection.
+def _takes_several(reduce: Callable[..., Any], n: int) -> bool:
+    """Whether a reduction takes its ``n`` losses one by one."""
+    if inspect.isbuiltin(reduce):  # torch.sum, Python's sum: they take a collection
         return False
-    required = [
-        p
-        for p in parameters
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
-    ]
-    return len(required) > 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    try:
+        signature = inspect.signature(reduce)
+    except (TypeError, ValueError):
+        return False
+    if any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
+        return True
+    try:
+        signature.bind(*range(n))
+    except TypeError:
+        return False
+    # One loss for one argument may be meant either way; stacked, sums and means take it too.
+    return n > 1
 
 
 def _shown(value: Any) -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.arguments.references import short_name
 from finetune_lm.data.dataset import Dataset
-from finetune_lm.data.files import dataset_name
-from finetune_lm.errors import UserError
+from finetune_lm.data.files import distinct_names
 from finetune_lm.evaluation.losses import Losses
 from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
 from finetune_lm.models.loading import LoadedModel
@@ -64,28 +61,6 @@ def make_splits(
         )
         for dataset, name in zip(group, distinct_names([d.path for d in group]), strict=True)
     ]
-
-
-def distinct_names(paths: Sequence[str]) -> list[str]:
-    """What the tables call data files: by their names, with the directory where these are alike.
-
-    Raises:
-        UserError: If a file is given twice.
-
-    Example:
-        >>> distinct_names(["a/x.txt.gz", "b/x.txt", "y.txt"])
-        ['a/x', 'b/x', 'y']
-    """
-    names = [dataset_name(path) for path in paths]
-    counts = Counter(names)
-    distinct = [
-        str(Path(path).parent / name) if counts[name] > 1 else name
-        for path, name in zip(paths, names, strict=True)
-    ]
-    for name, count in Counter(distinct).items():
-        if count > 1:
-            raise UserError(f"each data file must be given once but {name} is given {count} times.")
-    return distinct
 
 
 def _losses(dataset_type: str, loaded: LoadedModel, args: DataTrainingArguments) -> Losses:

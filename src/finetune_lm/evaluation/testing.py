@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from tqdm.auto import tqdm
 
+from finetune_lm.constants import PER_BATCH
 from finetune_lm.evaluation.evaluate import record_surprisals
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.interruption import Interruption
@@ -95,9 +96,10 @@ def _identity(loaded: LoadedModel, split: Split, epoch: int | None) -> dict[str,
         "input_ids": [list(map(int, ids)) for ids in dataset.dataset["input_ids"]],
         "texts": [dataset.texts, dataset.labels, dataset.metadata],
         "batch_size": split.batch_size,
+        "columns": split.rows.describe(),
         "preprocessing": [preprocessing.name, preprocessing.strategy, preprocessing.kwargs],
         # Masks that are drawn anew for each batch are the same only from the same seed.
-        "seed": split.rows.run.seed if preprocessing.strategy == "per_batch" else None,
+        "seed": split.rows.run.seed if preprocessing.strategy == PER_BATCH else None,
     }
 
 

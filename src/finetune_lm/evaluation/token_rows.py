@@ -14,7 +14,7 @@ from finetune_lm.constants import IGNORED_LABEL
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.ragged import IntArray
-from finetune_lm.evaluation.label_words import LabelWords
+from finetune_lm.evaluation.label_words import LabelWords, TokenWords
 from finetune_lm.evaluation.surprisal import Scores, score_tokens
 from finetune_lm.evaluation.vocabulary import Vocabulary
 from finetune_lm.evaluation.words import NO_WORD
@@ -116,10 +116,8 @@ class TokenRows:
                 for name in run.metadata.names
             },
         }
-        self._words = (
-            LabelWords.of_texts(dataset.labels, dataset.char_starts, dataset.cut_starts.tolist())
-            if dataset.aligned
-            else None
+        self._words = LabelWords.of_texts(
+            dataset.labels, dataset.char_starts, dataset.cut_starts.tolist()
         )
 
     def of_batch(
@@ -144,7 +142,7 @@ class TokenRows:
             A table with the columns of `table_columns`, in no particular order.
         """
         task, labels = self.run.task, batch.inputs["labels"]
-        reported = task.reported(batch.inputs, batch.is_text, batch.is_label)
+        reported = task.reported(batch.inputs, batch.has_start, batch.is_label)
         rows, positions = reported.nonzero(as_tuple=True)
         targets = labels[rows, positions]
         is_predicted = positions >= task.label_offset
@@ -158,7 +156,7 @@ class TokenRows:
         row, position = rows.numpy(), positions.numpy()
         predicted = is_predicted.numpy()
         table = self._table(
-            batch, row, targets.numpy(), predicted, scores, *self._label_words(batch, row, position)
+            batch, row, targets.numpy(), predicted, scores, self._label_words(batch, row, position)
         )
         if task.reports_greedy_rows:
             table = _interleaved(
@@ -174,6 +172,12 @@ class TokenRows:
             table = table.append_column(name, pa.repeat(value, len(table)))
         self._n_rows += len(table)
         return table
+
+    def describe(self) -> list[str]:
+        """What the columns are, beside the numbers: constants, names and types."""
+        constants = [f"{name}={value}" for name, value in self._constants.items() if name != SEED]
+        types = [f"{name}: {values.type}" for name, values in self._of_example.items()]
+        return [*constants, *types]
 
     def warn_if_empty(self) -> None:
         """Say so, once, if the data set has been gone through and nothing of it was reported."""
@@ -191,8 +195,7 @@ class TokenRows:
         token_id: IntArray,
         is_predicted: npt.NDArray[np.bool_],
         scores: Scores,
-        words: LabelWords,
-        place: IntArray,
+        words: TokenWords,
     ) -> pa.Table:
         """The columns that differ from example to example and from token to token.
 
@@ -202,8 +205,7 @@ class TokenRows:
             token_id: Each token.
             is_predicted: Whether anything predicts it.
             scores: Of those tokens that are predicted.
-            words: Words that the tokens belong to.
-            place: Where in ``words`` each token is.
+            words: The word of each token.
         """
         of_batch_row = {
             name: values.take(pa.array(batch.example)) for name, values in self._of_example.items()
@@ -212,16 +214,15 @@ class TokenRows:
         of_batch_row["input_label"] = pa.array(batch.input_labels)
         columns = {name: values.take(pa.array(row)) for name, values in of_batch_row.items()}
 
-        word_num = words.word_num.values[place]
-        token_num = words.token_num_in_word.values[place]
+        word_num, token_num = words.word_num, words.token_num_in_word
         no_word = word_num == NO_WORD
         columns["word_num"] = pa.array(word_num, mask=no_word)
-        columns["word"] = pa.array(words.words[place], pa.string())
+        columns["word"] = pa.array(words.words, pa.string())
         columns["token_num_in_word"] = pa.array(token_num, mask=no_word)
         columns["token"] = pa.array(self.run.vocabulary.texts(token_id), pa.string())
         columns["token_id"] = pa.array(token_id)
         columns["token_is_start_of_word"] = pa.array(token_num == 0)
-        columns["token_is_word"] = pa.array(words.is_word[place])
+        columns["token_is_word"] = pa.array(words.is_word)
 
         def spread(values: npt.NDArray[Any]) -> pa.Array:
             everywhere = np.zeros(len(row), dtype=values.dtype)
@@ -236,30 +237,34 @@ class TokenRows:
         columns["predicted_token_surprisal"] = spread(scores.predicted_token_surprisal)
         return pa.table(columns)
 
-    def _label_words(
-        self, batch: Batch, row: IntArray, position: IntArray
-    ) -> tuple[LabelWords, IntArray]:
-        """Words of the labels, and where among them each reported token is."""
-        if batch.aligned and self._words is not None:
-            return self._words, self._words.word_num.starts[batch.example[row]] + position
+    def _label_words(self, batch: Batch, row: IntArray, position: IntArray) -> TokenWords:
+        """The words of the reported labels, from their text where they still are its tokens."""
+        aligned = batch.aligned[row]
+        if aligned.all():
+            return self._words.at(batch.example[row], position)
         labels, input_ids = batch.inputs["labels"].numpy(), batch.inputs["input_ids"].numpy()
-        if labels.shape == input_ids.shape:
-            # What is not to be predicted still is part of the words around it.
-            labels = np.where(labels == IGNORED_LABEL, input_ids, labels)
+        # What is not to be predicted still is part of the words around it.
+        instead = input_ids if self.run.task.labels_parallel_inputs else self.run.vocabulary.filler
+        labels = np.where(labels == IGNORED_LABEL, instead, labels)
         lengths = batch.is_label.sum(dim=1).tolist()
         sequences = [ids[:length] for ids, length in zip(labels, lengths, strict=True)]
-        words = LabelWords.of_ids(self.run.vocabulary, sequences)
-        return words, words.word_num.starts[row] + position
+        spelled = LabelWords.of_ids(self.run.vocabulary, sequences)
+        return TokenWords.choose(
+            aligned,
+            self._words.at(batch.example[row[aligned]], position[aligned]),
+            spelled.at(row[~aligned], position[~aligned]),
+        )
 
     def _greedy_table(self, batch: Batch, row: IntArray, scores: Scores) -> pa.Table:
         """Rows for the model's own best token at each position of the labels."""
         ids = scores.predicted_token_id
         begins = np.searchsorted(row, np.arange(len(batch) + 1))
         sequences = [ids[begins[i] : begins[i + 1]] for i in range(len(batch))]
-        words = LabelWords.of_ids(self.run.vocabulary, sequences)
+        place = np.arange(len(row)) - begins[row]
+        words = LabelWords.of_ids(self.run.vocabulary, sequences).at(row, place)
         best = Scores(scores.predicted_token_surprisal, ids, scores.predicted_token_surprisal)
         everywhere = np.ones(len(row), dtype=bool)
-        table = self._table(batch, row, ids, everywhere, best, words, np.arange(len(row)))
+        table = self._table(batch, row, ids, everywhere, best, words)
         return table.append_column(SEQUENCE_TYPE, pa.repeat(GENERATED_SEQUENCE, len(row)))
 
 

@@ -39,6 +39,8 @@ class Vocabulary:
         padding = {tokenizer.pad_token_id} - {tokenizer.unk_token_id}
         self.structural_ids = (frame | padding) - {None}
         """Ids of tokens that frame a text. Masks, sentinels and unknown tokens stand for words."""
+        self.filler = next(iter(self.structural_ids), 0)
+        """An id to stand where there is no token."""
         self._standalone_ids = set(tokenizer.all_special_ids) - self.structural_ids
 
     def texts(self, ids: IntArray) -> npt.NDArray[np.object_]:

@@ -37,7 +37,10 @@ class OutputsDefaultLoss:
         Returns:
             A tensor of one value; 0 where no label counts (a mean over nothing is not a number).
         """
-        if bool((labels == IGNORED_LABEL).all()):
+        # The first label of a causal model is predicted by nothing, so that alone is none either:
+        # the model's own mean is then not a number.
+        counted = labels != IGNORED_LABEL
+        if not counted.any() or (not counted[:, 1:].any() and not outputs.loss.isfinite()):
             nothing: Tensor = outputs.logits.sum() * 0.0
             return nothing
         loss: Tensor = outputs.loss

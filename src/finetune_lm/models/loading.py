@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.arguments.references import short_name
-from finetune_lm.constants import BUILTIN_MODELS, LM
+from finetune_lm.arguments.references import check_call, short_name
+from finetune_lm.constants import BUILTIN_MODELS
 from finetune_lm.errors import UserError
 from finetune_lm.models.tasks import Task, find_task
 
@@ -58,10 +59,12 @@ def load_model(args: ModelArguments) -> LoadedModel:
         args.config_kwargs,
     )
     task = find_task(name, config, args.model_task)
+    auto_model = getattr(transformers, task.auto_class)
+    _check_kind(name, task, config, auto_model)
     tokenizer = _from_pretrained(
         transformers.AutoTokenizer,
         "tokenizer_name",
-        args.tokenizer_name or name,
+        _tokenizer_place(args),
         {**hub, "use_fast": args.use_fast_tokenizer},
         args.tokenizer_kwargs,
     )
@@ -70,7 +73,7 @@ def load_model(args: ModelArguments) -> LoadedModel:
         {} if {"dtype", "torch_dtype"} & args.model_kwargs.keys() else {"dtype": torch.float32}
     )
     model = _from_pretrained(
-        getattr(transformers, task.auto_class),
+        auto_model,
         "model_name_or_path",
         name,
         {**hub, **precision, "config": config},
@@ -78,13 +81,14 @@ def load_model(args: ModelArguments) -> LoadedModel:
     )
     if "gguf_file" in args.model_kwargs:
         _forget_quantization(model)
-    if hasattr(model, "loss_type") and model.loss_type is None and task.name == LM:
+    if hasattr(model, "loss_type") and model.loss_type is None and task.loss_type is not None:
         # transformers reads the loss off the class's name, which GPT-2's does not tell. It takes
         # this one then, with a warning in every run.
-        model.loss_type = "ForCausalLM"
+        model.loss_type = task.loss_type
     model.eval()
     for modify in args.model_modifier_fns:
         kwargs = args.model_modifier_fn_kwargs.get(short_name(modify), {})
+        check_call(modify, "model_modifier_fn_kwargs", kwargs, "model, tokenizer")
         modified = modify(model=model, tokenizer=tokenizer, **kwargs)
         model = model if modified is None else modified
     _check_vocabulary(name, model, tokenizer)
@@ -98,10 +102,20 @@ def model_path(name: str) -> str:
     return name
 
 
-def read_token(token: bool | str) -> bool | str:
-    """The access token itself, where a file holding it may be named instead."""
-    if isinstance(token, str) and Path(token).is_file():
-        return Path(token).read_text(encoding="utf-8").strip()
+def read_token(token: bool | str | None) -> bool | str | None:
+    """The access token itself, where a file holding it may be named instead.
+
+    Raises:
+        UserError: If the file is no text.
+    """
+    # Not Path.is_file, which fails on what is too long for the name of a file.
+    if isinstance(token, str) and os.path.isfile(token):  # noqa: PTH113
+        try:
+            return Path(token).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            raise UserError(
+                "token must be an access token or a text file that holds one."
+            ) from None
     return token
 
 
@@ -133,9 +147,50 @@ def readable_count(n: int) -> str:
     return str(n)
 
 
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "merges.txt"),
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model"),
+)
+
+
+def _tokenizer_place(args: ModelArguments) -> str:
+    """Where the tokenizer is: as named, with the model, or beside it as a run has saved both.
+
+    Without any files transformers would make one up that knows no words.
+    """
+    name = args.tokenizer_name or args.model_name_or_path
+    directory = Path(model_path(name))
+    if not directory.is_dir() or "gguf_file" in args.tokenizer_kwargs:
+        return name
+    if any((directory / file).exists() for file in _TOKENIZER_FILES):
+        return name
+    beside = directory.resolve().parent / "tokenizer"
+    if name == args.model_name_or_path and beside.is_dir():
+        return str(beside)
+    raise UserError(f"{name!r} has no tokenizer in it. Give --tokenizer_name.")
+
+
+def _check_local(argument: str, name: str) -> None:
+    """Tell at once that a directory is not there, where a name can be nothing else."""
+    parts = Path(name).parts
+    is_path = name.startswith((".", "/", "~")) or len(parts) > 2
+    if not Path(name).exists() and (is_path or (len(parts) == 2 and Path(parts[0]).is_dir())):
+        raise UserError(f"{argument} {name!r} is not there: there is no such directory.")
+
+
+def _check_kind(name: str, task: Task, config: Any, auto_model: Any) -> None:
+    if type(config) in auto_model._model_mapping or hasattr(config, "auto_map"):
+        return
+    raise UserError(
+        f"model_task must fit the model, but {name!r} (of type {config.model_type!r}) is no "
+        f"{task.description}."
+    )
+
+
 def _from_pretrained(
     auto_class: Any, argument: str, name: str, standard: dict[str, Any], given: dict[str, Any]
 ) -> Any:
+    _check_local(argument, name)
     try:
         return auto_class.from_pretrained(model_path(name), **{**standard, **given})
     except ImportError as error:
@@ -171,5 +226,5 @@ def _check_vocabulary(name: str, model: Any, tokenizer: Any) -> None:
         raise UserError(
             f"the tokenizer must not have tokens that the model lacks, but {name!r} has embeddings "
             f"for ids below {rows} and a token with id {highest}. Give the model's own "
-            f"--tokenizer_name."
+            f"--tokenizer_name, and no --tokenizer_kwargs that add tokens (padding needs none)."
         )

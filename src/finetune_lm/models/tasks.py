@@ -51,6 +51,12 @@ class Task(ABC):
     labels_parallel_inputs: bool = True
     """Whether label ``i`` belongs to input token ``i``."""
 
+    is_encoder_decoder: bool = False
+    """Whether such a model has an encoder and a decoder."""
+
+    loss_type: str | None = None
+    """The loss that transformers takes where the name of a model's class does not tell it."""
+
     reports_greedy_rows: bool = False
     """Whether a table also has rows for the model's own best token at each position."""
 
@@ -66,14 +72,14 @@ class Task(ABC):
         return labels != IGNORED_LABEL
 
     @abstractmethod
-    def reported(self, inputs: dict[str, Tensor], is_text: Tensor, is_label: Tensor) -> Tensor:
+    def reported(self, inputs: dict[str, Tensor], has_start: Tensor, is_label: Tensor) -> Tensor:
         """Which positions get a row in the tables.
 
         Args:
             inputs: What the model was called with, with ``input_ids``, ``attention_mask``,
                 ``labels``.
-            is_text: Whether each label is a token of the text, rather than a start or end token
-                put there; (n, label_length).
+            has_start: Whether an example's first label is a start token that is not of its text;
+                (n,).
             is_label: False for padding; (n, label_length).
 
         Returns:
@@ -92,6 +98,7 @@ class CausalLM(Task):
     starts_texts = True
     label_offset = 1
     labels_from_file = False
+    loss_type = "ForCausalLM"
 
     def counted(self, labels: Tensor) -> Tensor:
         """The first token of a row is predicted by nothing, so it cannot count."""
@@ -99,14 +106,14 @@ class CausalLM(Task):
         counted[:, 0] = False
         return counted
 
-    def reported(self, inputs: dict[str, Tensor], is_text: Tensor, is_label: Tensor) -> Tensor:
+    def reported(self, inputs: dict[str, Tensor], has_start: Tensor, is_label: Tensor) -> Tensor:
         """Every token of the text.
 
         The start token is not of the text. A first token that is has a row, though nothing
         predicts it: its surprisal is missing.
         """
         reported = is_label & (inputs["labels"] != IGNORED_LABEL)
-        reported[:, 0] &= is_text[:, 0]
+        reported[:, 0] &= ~has_start
         return reported
 
 
@@ -120,7 +127,7 @@ class MaskedLM(Task):
     mapping_name = "MODEL_FOR_MASKED_LM_MAPPING_NAMES"
     starts_texts = True
 
-    def reported(self, inputs: dict[str, Tensor], is_text: Tensor, is_label: Tensor) -> Tensor:
+    def reported(self, inputs: dict[str, Tensor], has_start: Tensor, is_label: Tensor) -> Tensor:
         """Every masked position.
 
         Where labels single positions out (the others are ignored), these are the masked ones, also
@@ -146,9 +153,10 @@ class Seq2SeqLM(Task):
     # makes: putting a start token before its input would change every number.
     starts_texts = False
     labels_parallel_inputs = False
+    is_encoder_decoder = True
     reports_greedy_rows = True
 
-    def reported(self, inputs: dict[str, Tensor], is_text: Tensor, is_label: Tensor) -> Tensor:
+    def reported(self, inputs: dict[str, Tensor], has_start: Tensor, is_label: Tensor) -> Tensor:
         """Every token of the label sequence, each predicted from the ones before it."""
         return is_label & (inputs["labels"] != IGNORED_LABEL)
 
@@ -196,7 +204,7 @@ def _tasks_of_config(config: Any) -> list[Task]:
     families = {task: getattr(modeling_auto, task.mapping_name) for task in TASKS.values()}
     if getattr(config, "is_encoder_decoder", False):
         # BART is listed as a masked LM too; whatever has a decoder is used as seq2seq.
-        families = {task: table for task, table in families.items() if task.reports_greedy_rows}
+        families = {task: table for task, table in families.items() if task.is_encoder_decoder}
     architectures = set(getattr(config, "architectures", None) or ())
     by_architecture = [
         task

@@ -98,9 +98,19 @@ def loss_columns(classes: Sequence[Callable[..., Any]]) -> list[str]:
 
 
 def all_loss_columns(classes: Mapping[str, Sequence[Callable[..., Any]]]) -> list[str]:
-    """``loss``, and the column of each loss of the training and validation data."""
-    names = [LOSS, *(name for group in classes.values() for name in loss_columns(group))]
-    return list(dict.fromkeys(names))
+    """``loss``, and the column of each loss of the training and validation data.
+
+    Raises:
+        UserError: If a class has the name of another column.
+    """
+    parts = dict.fromkeys(name for group in classes.values() for name in loss_columns(group))
+    taken = {LOSS, *table_columns(with_sequence_type=True, losses=[], metadata=[])}
+    if clashes := taken & parts.keys():
+        raise UserError(
+            f"a loss class must not have the name of a column of the results, but one is called "
+            f"{clashes.pop()}. Rename it."
+        )
+    return [LOSS, *parts]
 
 
 class MetadataColumns:
@@ -148,7 +158,8 @@ class MetadataColumns:
     @classmethod
     def of_files(cls, files: Sequence[Examples], losses: Sequence[str] = ()) -> Self:
         """The metadata columns of a table about these files."""
-        return cls([file.metadata for file in files], [file.path for file in files], losses)
+        paths = [file.metadata_path or file.path for file in files]
+        return cls([file.metadata for file in files], paths, losses)
 
     @property
     def names(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import time
 from pathlib import Path
@@ -50,7 +51,7 @@ def choose_output_dir(given: str | None, model_name: str, train_names: list[str]
     return Path("outputs", train_names[0], model, timestamp())
 
 
-def check_output_dir(directory: Path, config: dict[str, Any]) -> None:
+def check_output_dir(directory: Path, config: dict[str, Any], data: dict[str, str]) -> None:
     """See that a directory can be written into and has no other run's results in it.
 
     It is not made yet. A run that only tests gives the same results each time, so the same one may
@@ -59,15 +60,18 @@ def check_output_dir(directory: Path, config: dict[str, Any]) -> None:
     Args:
         directory: The output directory.
         config: The run's arguments, as they are put on record.
+        data: The hash of each data file.
 
     Raises:
         UserError: If not, saying what to do.
     """
     _check_writable(directory)
-    _check_no_results(directory, config)
+    _check_no_results(directory, config, data)
 
 
 def _check_writable(directory: Path) -> None:
+    if max(map(len, directory.parts), default=0) > 255:
+        raise UserError("output_dir must not have a name longer than 255 characters in it.")
     existing = directory
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -97,36 +101,60 @@ RESULT_PATTERNS = (METRICS, f"*{TEST_RESULTS_SUFFIX}", MODEL)
 
 def results_in(directory: Path) -> list[str]:
     """Names of what an earlier run has left in a directory."""
-    found = [path.name for pattern in RESULT_PATTERNS for path in directory.glob(pattern)]
-    return sorted(found)
+    found = [path for pattern in RESULT_PATTERNS for path in directory.glob(pattern)]
+    # A table without any row is what a run leaves that ended before its first step.
+    return sorted(path.name for path in found if path.stat().st_size > 0)
 
 
-def _check_no_results(output_dir: Path, config: dict[str, Any]) -> None:
+_NO_RANDOMNESS = (
+    "data_preprocessing.identity",
+    "data_preprocessing.remove_non_mask_tokens_from_labels",
+)
+
+
+def _check_no_results(output_dir: Path, config: dict[str, Any], data: dict[str, str]) -> None:
+    remedy = f"Give {'an' if config['output_dir'] is None else 'another'} --output_dir."
+    if not (output_dir / RUN_JSON).is_file():
+        for name in (CONFIG_YAML, CONFIG_TEXT):
+            if (output_dir / name).exists():
+                raise UserError(
+                    f"output_dir must not have a {name} that is not of a run, which the run's own "
+                    f"would replace, but {output_dir} has one. {remedy}"
+                )
     found = results_in(output_dir)
     if not found:
         return
-    given = config["output_dir"] is not None
-    remedy = f"Give {'another' if given else 'an'} --output_dir."
-    if config["train_file"] is not None or not (output_dir / CONFIG_YAML).is_file():
+    if config["train_file"] is not None or not (output_dir / RUN_JSON).is_file():
         raise UserError(
             f"output_dir must not have results of another run, but {output_dir} has "
             f"{', '.join(found)}. {remedy}"
         )
-    import yaml
-
-    with (output_dir / CONFIG_YAML).open(encoding="utf-8") as file:
-        earlier = yaml.safe_load(file)
-    of_no_matter = {"seed", "output_dir", "save_tmp_test_files", "overwrite_cache"}
-    differing = sorted(
-        name
-        for name in (earlier.keys() | config.keys()) - of_no_matter
-        if earlier.get(name) != config.get(name)
-    )
+    differing = _differences(output_dir, config, data)
     if differing:
         raise UserError(
             f"output_dir must not have results of another run, but those in {output_dir} were made "
             f"with another {' and '.join(differing)}. {remedy}"
         )
+
+
+def _differences(output_dir: Path, config: dict[str, Any], data: dict[str, str]) -> list[str]:
+    """In what the run whose results are in a directory differs from this one."""
+    import yaml
+
+    with (output_dir / CONFIG_YAML).open(encoding="utf-8") as file:
+        earlier = yaml.safe_load(file)
+    of_no_matter = {"output_dir", "save_tmp_test_files", "overwrite_cache"}
+    if config["data_preprocessing_fn"]["test"] in _NO_RANDOMNESS:
+        of_no_matter.add("seed")
+    differing = sorted(
+        name
+        for name in (earlier.keys() | config.keys()) - of_no_matter
+        if earlier.get(name) != config.get(name)
+    )
+    record = json.loads((output_dir / RUN_JSON).read_text(encoding="utf-8"))
+    if not differing and record.get("data_sha256") != data:
+        return ["content of the data files"]
+    return differing
 
 
 def is_about_writing(error: OSError, directory: Path) -> bool:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,9 @@ class RunRecord:
     def end(self, state: str, error: str | None = None) -> None:
         """Put on record how the run ended: ``finished``, ``failed`` or ``interrupted``."""
         self._facts["seconds"]["total"] = round(time.monotonic() - self._begun, 3)
-        self.add(state=state, ended=_now(), error=error, peak_memory_mb=_peak_memory_mb())
+        # Where the disk is full, saying so must not hide why the run ended.
+        with suppress(OSError):
+            self.add(state=state, ended=_now(), error=error, peak_memory_mb=_peak_memory_mb())
 
     def _write(self) -> None:
         with write_whole(self._path) as aside:

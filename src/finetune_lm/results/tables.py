@@ -56,7 +56,8 @@ class TableWriter:
         self._has_header = False
         self._piece: IO[bytes] | None = None
         self._compressor = zlib.compressobj()
-        path.touch(exist_ok=False)
+        # One that is empty is left of a run that ended before its first piece.
+        path.touch(exist_ok=not path.exists() or path.stat().st_size == 0)
 
     def write(self, rows: pa.Table) -> None:
         """Add rows to the piece under way; they need the table's columns, in any order."""
@@ -142,11 +143,12 @@ def load_metrics(path: str | Path) -> pd.DataFrame:
         file = file / "metrics.csv.gz"
     if not file.is_file():
         raise UserError(f"there is no table {file}.")
-    text = _decompress_whole_members(file)
+    members = _decompress_whole_members(file)
+    text = b"".join(members)
     if not text:
         return pd.DataFrame()
     names = pyarrow.csv.read_csv(io.BytesIO(text[: text.index(b"\n") + 1])).column_names
-    types = {name: pa.string() for name in STRING_COLUMNS.union(_quoted_columns(text, names))}
+    types = {name: pa.string() for name in STRING_COLUMNS.union(_quoted_columns(members, names))}
     types |= {name: pa.bool_() for name in BOOL_COLUMNS}
     types |= {name: pa.int64() for name in INTEGER_COLUMNS}
     table = pyarrow.csv.read_csv(
@@ -164,8 +166,8 @@ def load_metrics(path: str | Path) -> pd.DataFrame:
     return frame
 
 
-def _decompress_whole_members(file: Path) -> bytes:
-    """The text of a gzip file without a last member that is cut off."""
+def _decompress_whole_members(file: Path) -> list[bytes]:
+    """The text of each gzip member of a file, without a last one that is cut off."""
     data = file.read_bytes()
     text: list[bytes] = []
     while data:
@@ -180,19 +182,36 @@ def _decompress_whole_members(file: Path) -> bytes:
             break
         text.append(member)
         data = decompressor.unused_data
-    return b"".join(text)
+    return text
 
 
 _FIELD = re.compile(rb'("(?:[^"]|"")*"|[^,\n]*)(,|\n)')
-_SNIFFED_BYTES = 2**20
+_SNIFFED_BYTES = 2**18
+_SNIFFED_MEMBERS = 50
 
 
-def _quoted_columns(text: bytes, names: list[str]) -> set[str]:
-    """Columns that are text though their values may look like numbers: those that are quoted."""
-    fields = _FIELD.finditer(text, 0, _SNIFFED_BYTES)
-    column, quoted = 0, set()
-    for i, field in enumerate(fields):
-        if i >= len(names) and field[1].startswith(b'"') and column < len(names):
-            quoted.add(names[column])
-        column = 0 if field[2] == b"\n" else column + 1
+def _quoted_columns(members: list[bytes], names: list[str]) -> set[str]:
+    """Columns that are text though their values may look like numbers: those that are quoted.
+
+    Looked for at both ends of each piece, where other data sets than before may begin.
+    """
+    quoted: set[str] = set()
+    for number, member in enumerate(members[:_SNIFFED_MEMBERS]):
+        begin = member.index(b"\n") + 1 if number == 0 else 0
+        rest = max(member.find(b"\n", max(len(member) - _SNIFFED_BYTES, begin)) + 1, begin)
+        for part in (member[begin : begin + _SNIFFED_BYTES], member[rest:]):
+            quoted |= _quoted_in(part, names)
+    return quoted
+
+
+def _quoted_in(text: bytes, names: list[str]) -> set[str]:
+    quoted: set[str] = set()
+    row: list[bytes] = []
+    for found in _FIELD.finditer(text):
+        row.append(found[1])
+        if found[2] == b"\n":
+            # A part that begins within a quoted line feed has rows that are not whole.
+            if len(row) == len(names):
+                quoted |= {n for n, value in zip(names, row, strict=True) if value[:1] == b'"'}
+            row = []
     return quoted

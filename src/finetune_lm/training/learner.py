@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments
-from finetune_lm.arguments.references import short_name
+from finetune_lm.arguments.references import check_call, short_name
 from finetune_lm.errors import UserError
 from finetune_lm.models.loading import LoadedModel
 
@@ -52,14 +51,7 @@ def make_learner(
     callbacks = []
     for cls in model_args.model_pre_train_step_callbacks:
         kwargs = model_args.model_pre_train_step_callbacks_kwargs.get(short_name(cls), {})
-        try:
-            inspect.signature(cls).bind(loaded.model, loaded.tokenizer, **kwargs)
-        except TypeError as error:
-            raise UserError(
-                f"callback {short_name(cls)} must accept model, tokenizer and what "
-                f"model_pre_train_step_callbacks_kwargs gives "
-                f"({', '.join(kwargs) or 'nothing'}): {error}."
-            ) from None
+        check_call(cls, "model_pre_train_step_callbacks_kwargs", kwargs, "model, tokenizer")
         callbacks.append(cls(loaded.model, loaded.tokenizer, **kwargs))
     return Learner(model, optimizer, accelerator, callbacks)
 
@@ -70,13 +62,21 @@ def make_optimizer(args: DataTrainingArguments, model: Any) -> torch.optim.Optim
     Raises:
         UserError: If it does not accept the arguments given for it.
     """
+    import torch
+
     kwargs = args.optimizer_kwargs()
     try:
-        optimizer: torch.optim.Optimizer = args.train_optimizer(params=model.parameters(), **kwargs)
+        optimizer = args.train_optimizer(params=model.parameters(), **kwargs)
     except (TypeError, ValueError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
         raise UserError(
             f"train_optimizer {short_name(args.train_optimizer)} does not take what "
-            f"train_optimizer_kwargs gives ({given}): {error}."
+            f"train_optimizer_kwargs gives ({given}): {error}. "
+            f"A default is taken away by __delete_field__."
         ) from None
+    if not isinstance(optimizer, torch.optim.Optimizer) or isinstance(optimizer, torch.optim.LBFGS):
+        raise UserError(
+            f"train_optimizer must be an optimizer like torch.optim.AdamW, whose step needs only "
+            f"gradients, but is {short_name(args.train_optimizer)}."
+        )
     return optimizer

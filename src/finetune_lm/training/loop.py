@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
+from finetune_lm.errors import UserError
 from finetune_lm.evaluation.evaluate import (
     check_finite,
     evaluate,
@@ -129,6 +130,11 @@ def train_epoch(
         losses = loss.numbers()
         check_finite(losses, split.dataset_type, epoch, number)
 
+        if not loss.total.requires_grad:
+            raise UserError(
+                "a training loss must depend on the model, but no gradient comes of "
+                f"{', '.join(split.losses.names)} as they are reduced."
+            )
         learner.accelerator.backward(loss.total)
         for callback in learner.callbacks:
             callback(epoch, number)
@@ -143,6 +149,7 @@ def train_epoch(
         means.add(losses, n_counted)
         history.add(split.dataset_type, epoch, losses, n_counted)
         interruption.check()
+    split.rows.warn_if_empty()
     return means.means(split.dataset.name)
 
 
