@@ -44,7 +44,7 @@ def main() -> None:
             epochs=30,
             patience=10,
             per_device_train_batch_size=16,
-            train_optimizer_kwargs={"lr": 5e-4},
+            train_optimizer_kwargs={"lr": 1e-4},
             seed=1,
             output_dir=str(output_dir / "after"),
         ),
