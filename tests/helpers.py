@@ -11,9 +11,9 @@ from finetune_lm.data.files import Examples
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
-from finetune_lm.evaluation.vocabulary import Vocabulary
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.results.columns import MetadataColumns
+from finetune_lm.vocabulary import Vocabulary
 
 ACTIVE = [
     "The man has always broken the glass.",

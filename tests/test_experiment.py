@@ -582,7 +582,7 @@ def test_mistakes_found_after_loading_write_nothing(models, files, tmp_path):
         ),
         (
             {"data_preprocessing_fn": {"train": remove_non_mask_tokens_from_labels}},
-            "needs a tokenizer with a mask token",
+            "data_preprocessing_fn.train: remove_non_mask_tokens_from_labels is for masked language",
         ),
     ]
     for kwargs, message in cases:

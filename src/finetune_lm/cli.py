@@ -68,6 +68,11 @@ def _do(parsed: ParsedArguments) -> None:
     if parsed.print_config:
         sys.stdout.write(config_yaml(model, data, optimization))
         return
+    if parsed.preview is not None:
+        from finetune_lm import experiment
+
+        sys.stdout.write(experiment.preview(model, data, parsed.preview))
+        return
     from finetune_lm import experiment
 
     result = experiment.run(model, data, optimization)

@@ -22,7 +22,6 @@ from finetune_lm.arguments import (
     without_token,
 )
 from finetune_lm.data.files import Files, file_hashes, read_files
-from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
 from finetune_lm.results import output_directory as place
@@ -34,8 +33,10 @@ from finetune_lm.results.tables import TableWriter
 from finetune_lm.results.whole_files import write_whole
 
 if TYPE_CHECKING:
+    import accelerate
     import torch
 
+    from finetune_lm.data.dataset import Dataset
     from finetune_lm.evaluation.splits import Split
     from finetune_lm.models.loading import LoadedModel
     from finetune_lm.training.early_stopping import EarlyStopping
@@ -84,25 +85,16 @@ def run(
         data_args.output_dir, model_args.model_name_or_path, [f.name for f in files["train"]]
     )
     place.check_output_dir(output_dir, config_dict(*all_args), file_hashes(files))
-    for dataset_type, group in files.items():
-        if group:
-            Preprocessing.of(data_args, dataset_type).check_kwargs()
     losses = all_loss_columns(data_args.loss_classes) if files["train"] else []
     metadata = MetadataColumns.of_files([*files["train"], *files["validation"]], losses)
     test_metadata = MetadataColumns.of_files(files["test"])
 
     # These are slow to import, so a mistake above is told at once.
-    from finetune_lm.data.loading import load_datasets
     from finetune_lm.evaluation.splits import make_splits
     from finetune_lm.evaluation.token_rows import RunColumns
-    from finetune_lm.models.loading import load_model
     from finetune_lm.training.learner import make_learner
-    from finetune_lm.training.setup import prepare_process
 
-    accelerator = prepare_process(data_args.seed, model_args.use_gpu)
-    loaded = load_model(model_args)
-    loaded.model.to(accelerator.device)
-    datasets = load_datasets(files, loaded, data_args)
+    accelerator, loaded, datasets = load(model_args, data_args, files)
     columns = RunColumns.of(loaded, data_args.seed, metadata, losses)
     test_columns = RunColumns.of(loaded, data_args.seed, test_metadata)
     training = make_splits("train", datasets, loaded, data_args, columns)
@@ -132,6 +124,54 @@ def run(
         stopping.best_epoch if stopping else None,
         test_results,
     )
+
+
+def load(
+    model_args: ModelArguments, data_args: DataTrainingArguments, files: Files
+) -> tuple[accelerate.Accelerator, LoadedModel, dict[str, list[Dataset]]]:
+    """Seed the generators, load the model, and make of the data what it will be fed.
+
+    Raises:
+        UserError: If the model is not there, or does not go with the data or with what is to be
+            done to them. Where that can be told by its config, nothing else is loaded.
+    """
+    from finetune_lm.data.loading import check_kinds, load_datasets
+    from finetune_lm.models.loading import identify, load_model
+    from finetune_lm.training.setup import prepare_process
+
+    accelerator = prepare_process(data_args.seed, model_args.use_gpu)
+    config, task = identify(model_args)
+    check_kinds(files, model_args.model_name_or_path, task, data_args)
+    loaded = load_model(model_args, (config, task))
+    loaded.model.to(accelerator.device)
+    return accelerator, loaded, load_datasets(files, loaded, data_args)
+
+
+def preview(model_args: ModelArguments, data_args: DataTrainingArguments, n: int) -> str:
+    """Show what the model will be fed, for a person to look at. Nothing is trained or written.
+
+    Args:
+        model_args: Which model, and how it is loaded and changed.
+        data_args: Which data, and what is done to them.
+        n: How many examples of each file to show.
+
+    Raises:
+        UserError: If something is wrong that the user can put right.
+    """
+    problems = [*model_args.problems(), *data_args.problems()]
+    if problems:
+        raise UserError(*problems)
+    files = read_files(data_args)
+
+    from finetune_lm.data.preview import render
+
+    _, _, datasets = load(model_args, data_args, files)
+    parts = [
+        f"{dataset_type}: {render(dataset, n)}"
+        for dataset_type, group in datasets.items()
+        for dataset in group
+    ]
+    return "\n".join(parts)
 
 
 def train_and_save(

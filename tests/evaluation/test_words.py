@@ -10,8 +10,8 @@ from families import TOKENIZERS
 from finetune_lm.data.ragged import Ragged
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.evaluation.label_words import LabelWords
-from finetune_lm.evaluation.vocabulary import Vocabulary
 from finetune_lm.evaluation.words import align, word_spans
+from finetune_lm.vocabulary import Vocabulary
 
 SENTENCES = [
     "The man has always broken the glass.",

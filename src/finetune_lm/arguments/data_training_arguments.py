@@ -16,6 +16,7 @@ from finetune_lm.arguments.base import (
     minimum_problem,
 )
 from finetune_lm.arguments.declared import option
+from finetune_lm.arguments.preprocessing import preprocessing_problems
 from finetune_lm.arguments.references import default_object, short_name
 from finetune_lm.constants import ONCE, PREPROCESSING_STRATEGIES
 from finetune_lm.errors import UserError
@@ -81,7 +82,11 @@ class DataTrainingArguments(Arguments):
     max_test_samples: int | None = option(
         None, "Use only so many examples of each test file, from the start.", default_text="all"
     )
-    per_device_test_batch_size: int = option(32, f"Test examples in a batch. {_BATCH_SIZE_NOTE}")
+    per_device_test_batch_size: int = option(
+        32,
+        f"Test examples in a batch. {_BATCH_SIZE_NOTE} If into more, the model is still fed no "
+        "more than so many at a time.",
+    )
     ignore_pad_for_token_loss: bool = option(True, "Leave padding out of the loss.")
     data_preprocessing_fn: dict[str, Callable[..., Any]] = option(
         {key: default_object("data_preprocessing.identity") for key in DATASET_TYPES},
@@ -259,6 +264,11 @@ class DataTrainingArguments(Arguments):
                 for problem in choice_problem(
                     f"data_preprocessing_fn_strategy.{key}", strategy, PREPROCESSING_STRATEGIES
                 )
+            ),
+            *preprocessing_problems(
+                self.data_preprocessing_fn,
+                self.data_preprocessing_fn_kwargs,
+                [key for key in DATASET_TYPES if getattr(self, f"{key}_file")],
             ),
             *choice_problem("bos_policy", self.bos_policy, BOS_POLICIES),
         ]

@@ -32,6 +32,9 @@ OPTIONS = types.MappingProxyType(
         "config": "Take arguments from YAML files as well. Later files override earlier ones, and "
         "the command line overrides them all.",
         "print_config": "Print all arguments as a config file, and do nothing else.",
+        "preview": "Print what the model will be fed for the first examples of each file, so many "
+        "as the number says, and do nothing else. Tokens stand above labels; masks and ignored "
+        "positions are marked.",
         "help": "Show this help, or with names after it the help for these arguments.",
         "version": "Show the version.",
         "debug": "After a user's error show where in the code it was found.",

@@ -34,6 +34,8 @@ class ParsedArguments:
         data: The arguments for data and training, likewise.
         optimization: The arguments for a study, likewise.
         print_config: Whether to print the arguments as a config file and do nothing else.
+        preview: How many examples of each file to show as the model will be fed them, instead of
+            a run. None for a run.
         debug: Whether to show where in the code a user's error was found.
         help: The help text, where it is asked for.
         version: Whether the version is asked for.
@@ -43,6 +45,7 @@ class ParsedArguments:
     data: DataTrainingArguments | None = None
     optimization: OptimizationArguments | None = None
     print_config: bool = False
+    preview: int | None = None
     debug: bool = False
     help: str | None = None
     version: bool = False
@@ -80,7 +83,8 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
     asked_for_help = [each for each in options if each.name == "help"]
     if asked_for_help:
         return ParsedArguments(help=help_for([t for each in asked_for_help for t in each.texts]))
-    flags = _read_flags(options, problems)
+    flags = _read_flags([each for each in options if each.name != "preview"], problems)
+    preview = _read_preview([each for each in options if each.name == "preview"], problems)
     if flags.get("version"):
         return ParsedArguments(version=True)
 
@@ -107,6 +111,7 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
         data=data,
         optimization=optimization,
         print_config=flags.get("print_config", False),
+        preview=preview,
         debug=flags.get("debug", False),
     )
 
@@ -123,6 +128,17 @@ def _read_flags(options: list[Given], problems: list[str]) -> dict[str, bool]:
         else:
             problems.append(f"{option.name} takes no value.")
     return flags
+
+
+def _read_preview(options: list[Given], problems: list[str]) -> int | None:
+    if len(options) > 1:
+        problems.append("preview is given more than once.")
+    for option in options:
+        if len(option.texts) == 1 and option.texts[0].isdecimal() and int(option.texts[0]) > 0:
+            return int(option.texts[0])
+        shown = " ".join(option.texts) or "nothing"
+        problems.append(f"preview must be a number of examples, at least 1, but got {shown}.")
+    return None
 
 
 def _read_config_files(options: list[Given], problems: list[str]) -> list[_Layer]:

@@ -27,6 +27,8 @@ class Batch:
         aligned: Whether label ``j`` of an example is still token ``j`` of its labels' text: (n,).
         input_texts: What the model is fed, as text.
         input_labels: What it is to predict, as text.
+        is_last_part: False where preprocessing made so many examples of one batch that they go to
+            the model in several, and this is not the last of them.
     """
 
     inputs: dict[str, Tensor]
@@ -36,6 +38,7 @@ class Batch:
     aligned: npt.NDArray[np.bool_]
     input_texts: list[str]
     input_labels: list[str]
+    is_last_part: bool = True
 
     def __len__(self) -> int:
         return len(self.example)

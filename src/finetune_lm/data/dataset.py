@@ -14,18 +14,20 @@ from finetune_lm.data.encoding import check_parallel, encode
 from finetune_lm.data.files import Examples
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged import IntArray, Ragged
+from finetune_lm.data.tensors import as_tensor, real_mask, unpadded
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.data_preprocessing import identity
-from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
 from finetune_lm.models.tasks import Task
+from finetune_lm.vocabulary import padding_id
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # How many examples a preprocessing function is given at a time under the strategy `once`: enough to
-# be fast, few enough that a function which makes many examples of one stays within memory.
+# be fast, few enough that a function which makes an example of each token stays within memory.
 CHUNK = 1_000
+CHUNK_TOKENS = 2**24  # if every token becomes an example as long as the longest: 128 MB
 
 
 class Dataset:
@@ -45,6 +47,7 @@ class Dataset:
         overwrite_cache: Whether to tokenize anew what an earlier run has left in the cache.
         pad_to_length: Make every batch this wide; None for as wide as its longest example.
         ignore_padding: Whether padding is left out of the loss.
+        model: The model, for preprocessing functions that ask for it.
 
     Raises:
         UserError: If a masked LM's labels have another number of tokens than its text, or the
@@ -67,7 +70,9 @@ class Dataset:
         overwrite_cache: bool = False,
         pad_to_length: int | None = None,
         ignore_padding: bool = True,
+        model: Any = None,
     ) -> None:
+        self._model = model
         self.name = examples.name
         self.path = examples.path
         self.tokenizer = encoder.tokenizer
@@ -148,61 +153,92 @@ class Dataset:
             **{key: [values[row] for row in rows] for key, values in parallel.items()},
         }
 
-    def batches(self, batch_size: int, order: IntArray | None = None) -> Iterator[Batch]:
+    def batches(
+        self, batch_size: int, order: IntArray | None = None, *, bounded: bool = False
+    ) -> Iterator[Batch]:
         """The examples in batches.
 
         Args:
             batch_size: How many examples a batch takes, before preprocessing per batch, which may
                 make more or fewer of them.
             order: The order in which to take the examples; by default that of the file.
+            bounded: Whether no batch is to be larger than that after preprocessing either, so that
+                one that grows becomes several.
         """
         order = np.arange(len(self)) if order is None else order
         for begin in range(0, len(order), batch_size):
-            batch = self._batch(order[begin : begin + batch_size])
-            if len(batch):  # preprocessing may have dropped them all
-                yield batch
+            example = order[begin : begin + batch_size]
+            yield from self._batches_of(example, batch_size if bounded else None)
 
     def n_batches(self, batch_size: int) -> int:
-        """How many batches there are."""
+        """How many batches there are, one that becomes several counted once."""
         return -(-len(self) // batch_size)
 
-    def _batch(self, example: IntArray) -> Batch:
+    def _batches_of(self, example: IntArray, at_most: int | None) -> Iterator[Batch]:
+        """Some examples as a batch, or as several of ``at_most`` rows each."""
         if self.preprocessing.strategy == PER_BATCH:
             inputs, repeats = self._preprocess(example)
             example = np.repeat(example, repeats)
-            input_ids, labels = self._unpadded(inputs)
+            input_ids, labels = unpadded(inputs, self.task)
             aligned = self._find_aligned(labels, example)
-            input_texts = self._decode([input_ids[i] for i in range(len(input_ids))])
-            input_labels = self._label_texts(labels, [self.labels[i] for i in example])
+            texts = self._label_texts(labels, [self.labels[i] for i in example], aligned)
             rows = np.arange(len(example))
         else:
             assert self._labels is not None
             input_ids, labels, rows = self._input_ids, self._labels, example
             aligned = self.aligned[example]
-            input_texts = [self._input_texts[i] for i in example]
-            input_labels = [self.labels[i] for i in example]
+            texts = [self.labels[i] for i in example]
+        # Preprocessing may have dropped all of them.
+        size = at_most or max(len(rows), 1)
+        for begin in range(0, len(rows), size):
+            part = slice(begin, begin + size)
+            yield self._batch(
+                (input_ids, labels, rows[part]),
+                example[part],
+                aligned[part],
+                texts[part],
+                is_last_part=part.stop >= len(rows),
+            )
+
+    def _batch(
+        self,
+        sequences: tuple[Ragged, Ragged, IntArray],
+        example: IntArray,
+        aligned: npt.NDArray[np.bool_],
+        input_labels: list[str],
+        is_last_part: bool,
+    ) -> Batch:
+        """One batch, of some rows of inputs and labels."""
+        input_ids, labels, rows = sequences
+        input_texts = (
+            self._decode([input_ids[i] for i in rows])
+            if self.preprocessing.strategy == PER_BATCH
+            else [self._input_texts[i] for i in rows]
+        )
         tensors = self._tensors(input_ids, labels, rows)
-        is_label = _mask(labels.lengths[rows], tensors["labels"].shape[1])
+        is_label = real_mask(labels.lengths[rows], tensors["labels"].shape[1])
         start_id = IGNORED_LABEL if self._start_id is None else self._start_id
         has_start = (tensors["labels"][:, :1] == start_id).any(dim=1)
-        return Batch(tensors, example, is_label, has_start, aligned, input_texts, input_labels)
+        return Batch(
+            tensors, example, is_label, has_start, aligned, input_texts, input_labels, is_last_part
+        )
 
     def _tensors(self, input_ids: Ragged, labels: Ragged, rows: IntArray) -> dict[str, Tensor]:
         """What the model is called with, padded on the right."""
         length = self.pad_to_length
-        ids = input_ids.padded(rows, _pad_id(self.tokenizer), length)
-        padding = IGNORED_LABEL if self.ignore_padding else _pad_id(self.tokenizer)
+        ids = input_ids.padded(rows, padding_id(self.tokenizer), length)
+        padding = IGNORED_LABEL if self.ignore_padding else padding_id(self.tokenizer)
         if self.task.labels_parallel_inputs:
             width = ids.shape[1]
         else:
             # A model cannot be called with labels of no width, so where there are none one is
             # ignored.
-            width = length or max(int(labels.lengths[rows].max(initial=0)), 1)
+            width = max(int(labels.lengths[rows].max(initial=0)), length or 1)
         label_ids = labels.padded(rows, padding, width)
         return {
-            "input_ids": _tensor(ids),
-            "attention_mask": _mask(input_ids.lengths[rows], ids.shape[1]).long(),
-            "labels": _tensor(label_ids),
+            "input_ids": as_tensor(ids),
+            "attention_mask": real_mask(input_ids.lengths[rows], ids.shape[1]).long(),
+            "labels": as_tensor(label_ids),
         }
 
     def _preprocess_once(self) -> None:
@@ -212,17 +248,21 @@ class Dataset:
         input_ids: list[IntArray] = []
         labels: list[IntArray] = []
         repeats: list[IntArray] = []
-        for begin in range(0, len(self), CHUNK):
-            chunk = np.arange(begin, min(begin + CHUNK, len(self)))
+        width = max(map(len, self.dataset["input_ids"]))
+        size = min(max(CHUNK_TOKENS // width**2, 1), CHUNK)
+        for begin in range(0, len(self), size):
+            chunk = np.arange(begin, min(begin + size, len(self)))
             outputs, chunk_repeats = self._preprocess(chunk)
-            chunk_ids, chunk_labels = self._unpadded(outputs)
+            chunk_ids, chunk_labels = unpadded(outputs, self.task)
             input_ids += [chunk_ids[i] for i in range(len(chunk_ids))]
             labels += [chunk_labels[i] for i in range(len(chunk_labels))]
             repeats.append(chunk_repeats)
         example = np.repeat(np.arange(len(self)), np.concatenate(repeats))
         self.aligned = self._find_aligned(Ragged.of(labels), example)
         self.texts = [self.texts[i] for i in example]
-        self.labels = self._label_texts(Ragged.of(labels), [self.labels[i] for i in example])
+        self.labels = self._label_texts(
+            Ragged.of(labels), [self.labels[i] for i in example], self.aligned
+        )
         self.metadata = [self.metadata[i] for i in example]
         self.example_nums = self.example_nums[example]
         self.char_starts = self.char_starts.select(example)
@@ -243,72 +283,47 @@ class Dataset:
         everything = np.arange(len(example))
         width = int(input_ids.lengths.max())
         inputs = {
-            "input_ids": _tensor(input_ids.padded(everything, _pad_id(self.tokenizer))),
-            "attention_mask": _mask(input_ids.lengths, width).long(),
+            "input_ids": as_tensor(input_ids.padded(everything, padding_id(self.tokenizer))),
+            "attention_mask": real_mask(input_ids.lengths, width).long(),
         }
         if "labels" in rows:
-            inputs["labels"] = _tensor(Ragged.of(rows["labels"]).padded(everything, IGNORED_LABEL))
-        outputs, repeats = self.preprocessing(inputs, self.tokenizer)
-        self._check_shapes(outputs)
+            inputs["labels"] = as_tensor(
+                Ragged.of(rows["labels"]).padded(everything, IGNORED_LABEL)
+            )
+        nums = self.example_nums[example]
+        outputs, repeats = self.preprocessing(
+            inputs,
+            self.tokenizer,
+            self._model,
+            name_of=lambda i: f"{self.path}, line {nums[i] + 1}",
+        )
+        if self.task.labels_parallel_inputs:
+            self.preprocessing.check_parallel(outputs, self.task.description)
+        self.preprocessing.check_lengths(outputs, self._max_length)
         return outputs, repeats
-
-    def _check_shapes(self, outputs: dict[str, Tensor]) -> None:
-        """See that what a preprocessing function made can be fed to the model."""
-        name = self.preprocessing.name
-        shapes = {key: tuple(outputs[key].shape) for key in ("input_ids", "labels")}
-        if self.task.labels_parallel_inputs and len(set(shapes.values())) > 1:
-            raise UserError(
-                f"{name} must return a label for each input token of a {self.task.description}, "
-                f"but its inputs are of shape {shapes['input_ids']} and its labels of shape "
-                f"{shapes['labels']}."
-            )
-        real = (outputs["attention_mask"], outputs["labels"] != IGNORED_LABEL)
-        longest = max(int(mask.sum(dim=1).max()) if len(mask) else 0 for mask in real)
-        if longest > self._max_length:
-            raise UserError(
-                f"{name} must not make examples longer than the model or max_length allows "
-                f"({self._max_length} tokens) but made one of {longest}."
-            )
-
-    def _unpadded(self, outputs: dict[str, Tensor]) -> tuple[Ragged, Ragged]:
-        """Inputs and labels without their padding.
-
-        Input padding is where attention is 0. Labels that lie beside the inputs are as long as
-        these; others end with their last label that is not ignored.
-        """
-        input_ids = outputs["input_ids"].numpy()
-        labels = outputs["labels"].numpy()
-        lengths = outputs["attention_mask"].numpy().sum(axis=1)
-        beside = labels.shape == input_ids.shape and (
-            self.task.labels_parallel_inputs or bool((labels == input_ids).all())
-        )
-        if beside:
-            label_lengths = lengths
-        else:
-            scored = labels != IGNORED_LABEL
-            last = labels.shape[1] - np.argmax(scored[:, ::-1], axis=1)
-            label_lengths = np.where(scored.any(axis=1), last, 0)
-        return (
-            Ragged.of(row[:length] for row, length in zip(input_ids, lengths, strict=True)),
-            Ragged.of(row[:length] for row, length in zip(labels, label_lengths, strict=True)),
-        )
 
     def _find_aligned(self, labels: Ragged, example: IntArray) -> npt.NDArray[np.bool_]:
         """Which examples' labels are the tokens of the labels' text that they were, or ignored."""
         reference = self._reference.select(example)
         aligned: npt.NDArray[np.bool_] = labels.lengths == reference.lengths
-        aligned &= not self.preprocessing.updates_labels
         for i in np.flatnonzero(aligned).tolist():
             same = (labels[i] == IGNORED_LABEL) | (labels[i] == reference[i])
             aligned[i] = same.all()
         return aligned
 
-    def _label_texts(self, labels: Ragged, before: list[str]) -> list[str]:
-        """The text of labels that a function has made, where it is one that makes new ones."""
-        if not self.preprocessing.updates_labels:
+    def _label_texts(
+        self, labels: Ragged, before: list[str], aligned: npt.NDArray[np.bool_]
+    ) -> list[str]:
+        """The text of labels that a function has made, where it is one that makes new ones.
+
+        Labels that are still tokens of their text, each at its place, have the text they had.
+        """
+        if not self.preprocessing.updates_labels or aligned.all():
             return before
-        rows = [labels[i] for i in range(len(labels))]
-        return self._decode([row[row != IGNORED_LABEL] for row in rows])
+        changed = np.flatnonzero(~aligned).tolist()
+        read = self._decode([labels[i][labels[i] != IGNORED_LABEL] for i in changed])
+        after = dict(zip(changed, read, strict=True))
+        return [after.get(i, text) for i, text in enumerate(before)]
 
     def _decode(self, rows: list[IntArray]) -> list[str]:
         return list(
@@ -337,20 +352,3 @@ class Dataset:
                 f"for the model or max_length, and {n_cut.sum()} of their tokens were cut off. "
                 f"They have no rows in the tables."
             )
-
-
-def _pad_id(tokenizer: Any) -> int:
-    """What padding holds. It is masked and never a label, so EOS, or anything, will do."""
-    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    return next(int(i) for i in ids if i is not None)
-
-
-def _tensor(array: npt.NDArray[Any]) -> Tensor:
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(array))
-
-
-def _mask(lengths: IntArray, width: int) -> Tensor:
-    """True for the first ``lengths[i]`` places of row ``i``."""
-    return _tensor(np.arange(width) < lengths[:, None])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from finetune_lm.arguments.references import check_call, short_name
+from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import ONCE
 from finetune_lm.data.ragged import IntArray
 from finetune_lm.data_preprocessing import UPDATE_LABEL_FNS, identity
@@ -56,22 +57,28 @@ class Preprocessing:
         """Whether the text of the labels is to be read off the labels that it makes."""
         return any(self.function is function for function in UPDATE_LABEL_FNS)
 
-    def check_kwargs(self) -> None:
-        """See that the function accepts what it will be given.
-
-        Raises:
-            UserError: If not.
-        """
-        check_call(self.function, "data_preprocessing_fn_kwargs", self.kwargs, "inputs, tokenizer")
+    @property
+    def takes_model(self) -> bool:
+        """Whether the function names ``model`` among its arguments."""
+        try:
+            return "model" in inspect.signature(self.function).parameters
+        except (TypeError, ValueError):
+            return False
 
     def __call__(
-        self, inputs: dict[str, Tensor], tokenizer: Any
+        self,
+        inputs: dict[str, Tensor],
+        tokenizer: Any,
+        model: Any = None,
+        name_of: Callable[[int], str] = "example {}".format,
     ) -> tuple[dict[str, Tensor], IntArray]:
         """Apply the function to some examples.
 
         Args:
             inputs: ``input_ids``, ``attention_mask`` and perhaps ``labels``, (n, length) each.
             tokenizer: The tokenizer that made them.
+            model: The model, which the function is given if it names it.
+            name_of: What an error calls the example with a given number, from 0.
 
         Returns:
             What the function made of them, always with ``labels`` and ``attention_mask``, and how
@@ -81,7 +88,8 @@ class Preprocessing:
             UserError: If what the function returns does not hold together.
         """
         n = len(inputs["input_ids"])
-        returned = self.function(dict(inputs), tokenizer, **self.kwargs)
+        kwargs = {**self.kwargs, "model": model} if self.takes_model else self.kwargs
+        returned = self.function(dict(inputs), tokenizer, **kwargs)
         if not isinstance(returned, Mapping) or "input_ids" not in returned:
             shown = sorted(returned) if isinstance(returned, Mapping) else repr(returned)[:80]
             raise UserError(
@@ -89,7 +97,7 @@ class Preprocessing:
             )
         outputs = dict(returned)
         n_made = len(outputs["input_ids"])
-        repeats = self._repeats(outputs, n, n_made)
+        repeats = self._repeats(outputs, n, n_made, name_of)
         outputs.setdefault("labels", outputs["input_ids"].clone())
         if "attention_mask" not in outputs or len(outputs["attention_mask"]) != n_made:
             raise UserError(
@@ -102,7 +110,44 @@ class Preprocessing:
             )
         return outputs, repeats
 
-    def _repeats(self, outputs: dict[str, Tensor], n: int, n_made: int) -> IntArray:
+    def check_parallel(self, outputs: dict[str, Tensor], kind: str) -> None:
+        """See that there is a label for each input token.
+
+        Args:
+            outputs: What the function returned.
+            kind: The kind of model that needs it so, for the message.
+
+        Raises:
+            UserError: If the shapes differ.
+        """
+        shapes = [tuple(outputs[key].shape) for key in ("input_ids", "labels")]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"{self.name} must return a label for each input token, as a {kind} needs it, but "
+                f"returned inputs of shape {shapes[0]} and labels of shape {shapes[1]}."
+            )
+
+    def check_lengths(self, outputs: dict[str, Tensor], max_length: int) -> None:
+        """See that no input has become longer than the model can take.
+
+        Args:
+            outputs: What the function returned.
+            max_length: The most tokens that an input may have.
+
+        Raises:
+            UserError: If one has.
+        """
+        mask = outputs["attention_mask"]
+        longest = int(mask.sum(dim=1).max()) if len(mask) else 0
+        if longest > max_length:
+            raise UserError(
+                f"{self.name} must not make examples longer than the model or max_length allows "
+                f"({max_length} tokens) but made one of {longest}."
+            )
+
+    def _repeats(
+        self, outputs: dict[str, Tensor], n: int, n_made: int, name_of: Callable[[int], str]
+    ) -> IntArray:
         lengths = [outputs.pop(key) for key in EXPANSION_KEYS if key in outputs]
         if not lengths:
             if n_made != n:
@@ -114,8 +159,13 @@ class Preprocessing:
         repeats: IntArray = np.asarray(lengths[0]).reshape(-1).astype(np.int64)
         repeats = repeats[repeats != EXPANSION_PADDING]
         if len(repeats) != n or repeats.sum() != n_made or (repeats < 0).any():
+            # The first example for which there is no number, or not what its number says.
+            made = np.cumsum(repeats[:n])
+            wrong = np.flatnonzero((repeats[:n] < 0) | (made > n_made))
+            first = wrong[0] if len(wrong) else min(len(repeats), n - 1)
             raise UserError(
                 f"{self.name}: {EXPANSION_KEYS[0]!r} must have one number for each of {n} "
-                f"examples, {n_made} in all, but has {len(repeats)}, {repeats.sum()} in all."
+                f"examples, {n_made} in all, but has {len(repeats)}, {repeats.sum()} in all. "
+                f"It goes wrong at {name_of(int(first))}."
             )
         return repeats

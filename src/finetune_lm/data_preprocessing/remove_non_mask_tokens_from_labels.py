@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.constants import IGNORED_LABEL
+from finetune_lm.constants import IGNORED_LABEL, MLM
+from finetune_lm.data_preprocessing._settings import for_tasks
 from finetune_lm.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@for_tasks(MLM, needs_masks=True)
 def remove_non_mask_tokens_from_labels(
     inputs: dict[str, Tensor], tokenizer: Any
 ) -> dict[str, Tensor]:

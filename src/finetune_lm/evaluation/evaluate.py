@@ -30,7 +30,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Record what every token of a data set costs, and the losses.
 
-    The model is in eval mode meanwhile; no graph is built.
+    The model is in eval mode meanwhile; no graph is built. A batch with nothing to predict, such as
+    one in which no word was found to mask, is left out.
 
     Args:
         model: The model.
@@ -54,6 +55,8 @@ def evaluate(
     model.eval()
     with torch.no_grad():
         for number, batch in enumerate(split.dataset.batches(split.batch_size)):
+            if not n_labels(split.dataset, batch):
+                continue
             outputs = forward(model, batch, device)
             losses = split.losses(outputs, outputs_labels(batch, device)).numbers()
             check_finite(losses, split.dataset_type, epoch, number)
@@ -88,19 +91,23 @@ def record_surprisals(
         epoch: The epoch whose model this is; None if it was not trained.
         device: Where the model is.
         skip: How many batches are recorded already.
-        on_batch: Called after each batch.
+        on_batch: Called after each batch of the data set.
+
+    Preprocessing may make many examples of one. They go to the model, and are numbered, in batches
+    of the size that the split says.
     """
     import torch
 
     model.eval()
     with torch.no_grad():
-        for number, batch in enumerate(split.dataset.batches(split.batch_size)):
+        for number, batch in enumerate(split.dataset.batches(split.batch_size, bounded=True)):
             # A skipped batch is still put together, so that random masks come out as they would.
             if number >= skip:
                 outputs = forward(model, batch, device)
                 rows = split.rows.of_batch(batch, outputs.logits, epoch=epoch, batch_number=number)
                 write(number, rows)
-            on_batch()
+            if batch.is_last_part:
+                on_batch()
     if not skip:
         split.rows.warn_if_empty()
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune_lm.data.ragged import IntArray, Ragged
-from finetune_lm.evaluation.vocabulary import Vocabulary
 from finetune_lm.evaluation.words import NO_WORD, align, word_spans
+from finetune_lm.vocabulary import Vocabulary
 
 
 class TokenWords(NamedTuple):

@@ -16,7 +16,6 @@ from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.ragged import IntArray
 from finetune_lm.evaluation.label_words import LabelWords, TokenWords
 from finetune_lm.evaluation.surprisal import Scores, score_tokens
-from finetune_lm.evaluation.vocabulary import Vocabulary
 from finetune_lm.evaluation.words import NO_WORD
 from finetune_lm.messages import warn
 from finetune_lm.models.loading import LoadedModel
@@ -29,6 +28,7 @@ from finetune_lm.results.columns import (
     SEQUENCE_TYPE,
     MetadataColumns,
 )
+from finetune_lm.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor

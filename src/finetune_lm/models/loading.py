@@ -38,8 +38,33 @@ class LoadedModel:
         return readable_count(sum(parameter.numel() for parameter in self.model.parameters()))
 
 
-def load_model(args: ModelArguments) -> LoadedModel:
+def identify(args: ModelArguments) -> tuple[Any, Task]:
+    """The config of the model that the arguments name, and what kind it is.
+
+    Raises:
+        UserError: If it is not there or is of no known kind.
+    """
+    import transformers
+
+    name = args.model_name_or_path
+    config = _from_pretrained(
+        transformers.AutoConfig,
+        "config_name" if args.config_name not in (None, name) else "model_name_or_path",
+        args.config_name or name,
+        _hub(args),
+        args.config_kwargs,
+    )
+    task = find_task(name, config, args.model_task)
+    _check_kind(name, task, config, getattr(transformers, task.auto_class))
+    return config, task
+
+
+def load_model(args: ModelArguments, known: tuple[Any, Task] | None = None) -> LoadedModel:
     """Load the model that the arguments name, with its modifiers applied.
+
+    Args:
+        args: Which model, and how it is loaded and changed.
+        known: What `identify` says of it, where that was asked before.
 
     Raises:
         UserError: If it is not there, cannot be loaded, or is of no known kind.
@@ -48,19 +73,8 @@ def load_model(args: ModelArguments) -> LoadedModel:
     import transformers
 
     name = args.model_name_or_path
-    token = read_token(args.token)
-    hub = {"revision": args.model_revision, "cache_dir": args.cache_dir, "token": token}
-
-    config = _from_pretrained(
-        transformers.AutoConfig,
-        "config_name" if args.config_name not in (None, name) else "model_name_or_path",
-        args.config_name or name,
-        hub,
-        args.config_kwargs,
-    )
-    task = find_task(name, config, args.model_task)
-    auto_model = getattr(transformers, task.auto_class)
-    _check_kind(name, task, config, auto_model)
+    hub = _hub(args)
+    config, task = known or identify(args)
     tokenizer = _from_pretrained(
         transformers.AutoTokenizer,
         "tokenizer_name",
@@ -73,7 +87,7 @@ def load_model(args: ModelArguments) -> LoadedModel:
         {} if {"dtype", "torch_dtype"} & args.model_kwargs.keys() else {"dtype": torch.float32}
     )
     model = _from_pretrained(
-        auto_model,
+        getattr(transformers, task.auto_class),
         "model_name_or_path",
         name,
         {**hub, **precision, "config": config},
@@ -93,6 +107,12 @@ def load_model(args: ModelArguments) -> LoadedModel:
         model = model if modified is None else modified
     _check_vocabulary(name, model, tokenizer)
     return LoadedModel(name, task, model, tokenizer)
+
+
+def _hub(args: ModelArguments) -> dict[str, Any]:
+    """Where a model is looked for."""
+    token = read_token(args.token)
+    return {"revision": args.model_revision, "cache_dir": args.cache_dir, "token": token}
 
 
 def model_path(name: str) -> str:

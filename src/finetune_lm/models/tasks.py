@@ -16,6 +16,8 @@ from finetune_lm.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from finetune_lm.vocabulary import Vocabulary
+
 
 class Task(ABC):
     """What a kind of model is asked to do.
@@ -72,6 +74,14 @@ class Task(ABC):
         return labels != IGNORED_LABEL
 
     @abstractmethod
+    def masking_problem(self, vocabulary: Vocabulary) -> str | None:
+        """What a tokenizer lacks for the functions that mask tokens, None if nothing.
+
+        Args:
+            vocabulary: Its entries.
+        """
+
+    @abstractmethod
     def reported(self, inputs: dict[str, Tensor], has_start: Tensor, is_label: Tensor) -> Tensor:
         """Which positions get a row in the tables.
 
@@ -106,6 +116,10 @@ class CausalLM(Task):
         counted[:, 0] = False
         return counted
 
+    def masking_problem(self, vocabulary: Vocabulary) -> str | None:
+        """Nothing is masked in what such a model reads, so nothing is lacking."""
+        return None
+
     def reported(self, inputs: dict[str, Tensor], has_start: Tensor, is_label: Tensor) -> Tensor:
         """Every token of the text.
 
@@ -126,6 +140,10 @@ class MaskedLM(Task):
     model_names = constants.MLM_MODELS
     mapping_name = "MODEL_FOR_MASKED_LM_MAPPING_NAMES"
     starts_texts = True
+
+    def masking_problem(self, vocabulary: Vocabulary) -> str | None:
+        """A mask token stands for each masked token."""
+        return None if vocabulary.mask_id is not None else "a tokenizer with a mask token"
 
     def reported(self, inputs: dict[str, Tensor], has_start: Tensor, is_label: Tensor) -> Tensor:
         """Every masked position.
@@ -155,6 +173,12 @@ class Seq2SeqLM(Task):
     labels_parallel_inputs = False
     is_encoder_decoder = True
     reports_greedy_rows = True
+
+    def masking_problem(self, vocabulary: Vocabulary) -> str | None:
+        """A sentinel stands for each masked span, as in T5; BART has none."""
+        if vocabulary.mask_id is None and len(vocabulary.sentinel_ids) >= 2:
+            return None
+        return "a tokenizer with sentinels (<extra_id_0>, <extra_id_1>, ...) and no mask token"
 
     def reported(self, inputs: dict[str, Tensor], has_start: Tensor, is_label: Tensor) -> Tensor:
         """Every token of the label sequence, each predicted from the ones before it."""

@@ -108,7 +108,8 @@ def train_epoch(
     """Learn from every training example once.
 
     The rows of a batch come from the forward pass that made its loss: before its update, with
-    dropout if the model has it.
+    dropout if the model has it. A batch with nothing to predict, such as one in which no word was
+    found to mask, is left out.
 
     Returns:
         The mean of each loss over the labels that count.
@@ -124,6 +125,8 @@ def train_epoch(
     )
     means = EpochLosses()
     for number, batch in enumerate(split.dataset.batches(split.batch_size, order)):
+        if not n_labels(split.dataset, batch):
+            continue
         learner.model.train()
         outputs = forward(learner.model, batch, device)
         loss = split.losses(outputs, outputs_labels(batch, device))

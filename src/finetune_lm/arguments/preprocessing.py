@@ -1,0 +1,83 @@
+"""Whether preprocessing functions take the keyword arguments that they are given."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from finetune_lm.arguments.nearest import did_you_mean
+from finetune_lm.arguments.references import short_name
+from finetune_lm.errors import UserError
+
+_KWARGS = "data_preprocessing_fn_kwargs"
+
+
+def preprocessing_problems(
+    functions: Mapping[str, Callable[..., Any]],
+    kwargs: Mapping[str, Mapping[str, Any]],
+    used: Collection[str],
+) -> list[str]:
+    """Return a message for each keyword argument that its function has no use for, or lacks.
+
+    Args:
+        functions: The function for each kind of data.
+        kwargs: The keyword arguments for each.
+        used: The kinds of data that there are files of; of the others nothing is lacking.
+    """
+    problems: list[str] = []
+    for key, function in functions.items():
+        given = kwargs.get(key, {})
+        found = _signature_problems(key, function, given, key in used)
+        if not found and (given or key in used):
+            found = _value_problems(key, function, given)
+        problems += found
+    return problems
+
+
+def _signature_problems(
+    key: str, function: Callable[..., Any], given: Mapping[str, Any], is_used: bool
+) -> list[str]:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return []
+    kinds = [parameter.kind for parameter in parameters]
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) < 2 and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return [
+            f"data_preprocessing_fn.{key} must take the inputs and the tokenizer but "
+            f"{short_name(function)} takes {', '.join(p.name for p in parameters) or 'nothing'}."
+        ]
+    reserved = {p.name for p in positional[:2]} | {"model"}
+    own = {
+        p.name: p
+        for p in parameters
+        if p.name not in reserved and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+    takes = f"takes {', '.join(own)}" if own else "takes none"
+    problems = [
+        f"{_KWARGS}.{key}.{name} is no argument of {short_name(function)}, which {takes}."
+        f"{did_you_mean(name, own, f'{_KWARGS}.{key}.')}"
+        for name in given
+        if name not in own and (name in reserved or inspect.Parameter.VAR_KEYWORD not in kinds)
+    ]
+    if is_used:
+        problems += [
+            f"{_KWARGS}.{key}.{name} must be given, because {short_name(function)} needs it."
+            for name, parameter in own.items()
+            if parameter.default is parameter.empty and name not in given
+        ]
+    return problems
+
+
+def _value_problems(key: str, function: Callable[..., Any], given: Mapping[str, Any]) -> list[str]:
+    """What a function that checks its values itself says of these."""
+    check = getattr(function, "check", None)
+    if check is None:
+        return []
+    try:
+        check(**given)
+    except UserError as error:
+        return [f"{_KWARGS}.{key}: {problem}" for problem in error.problems]
+    return []

@@ -1,0 +1,177 @@
+"""What is to be known of a tokenizer's entries, found out once for each entry."""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+SENTINEL = "<extra_id_{}>"
+"""How span-denoising models name the tokens that stand for a span."""
+
+_UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
+
+
+class Vocabulary:
+    """Texts of tokens, which of them begin a word, which are special.
+
+    Entries are decoded when first met and kept, so that no token is decoded once per epoch.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        entries = tokenizer.get_vocab()
+        size = max(entries.values(), default=-1) + 1
+        # Models often have a few more rows than the tokenizer has tokens; those decode to nothing.
+        self._texts: npt.NDArray[np.object_] = np.empty(size, dtype=object)
+        self._begins_word = np.zeros(size, dtype=bool)
+        self._begins_inside = np.zeros(size, dtype=bool)
+        self._ends_inside = np.zeros(size, dtype=bool)
+        self._is_space = np.zeros(size, dtype=bool)
+        self._known = np.zeros(size, dtype=bool)
+        anchor = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
+        self._anchor: list[int] = list(anchor[-1:])
+        self._anchor_text = self._decode([self._anchor])[0]
+
+        self.mask_id: int | None = tokenizer.mask_token_id
+        """The token that masks a position, if there is one."""
+        sentinels: list[int] = []
+        while (name := SENTINEL.format(len(sentinels))) in entries:
+            sentinels.append(entries[name])
+        self.sentinel_ids: IntArray = np.array(sentinels, dtype=np.int64)
+        """``<extra_id_0>``, ``<extra_id_1>`` and so on, as many as there are."""
+        frame = {
+            tokenizer.bos_token_id,
+            tokenizer.eos_token_id,
+            tokenizer.cls_token_id,
+            tokenizer.sep_token_id,
+        }
+        # Where unknown tokens serve as padding, they stand for words all the same.
+        padding = {tokenizer.pad_token_id} - {tokenizer.unk_token_id}
+        self.structural_ids: set[int] = (frame | padding) - {None}
+        """Ids of tokens that frame a text. Masks, sentinels and unknown tokens stand for words."""
+        self.filler = next(iter(self.structural_ids), 0)
+        """An id to stand where there is no token."""
+        named = {*tokenizer.all_special_ids, *sentinels}
+        self._standalone_ids = named - self.structural_ids
+        self.special_ids: set[int] = self.structural_ids | (named - {tokenizer.unk_token_id})
+        """Ids of tokens that are never masked. An unknown token is a token of the text."""
+        ordinary = np.zeros(size, dtype=bool)
+        ordinary[list(entries.values())] = True
+        ordinary[[i for i in (*named, *self.structural_ids) if 0 <= i < size]] = False
+        self.ordinary_ids: IntArray = np.flatnonzero(ordinary)
+        """Ids of all tokens that are not special, nor the unknown token."""
+        self.spellings: dict[str, list[tuple[int, ...]]] = {}
+        """For those who look words up: the ids that spell each, kept for the next time."""
+
+    def texts(self, ids: IntArray) -> npt.NDArray[np.object_]:
+        """The decoded text of each token: an object array shaped like ``ids``."""
+        return self._learned(ids, self._texts)
+
+    def begins_word(self, ids: IntArray) -> BoolArray:
+        """Whether each token is spelled as the beginning of a word: shaped like ``ids``."""
+        return self._learned(ids, self._begins_word)
+
+    def begins_inside(self, ids: IntArray) -> BoolArray:
+        """Whether each token begins with a letter or digit and without a space before it."""
+        return self._learned(ids, self._begins_inside)
+
+    def ends_inside(self, ids: IntArray) -> BoolArray:
+        """Whether each token ends with a letter or digit, so that its word may go on."""
+        return self._learned(ids, self._ends_inside)
+
+    def continues(self, ids: IntArray, *, after_space: bool = False) -> BoolArray:
+        """Whether each token goes on with the letters of the one before it.
+
+        Spaces, punctuation and special tokens come between words: "water" and "." are two.
+
+        Args:
+            ids: Rows of tokens, (n, length).
+            after_space: Whether a token that is nothing but a space is the beginning of the word
+                behind it.
+
+        Returns:
+            Booleans, (n, length).
+        """
+        special = self.is_special(ids)
+        continues = self.begins_inside(ids) & ~special
+        before = self.ends_inside(ids)
+        if after_space:
+            before |= self._learned(ids, self._is_space)
+        continues[:, 1:] &= (before & ~special)[:, :-1]
+        continues[:, :1] = False
+        return continues
+
+    def is_structural(self, ids: IntArray) -> BoolArray:
+        """Whether each token frames a text: shaped like ``ids``."""
+        return np.isin(ids, list(self.structural_ids))
+
+    def is_standalone(self, ids: IntArray) -> BoolArray:
+        """Whether each token is a word of its own whatever stands beside it (a sentinel)."""
+        return np.isin(ids, list(self._standalone_ids))
+
+    def is_special(self, ids: IntArray) -> BoolArray:
+        """Whether each token is none of the text's own: shaped like ``ids``."""
+        return np.isin(ids, list(self.special_ids))
+
+    def join(self, ids: list[int]) -> str:
+        """The text of several tokens together, without space around it."""
+        return self._decode([ids])[0].strip()
+
+    def _learned(self, ids: IntArray, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        size = len(self._known)
+        inside = np.where((ids >= 0) & (ids < size), ids, 0)
+        new = np.unique(inside[~self._known[inside]])
+        if len(new):
+            self._texts[new] = _printable(self._decode([[int(i)] for i in new]))
+            behind = self._decode([[*self._anchor, int(i)] for i in new])
+            rests = [text[len(self._anchor_text) :] for text in behind]
+            self._begins_word[new] = [rest[:1].isspace() for rest in rests]
+            self._begins_inside[new] = [_is_of_word(rest[:1]) for rest in rests]
+            self._ends_inside[new] = [_is_of_word(rest[-1:]) for rest in rests]
+            self._is_space[new] = [rest != "" and rest.isspace() for rest in rests]
+            self._known[new] = True
+        values = table[inside]
+        if (ids >= size).any():
+            values[ids >= size] = "" if table is self._texts else False
+        return values
+
+    def _decode(self, rows: list[list[int]]) -> list[str]:
+        return list(self._tokenizer.batch_decode(rows, clean_up_tokenization_spaces=False))
+
+
+def vocabulary_of(tokenizer: Any) -> Vocabulary:
+    """The vocabulary of a tokenizer: the one made last time, unless tokens were added since."""
+    return _vocabulary(tokenizer, (len(tokenizer), *tokenizer.all_special_ids))
+
+
+@lru_cache(maxsize=4)
+def _vocabulary(tokenizer: Any, state: tuple[int, ...]) -> Vocabulary:
+    return Vocabulary(tokenizer)
+
+
+def padding_id(tokenizer: Any) -> int:
+    """What padding holds. It is masked and never a label, so EOS, or anything, will do."""
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(i) for i in ids if i is not None)
+
+
+def _is_of_word(character: str) -> bool:
+    """Whether a character is within a word; a token that is part of a character decodes to none."""
+    if character in ("", _UNDECODABLE):
+        return True
+    return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
+
+
+def _printable(texts: list[str]) -> list[str]:
+    """Byte-level tokenizers have a token for byte 0, which no reader of CSV files takes."""
+    return [text.replace("\0", "\\x00") for text in texts]
