@@ -1,7 +1,8 @@
 """What masking a batch costs beside the step that it is for.
 
-A batch of 32 x 128 tokens is masked as under ``per_batch``, and a model of 12 layers, 768 wide, goes
-forward and backward over it. Ratios of times of one process, the fastest of several rounds each.
+A batch of 32 x 128 tokens is masked as under ``per_batch``, and a model of 12 layers, 768 wide,
+goes forward and backward over it. Ratios of times of one process, the fastest of several rounds
+each.
 
     python benchmarks/masking.py
 """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import yaml
 
 import finetune_lm
 
+BUILTIN = Path(finetune_lm.__file__).parent / "models" / "builtin"
 DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
 KINDS = {
     "tiny-lm": ("lm", "flomped_active.txt.gz", "flomped_passive.txt.gz", "flomped_test.txt.gz"),
@@ -226,3 +229,169 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code):
         [sys.executable, "-c", f"{code}\n{shown}"], capture_output=True, text=True, check=True
     )
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_masking_anew_for_each_batch(tmp_path):
+    """BERT-style fine-tuning."""
+    settings = []
+    for part in ("train", "validation"):
+        settings += [
+            *(f"--data_preprocessing_fn.{part}", "data_preprocessing.mask_random_tokens"),
+            *(f"--data_preprocessing_fn_strategy.{part}", "per_batch"),
+            *(f"--data_preprocessing_fn_kwargs.{part}.mask_prop", 0.3),
+        ]
+    argv = [
+        *("--model_name_or_path", "tiny-mlm", "--epochs", 3, "--seed", 4),
+        *("--train_file", DATA / "flomped_active.txt.gz", "--max_train_samples", 16),
+        *("--validation_file", DATA / "flomped_passive.txt.gz", "--max_validation_samples", 8),
+        *("--per_device_train_batch_size", 8, *settings),
+    ]
+    for output_dir in ("one", "two"):
+        done = command(*argv, "--output_dir", output_dir, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    one, two = ((tmp_path / name / "metrics.csv.gz").read_bytes() for name in ("one", "two"))
+    assert one == two
+    rows = finetune_lm.load_metrics(tmp_path / "one")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "one" / "tokenizer")
+    train = rows[rows["dataset_type"] == "train"]
+    for (_, text), example in train.groupby(["epoch", "original_text"]):
+        n = len(tokenizer(text)["input_ids"]) - 2
+        assert len(example) % max(round(0.3 * n), 1) == 0
+    masked = train.groupby(["epoch", "example_num"])["word_num"].apply(tuple).unstack(0)
+    assert (masked[0] != masked[1]).any()  # drawn anew
+    assert train["input_text"].str.contains("[MASK]", regex=False).any()
+    assert (train["input_label"] == train["original_text"]).all()
+    assert {"teacher", "juice."} & set(train["word"])
+
+
+def test_span_denoising(tmp_path):
+    """T5-style fine-tuning."""
+    settings = []
+    for part in ("train", "validation"):
+        settings += [
+            *(f"--data_preprocessing_fn.{part}", "data_preprocessing.mask_random_spans"),
+            *(f"--data_preprocessing_fn_kwargs.{part}.mean_noise_span_length", 2),
+            *(f"--data_preprocessing_fn_kwargs.{part}.mask_prop", 0.4),
+        ]
+    done = command(
+        *("--model_name_or_path", "tiny-seq2seq", "--epochs", 2, "--seed", 4),
+        *("--train_file", DATA / "flomped_active.txt.gz", "--max_train_samples", 16),
+        *("--validation_file", DATA / "flomped_passive.txt.gz", "--max_validation_samples", 8),
+        *("--train_optimizer_kwargs.lr", "1e-3", "--output_dir", "out", *settings),
+        *("--data_preprocessing_fn_strategy.train", "per_batch"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = finetune_lm.load_metrics(tmp_path / "out")
+    labels = rows[rows["sequence_type"] == "label_sequence"]
+    groups = labels.groupby(["dataset_type", "epoch", "example_num"])
+    for _, example in groups:
+        tokens = example["token"].tolist()
+        sentinels = [token for token in tokens if token.startswith("<extra_id_")]
+        assert sentinels == [f"<extra_id_{i}>" for i in range(len(sentinels))]
+        assert tokens[0] == "<extra_id_0>"
+        assert tokens[-1] == sentinels[-1]
+        input_text = example["input_text"].iloc[0]
+        assert all(sentinel in input_text for sentinel in sentinels[:-1])
+        assert sentinels[-1] not in input_text
+        assert example["input_label"].iloc[0].startswith("<extra_id_0>")
+        assert not example["original_text"].str.contains("extra_id").any()
+    assert groups.ngroups == 2 * (16 + 8)
+
+
+def test_pseudo_log_likelihoods(tmp_path):
+    done = command(
+        *("--model_name_or_path", "tiny-mlm", "--test_file", DATA / "flomped_test.txt.gz"),
+        *("--data_preprocessing_fn.test", "data_preprocessing.expand_with_masks"),
+        *("--data_preprocessing_fn_strategy.test", "per_batch", "--max_test_samples", 6),
+        *("--data_preprocessing_fn_kwargs.test.within_word_l2r", "True"),
+        *("--per_device_test_batch_size", 4, "--output_dir", "out"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = finetune_lm.load_metrics(tmp_path / "out" / "tiny-mlm-test_results.csv.gz")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(BUILTIN / "tiny-mlm")
+    assert rows.groupby("batch_number").size().max() == 4
+    for _, example in rows.groupby("example_num"):
+        text = example["original_text"].iloc[0]
+        assert example["token_id"].tolist() == tokenizer(text)["input_ids"][1:-1]
+        assert example["word"].drop_duplicates().tolist() == list(dict.fromkeys(text.split()))
+        n_masks = example["input_text"].str.count(r"\[MASK\]").tolist()
+        pieces = (~example["token"].str.startswith("##")).cumsum()
+        later = pieces.groupby(pieces).cumcount(ascending=False) + 1
+        assert n_masks == later.tolist()
+    assert rows["example_num"].nunique() == 6
+
+
+def test_preview_shows_and_writes_nothing(tmp_path):
+    done = command(
+        *("--model_name_or_path", "tiny-mlm", "--preview", 2),
+        *("--test_file", DATA / "flomped_test.txt.gz", DATA / "fillers.txt.gz"),
+        *("--data_preprocessing_fn.test", "data_preprocessing.mask_words"),
+        *("--data_preprocessing_fn_kwargs.test.words_to_mask", "juice", "teacher"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(mask_words, once)") == 2
+    assert "line 2" in done.stdout
+    assert "line 3" not in done.stdout
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if "[MASK]" in line]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "function", "message"),
+    [
+        (
+            "tiny-lm",
+            "mask_random_tokens",
+            "mask_random_tokens is for masked language models (mlm) but 'tiny-lm' is a causal",
+        ),
+        (
+            "tiny-mlm",
+            "mask_random_spans",
+            "is for sequence-to-sequence models (seq2seq) but 'tiny-mlm' is a masked",
+        ),
+    ],
+)
+def test_functions_for_other_kinds_of_model(tmp_path, model, function, message):
+    done = command(
+        *("--model_name_or_path", model, "--test_file", DATA / "flomped_test.txt.gz"),
+        *("--data_preprocessing_fn.test", f"data_preprocessing.{function}"),
+        # Nothing else is looked for before that is said.
+        *("--tokenizer_name", "no/such-tokenizer"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_example_of_the_preprocessing_page(tmp_path):
+    page = (DATA.parent.parent / "docs" / "preprocessing.md").read_text(encoding="utf-8")
+    blocks = dict(re.findall(r"^```(python|text|sh)\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    (tmp_path / "my_masking.py").write_text(blocks["python"], encoding="utf-8")
+    (tmp_path / "nouns.txt").write_text(blocks["text"], encoding="utf-8")
+    (tmp_path / "data").symlink_to(DATA.parent)
+    words = shlex.split(blocks["sh"].replace("\\\n", " "))
+    assert words.pop(0) == "finetune-lm"
+    done = command(*words, "--max_test_samples", 20, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [table] = tmp_path.glob("outputs/test_only/*/tiny-mlm-test_results.csv.gz")
+    rows = finetune_lm.load_metrics(table)
+    assert set(rows["token"]) <= set(blocks["text"].split())
+    assert rows["token"].nunique() > 2
+    assert rows["example_num"].is_unique
+    texts = pd.Series(rows["original_text"])
+    with_nouns = [
+        line
+        for line in gzip.decompress((DATA / "flomped_test.txt.gz").read_bytes())
+        .decode()
+        .split("\n")
+        if set(re.findall(r"\w+", line)) & set(blocks["text"].split())
+    ]
+    assert len(texts) > 10
+    assert texts.tolist() == with_nouns[: len(texts)]
+    assert (rows["input_text"].str.count(r"\[MASK\]") == 1).all()

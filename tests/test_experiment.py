@@ -582,7 +582,7 @@ def test_mistakes_found_after_loading_write_nothing(models, files, tmp_path):
         ),
         (
             {"data_preprocessing_fn": {"train": remove_non_mask_tokens_from_labels}},
-            "data_preprocessing_fn.train: remove_non_mask_tokens_from_labels is for masked language",
+            "remove_non_mask_tokens_from_labels is for masked language models",
         ),
     ]
     for kwargs, message in cases:

@@ -37,6 +37,8 @@ class Vocabulary:
         self._begins_inside = np.zeros(size, dtype=bool)
         self._ends_inside = np.zeros(size, dtype=bool)
         self._is_space = np.zeros(size, dtype=bool)
+        self._is_cut = np.zeros(size, dtype=bool)
+        self._cut: dict[tuple[int, ...], tuple[bool, bool]] = {}
         self._known = np.zeros(size, dtype=bool)
         anchor = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
         self._anchor: list[int] = list(anchor[-1:])
@@ -103,13 +105,32 @@ class Vocabulary:
             Booleans, (n, length).
         """
         special = self.is_special(ids)
-        continues = self.begins_inside(ids) & ~special
-        before = self.ends_inside(ids)
+        continues, before = self._inside(ids)
+        continues &= ~special
         if after_space:
             before |= self._learned(ids, self._is_space)
         continues[:, 1:] &= (before & ~special)[:, :-1]
         continues[:, :1] = False
         return continues
+
+    def _inside(self, ids: IntArray) -> tuple[BoolArray, BoolArray]:
+        """Whether each token begins and ends within a word.
+
+        Some characters are several tokens of a byte-level tokenizer, among them curly quotation
+        marks. Only these are looked at together.
+        """
+        begins, ends = self.begins_inside(ids), self.ends_inside(ids)
+        is_cut = np.pad(self._learned(ids, self._is_cut), ((0, 0), (1, 1))).astype(np.int8)
+        edges = np.diff(is_cut, axis=1)
+        for row, first, last in zip(
+            *np.nonzero(edges == 1), np.nonzero(edges == -1)[1], strict=True
+        ):
+            run = tuple(ids[row, first:last].tolist())
+            if run not in self._cut:
+                text = self._decode([[*self._anchor, *run]])[0][len(self._anchor_text) :]
+                self._cut[run] = _is_of_word(text[:1]), _is_of_word(text[-1:])
+            begins[row, first], ends[row, last - 1] = self._cut[run]
+        return begins, ends
 
     def is_structural(self, ids: IntArray) -> BoolArray:
         """Whether each token frames a text: shaped like ``ids``."""
@@ -138,6 +159,7 @@ class Vocabulary:
             self._begins_word[new] = [rest[:1].isspace() for rest in rests]
             self._begins_inside[new] = [_is_of_word(rest[:1]) for rest in rests]
             self._ends_inside[new] = [_is_of_word(rest[-1:]) for rest in rests]
+            self._is_cut[new] = [_UNDECODABLE in rest for rest in rests]
             self._is_space[new] = [rest != "" and rest.isspace() for rest in rests]
             self._known[new] = True
         values = table[inside]

@@ -75,7 +75,7 @@ def _beside_sentinels(
     begins = [int(i) for i in np.flatnonzero(np.isin(labels, ids[[mark != "" for mark in marks]]))]
     spans: dict[int, str] = {}
     rest = " ".join(label_tokens[: begins[0]] if begins else label_tokens)
-    for begin, end in zip(begins, [*begins[1:], len(labels)], strict=True):
+    for begin, end in zip(begins, [*begins, len(labels)][1:], strict=True):
         spans[int(labels[begin])] = " ".join(label_tokens[begin:end])
     for token, mark, i in zip(tokens, marks, ids, strict=True):
         columns.append((token, mark, spans.pop(int(i), "") if mark else ""))
