@@ -63,7 +63,7 @@ def _step_seconds(device: str) -> float:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return _fastest(step, rounds=ROUNDS if device == "cuda" else 2)
+    return _fastest(step, rounds=ROUNDS if device == "cuda" else 1)
 
 
 def _fastest(call: Callable[[], Any], rounds: int = ROUNDS) -> float:
