@@ -743,7 +743,7 @@ BAD_PARTS = {
             "data_preprocessing_fn": {"train": no_such_argument},
             "data_preprocessing_fn_kwargs": {"train": {"foo": 3}},
         },
-        "no_such_argument must accept inputs, tokenizer and what data_preprocessing_fn_kwargs",
+        "data_preprocessing_fn_kwargs.train.foo is no argument of no_such_argument",
     ),
     "no gradient": ({"loss_classes": {"train": [ConstantLoss]}}, "no gradient comes of Constant"),
     "name of a column": (

@@ -273,7 +273,7 @@ def test_a_function_that_names_model_is_given_it():
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda i, t: None, "must return a dictionary of tensors but returned NoneType"),
+        (lambda i, t: None, "must return a dictionary with 'input_ids' but returned None"),
         (
             lambda i, t: {**i, "labels": i["input_ids"][:, 1:]},
             "must return a label for each input token, as a masked language model needs it",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_lm.data_preprocessing import mask_random_spans, mask_truerandom_spans
-from finetune_lm.data_preprocessing._spans import input_and_target_lengths
+from finetune_lm.data_preprocessing._spans import input_and_target_lengths, noise_mask
 from finetune_lm.errors import UserError
 from finetune_lm.vocabulary import vocabulary_of
 from masking import (
@@ -98,9 +98,12 @@ def test_span_lengths_are_as_t5s():
     first = tokenizer.convert_tokens_to_ids("<extra_id_0>")
     begins = torch.bincount((outputs["input_ids"] == first).nonzero()[:, 1], minlength=6)
     assert begins[0] == 0
+    # Six kept tokens: one or more before each span, none or more behind the last. Of these 15
+    # divisions 6 - k have k tokens before the first span.
     for place in range(1, 6):
-        deviation = math.sqrt(20_000 * 0.2 * 0.8)
-        assert abs(int(begins[place]) - 4_000) < 4 * deviation
+        share = (6 - place) / 15
+        deviation = math.sqrt(20_000 * share * (1 - share))
+        assert abs(int(begins[place]) - 20_000 * share) < 4 * deviation
 
 
 @pytest.mark.parametrize("function", BOTH)
@@ -181,3 +184,15 @@ def test_the_table_is_what_the_function_makes():
     assert (outputs["labels"] != -100).all()
     with pytest.raises(UserError, match="length must leave room for text but is 1"):
         input_and_target_lengths(1, 0.15, 3.0)
+
+
+def test_the_only_span_of_a_short_text_may_be_anywhere_but_first():
+    """It always ended the text before."""
+    torch.manual_seed(0)
+    allowed = torch.ones(2_000, 8, dtype=torch.bool)
+    noise = noise_mask(allowed, 0.15, 3.0, most_spans=5)
+    assert (noise.sum(dim=1) == 1).all()
+    places = torch.bincount(noise.long().argmax(dim=1), minlength=8)
+    assert places[0] == 0
+    # Seven places, equally likely: within 4 standard deviations.
+    assert ((places[1:] - 2_000 / 7).abs() < 4 * (2_000 * 6 / 49) ** 0.5).all()

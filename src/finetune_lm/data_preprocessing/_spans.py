@@ -58,10 +58,11 @@ def noise_mask(
     """Choose spans of tokens, in the way of T5's pre-training.
 
     Of n tokens ``min(max(round(mask_prop * n), 1), n - 1)`` are noise, in
-    ``max(round(n_noise / mean_noise_span_length), 1)`` spans, or as many as there is room for. Both
-    the noise and what lies between are cut into that many pieces, all cuts equally likely, and the
-    pieces take turns, what is kept first. So the first token is never noise, and no two spans
-    touch.
+    ``max(round(n_noise / mean_noise_span_length), 1)`` spans, or as many as there is room for. The
+    noise is cut into that many pieces, and what is kept into one more, of which the last may be
+    empty, all cuts equally likely. The pieces take turns, what is kept first. So the first token is
+    never noise, no two spans touch, and a text may end in a span or not. (In T5's own code every
+    text does, which for a text with a single span fixes its place.)
 
     Args:
         allowed: Which tokens may be chosen, (n, length).
@@ -79,12 +80,16 @@ def noise_mask(
     n_kept = n - n_noise
     n_spans = round_half_even(n_noise.double() / mean_noise_span_length).clamp(min=1)
     n_spans = torch.minimum(n_spans.clamp(max=most_spans), torch.minimum(n_noise, n_kept))
-    kept = _pieces(n_kept, n_spans, allowed.shape[1])
     noise = _pieces(n_noise, n_spans, allowed.shape[1])
+    # What is kept has one piece more, behind the last span, and that one may be empty: it is cut
+    # with one item too many. Without it the only span of a short text would always end the text.
+    kept = _pieces(n_kept + 1, n_spans + 1, allowed.shape[1] + 1)[:, : noise.shape[1]]
+    kept *= torch.arange(kept.shape[1], device=n.device) < n_spans[:, None]
     ends = torch.stack([kept, noise], dim=2).flatten(1).cumsum(dim=1)
-    # A piece begins where the one before it ends; rows with fewer pieces have empty ones behind.
+    # A piece begins where the one before it ends; rows with fewer pieces have empty ones behind,
+    # which all begin at the same place.
     begins = torch.zeros(len(allowed), allowed.shape[1] + 1, dtype=torch.long, device=n.device)
-    begins.scatter_(1, ends[:, :-1], 1)
+    begins.scatter_(1, ends, 1)
     is_noise = begins.cumsum(dim=1) % 2 == 1
     place = (allowed.cumsum(dim=1) - 1).clamp(min=0)
     return is_noise.gather(1, place) & allowed & (n_noise > 0)[:, None]
