@@ -128,7 +128,7 @@ class DataTrainingArguments(Arguments):
         {key: [default_object("loss_classes.OutputsDefaultLoss")] for key in LOSS_DATASET_TYPES},
         "The losses that are computed. Each class is made with model, tokenizer and its kwargs, "
         "and called with outputs and labels. Example: --loss_classes.train "
-        "loss_classes.OutputsDefaultLoss loss_classes.KLBaselineLoss",
+        "loss_classes.OutputsDefaultLoss my_module.MyLoss",
         keys=LOSS_DATASET_TYPES,
     )
     loss_reduction_fns: dict[str, Callable[..., Any]] = option(
@@ -139,7 +139,7 @@ class DataTrainingArguments(Arguments):
     loss_classes_kwargs: dict[str, dict[str, dict[str, Any]]] = option(
         {key: {} for key in LOSS_DATASET_TYPES},
         "Keyword arguments for the losses, under each class's name. Example: "
-        "--loss_classes_kwargs.train.KLBaselineLoss.scaleby 2.5",
+        "--loss_classes_kwargs.train.MyLoss.scaleby 2.5",
         keys=LOSS_DATASET_TYPES,
         fill=True,
     )

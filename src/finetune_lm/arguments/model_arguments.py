@@ -70,18 +70,18 @@ class ModelArguments(Arguments):
     model_modifier_fns: list[Callable[..., Any]] = option(
         [],
         "Functions that change the model once, before training, in the order given. Each is "
-        "called with model, tokenizer and its kwargs. Example: model_modifiers.add_new_tokens",
+        "called with model, tokenizer and its kwargs. Example: my_module.my_function",
     )
     model_modifier_fn_kwargs: dict[str, dict[str, Any]] = option(
         {},
         "Keyword arguments for the modifier functions, under each function's name. Example: "
-        "--model_modifier_fn_kwargs.add_new_tokens.tokens blick dax",
+        "--model_modifier_fn_kwargs.my_function.words blick dax",
     )
     model_pre_train_step_callbacks: list[Callable[..., Any]] = option(
         [],
         "Classes whose instances are called at each step after the gradients are there and before "
         "the optimizer uses them. Each is made with model, tokenizer and its kwargs, and called "
-        "with epoch and batch. Example: model_modifiers.UnfreezeWordTokensCallback",
+        "with epoch and batch. Example: my_module.MyCallback",
     )
     model_pre_train_step_callbacks_kwargs: dict[str, dict[str, Any]] = option(
         {},
