@@ -808,3 +808,29 @@ def test_the_token_is_in_no_record(models, files, monkeypatch):
         run(models["gpt2"], train_args(files), token="token")
     assert "hf_secret" not in Path("out/run.json").read_text()
     assert "<token>" in Path("out/run.json").read_text()
+
+
+def test_a_text_of_one_unpredicted_token_has_its_row_whatever_the_batch(models, files, tmp_path):
+    """Nothing predicts it, so alone in a batch it has no loss; its row is there all the same."""
+    path = write_lines(tmp_path / "short.txt.gz", ["The", "The man drank the water."])
+    tables = [
+        run(
+            models["gpt2"],
+            train_args(
+                {"train": path, "validation": path},
+                bos_policy="none",
+                epochs=1,
+                shuffle_train=False,
+                per_device_train_batch_size=size,
+                per_device_validation_batch_size=size,
+                output_dir=f"out{size}",
+            ),
+        ).metrics
+        for size in (1, 2)
+    ]
+    for table in tables:
+        short = table[table["example_num"] == 0]
+        assert short["token"].tolist() == ["The", "The"]
+        assert short["surprisal"].isna().all()
+    assert tables[0][tables[0]["example_num"] == 0]["loss"].isna().all()
+    assert [len(table) for table in tables] == [len(tables[0])] * 2

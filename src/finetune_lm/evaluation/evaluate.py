@@ -55,21 +55,48 @@ def evaluate(
     model.eval()
     with torch.no_grad():
         for number, batch in enumerate(split.dataset.batches(split.batch_size)):
-            if not n_labels(split.dataset, batch):
-                continue
             outputs = forward(model, batch, device)
-            losses = split.losses(outputs, outputs_labels(batch, device)).numbers()
-            check_finite(losses, split.dataset_type, epoch, number)
-            rows = split.rows.of_batch(
-                batch, outputs.logits, epoch=epoch, batch_number=number, losses=losses
-            )
-            table.write(rows)
-            n_counted = n_labels(split.dataset, batch)
-            means.add(losses, n_counted)
-            history.add(split.dataset_type, epoch, losses, n_counted)
+            losses = None
+            if n_labels(split.dataset, batch):
+                losses = split.losses(outputs, outputs_labels(batch, device)).numbers()
+                check_finite(losses, split.dataset_type, epoch, number)
+            record_batch(split, batch, outputs, losses, table, history, means, epoch, number)
             on_batch()
     split.rows.warn_if_empty()
     return means.means(split.dataset.name)
+
+
+def record_batch(
+    split: Split,
+    batch: Batch,
+    outputs: Any,
+    losses: Mapping[str, float] | None,
+    table: TableWriter,
+    history: LossHistory,
+    means: EpochLosses,
+    epoch: int,
+    number: int,
+) -> None:
+    """Write the rows of a batch, and take its losses in.
+
+    Args:
+        split: The data that the batch is of.
+        batch: The batch.
+        outputs: What the model returned for it.
+        losses: Its losses; None where nothing is to be predicted, so that there are none.
+        table: Where rows go.
+        history: Where the batches' losses go.
+        means: Where they are averaged.
+        epoch: The epoch.
+        number: The batch's number in it.
+    """
+    table.write(
+        split.rows.of_batch(batch, outputs.logits, epoch=epoch, batch_number=number, losses=losses)
+    )
+    if losses is not None:
+        n_counted = n_labels(split.dataset, batch)
+        means.add(losses, n_counted)
+        history.add(split.dataset_type, epoch, losses, n_counted)
 
 
 def record_surprisals(

@@ -13,6 +13,7 @@ from finetune_lm.evaluation.evaluate import (
     forward,
     n_labels,
     outputs_labels,
+    record_batch,
 )
 from finetune_lm.evaluation.losses import EpochLosses
 from finetune_lm.evaluation.splits import Split
@@ -108,8 +109,8 @@ def train_epoch(
     """Learn from every training example once.
 
     The rows of a batch come from the forward pass that made its loss: before its update, with
-    dropout if the model has it. A batch with nothing to predict, such as one in which no word was
-    found to mask, is left out.
+    dropout if the model has it. From a batch with nothing to predict, such as one in which no word
+    was found to mask, nothing is learned.
 
     Returns:
         The mean of each loss over the labels that count.
@@ -125,9 +126,12 @@ def train_epoch(
     )
     means = EpochLosses()
     for number, batch in enumerate(split.dataset.batches(split.batch_size, order)):
-        if not n_labels(split.dataset, batch):
-            continue
         learner.model.train()
+        if not n_labels(split.dataset, batch):
+            with torch.no_grad():
+                outputs = forward(learner.model, batch, device)
+            record_batch(split, batch, outputs, None, table, history, means, epoch, number)
+            continue
         outputs = forward(learner.model, batch, device)
         loss = split.losses(outputs, outputs_labels(batch, device))
         losses = loss.numbers()
@@ -144,13 +148,7 @@ def train_epoch(
         learner.optimizer.step()
         learner.optimizer.zero_grad()
 
-        rows = split.rows.of_batch(
-            batch, outputs.logits, epoch=epoch, batch_number=number, losses=losses
-        )
-        table.write(rows)
-        n_counted = n_labels(split.dataset, batch)
-        means.add(losses, n_counted)
-        history.add(split.dataset_type, epoch, losses, n_counted)
+        record_batch(split, batch, outputs, losses, table, history, means, epoch, number)
         interruption.check()
     split.rows.warn_if_empty()
     return means.means(split.dataset.name)
