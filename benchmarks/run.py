@@ -49,9 +49,11 @@ def recording() -> list[tuple[str, str]]:
     from finetune_lm.data.dataset import Dataset
     from finetune_lm.data.files import Examples
     from finetune_lm.data.tokenization import TextEncoder
-    from finetune_lm.evaluation.evaluate import Split, evaluate
+    from finetune_lm.evaluation.evaluate import evaluate
     from finetune_lm.evaluation.losses import Losses
+    from finetune_lm.evaluation.splits import Split
     from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
+    from finetune_lm.interruption import Interruption
     from finetune_lm.loss_classes import OutputsDefaultLoss
     from finetune_lm.models.loading import LoadedModel, model_path
     from finetune_lm.models.tasks import TASKS
@@ -95,7 +97,7 @@ def recording() -> list[tuple[str, str]]:
                 TableWriter(Path(directory) / "metrics.csv.gz", names) as table,
             ):
                 history = LossHistory()
-                train_epoch(learner, split, args, table, history, 0, generator)
+                train_epoch(learner, split, args, table, history, 0, generator, Interruption())
                 device = learner.accelerator.device
                 evaluate(learner.model, split, table, history, epoch=0, device=device)
                 table.end_piece()
