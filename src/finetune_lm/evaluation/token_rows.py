@@ -28,7 +28,7 @@ from finetune_lm.results.columns import (
     SEQUENCE_TYPE,
     MetadataColumns,
 )
-from finetune_lm.vocabulary import Vocabulary
+from finetune_lm.vocabulary import Vocabulary, vocabulary_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,7 @@ class RunColumns:
         losses: Sequence[str] = (),
     ) -> Self:
         """What the rows of a table about this model have in common."""
-        vocabulary = Vocabulary(loaded.tokenizer)
+        vocabulary = vocabulary_of(loaded.tokenizer)
         return cls(loaded.name, loaded.task, loaded.n_params, seed, vocabulary, metadata, losses)
 
 
