@@ -5,6 +5,9 @@ from __future__ import annotations
 IGNORED_LABEL = -100
 """The label that losses leave out (the convention of torch's cross-entropy and of transformers)."""
 
+DEFAULT_MAX_LENGTH = 1024
+"""The longest input in tokens, where the model's own limit is not lower."""
+
 LM = "lm"
 MLM = "mlm"
 SEQ2SEQ = "seq2seq"

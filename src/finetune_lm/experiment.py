@@ -23,6 +23,7 @@ from finetune_lm.arguments import (
 )
 from finetune_lm.data.files import Files, file_hashes, read_files
 from finetune_lm.errors import UserError
+from finetune_lm.evaluation.losses import read_loss_files
 from finetune_lm.messages import warn
 from finetune_lm.results import output_directory as place
 from finetune_lm.results.columns import MetadataColumns, all_loss_columns, table_columns
@@ -81,6 +82,7 @@ def run(
 
     # What can be found wrong without a model is found before one is loaded.
     files = read_files(data_args)
+    loss_files = read_loss_files(data_args) if files["train"] else []
     output_dir = place.choose_output_dir(
         data_args.output_dir, model_args.model_name_or_path, [f.name for f in files["train"]]
     )
@@ -105,7 +107,9 @@ def run(
     place.make_output_dir(output_dir)
     stopping = None
     test_results = None
-    with on_record(output_dir, model_args, loaded, accelerator.device, files) as record:
+    with on_record(
+        output_dir, model_args, loaded, accelerator.device, {**files, "loss": loss_files}
+    ) as record:
         write_text(output_dir / place.CONFIG_YAML, config_yaml(*all_args))
         write_text(output_dir / place.CONFIG_TEXT, config_text(*all_args))
         if learner is not None:

@@ -46,7 +46,8 @@ class Vector:
 
 
 def losses(*classes, reduce=torch.sum, **kwargs):
-    return Losses(classes, kwargs, reduce, model=None, tokenizer=None)
+    given = [kwargs.get(cls.__name__, {}) for cls in classes]
+    return Losses(classes, given, reduce, model=None, tokenizer=None)
 
 
 def test_the_default_loss_is_the_models_own():

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from finetune_lm.arguments.references import numbered_names
 from finetune_lm.errors import UserError
 from finetune_lm.results.columns import (
     MetadataColumns,
     all_loss_columns,
-    loss_columns,
     table_columns,
 )
 
@@ -81,6 +81,6 @@ class B: ...
 
 
 def test_two_losses_of_one_class_are_told_apart():
-    assert loss_columns([A, B]) == ["A", "B"]
-    assert loss_columns([A, B, A]) == ["A_1", "B", "A_2"]
+    assert numbered_names([A, B]) == ["A", "B"]
+    assert numbered_names([A, B, A]) == ["A_1", "B", "A_2"]
     assert all_loss_columns({"train": [A, B], "validation": [A]}) == ["loss", "A", "B"]

@@ -17,8 +17,8 @@ from finetune_lm.arguments.base import (
 )
 from finetune_lm.arguments.declared import option
 from finetune_lm.arguments.preprocessing import preprocessing_problems
-from finetune_lm.arguments.references import default_object, short_name
-from finetune_lm.constants import ONCE, PREPROCESSING_STRATEGIES
+from finetune_lm.arguments.references import default_object, numbered_names, short_name
+from finetune_lm.constants import DEFAULT_MAX_LENGTH, ONCE, PREPROCESSING_STRATEGIES
 from finetune_lm.errors import UserError
 
 DATASET_TYPES = ("train", "validation", "test")
@@ -63,7 +63,9 @@ class DataTrainingArguments(Arguments):
     )
     overwrite_cache: bool = option(False, "Preprocess again what is in the cache.")
     preprocessing_num_workers: int | None = option(None, "Processes that preprocess the data.")
-    max_length: int = option(1024, "Longest input in tokens, with what the tokenizer puts around.")
+    max_length: int = option(
+        DEFAULT_MAX_LENGTH, "Longest input in tokens, with what the tokenizer puts around."
+    )
     pad_to_max_length: bool = option(
         False, "Pad every example to max_length instead of to the longest in its batch."
     )
@@ -218,13 +220,15 @@ class DataTrainingArguments(Arguments):
 
         Args:
             dataset_type: "train" or "validation".
-            class_name: Name of the loss class, without its module.
+            class_name: Name of the loss class, without its module; with a number behind it, as the
+                tables have it, for one of several losses of that class.
         """
         by_class = self.loss_classes_kwargs.get(dataset_type, {})
         kwargs = dict(by_class.get(class_name, {}))
         prefix = f"{dataset_type}_{class_name}_"
         # train_KL_Mean_scaleby is scaleby of the loss KL_Mean, not Mean_scaleby of the loss KL.
-        others = {*map(short_name, self.loss_classes.get(dataset_type, [])), *by_class}
+        classes = self.loss_classes.get(dataset_type, [])
+        others = {*map(short_name, classes), *numbered_names(classes), *by_class}
         longer = tuple(
             f"{dataset_type}_{other}_" for other in others if other.startswith(f"{class_name}_")
         )
@@ -235,11 +239,31 @@ class DataTrainingArguments(Arguments):
                 kwargs[name.removeprefix(prefix)] = value
         return kwargs
 
+    def kwargs_of_losses(self, dataset_type: str) -> list[dict[str, Any]]:
+        """Return the keyword arguments that each loss of a type of data set is made with.
+
+        Where a class is there twice, `KLBaselineLoss_2` has what is for its second loss alone, over
+        what `KLBaselineLoss` has for both.
+
+        Args:
+            dataset_type: "train" or "validation".
+        """
+        classes = self.loss_classes[dataset_type]
+        return [
+            {
+                key: value
+                for name in dict.fromkeys([short_name(cls), numbered])
+                for key, value in self.loss_kwargs(dataset_type, name).items()
+            }
+            for cls, numbered in zip(classes, numbered_names(classes), strict=True)
+        ]
+
     def effective(self) -> dict[str, Any]:
         """Return the values that are used: attributes override the kwargs they came from."""
         loss_kwargs: dict[str, dict[str, dict[str, Any]]] = {}
         for dataset_type, by_class in self.loss_classes_kwargs.items():
-            used = map(short_name, self.loss_classes.get(dataset_type, []))
+            classes = self.loss_classes.get(dataset_type, [])
+            used = [*map(short_name, classes), *numbered_names(classes)]
             found = {
                 name: self.loss_kwargs(dataset_type, name)
                 for name in dict.fromkeys([*by_class, *used])
@@ -318,4 +342,25 @@ class DataTrainingArguments(Arguments):
                 name,
                 classes,
             )
+            if self.train_file and not problems:
+                problems += self._loss_value_problems(dataset_type)
+        return problems
+
+    def _loss_value_problems(self, dataset_type: str) -> list[str]:
+        """What losses that check their arguments themselves say of these."""
+        problems: list[str] = []
+        classes = self.loss_classes[dataset_type]
+        for cls, name, kwargs in zip(
+            classes, numbered_names(classes), self.kwargs_of_losses(dataset_type), strict=True
+        ):
+            check = getattr(cls, "check", None)
+            if check is None:
+                continue
+            try:
+                check(**kwargs)
+            except UserError as error:
+                problems += [
+                    f"loss_classes_kwargs.{dataset_type}.{name}: {problem}"
+                    for problem in error.problems
+                ]
         return problems

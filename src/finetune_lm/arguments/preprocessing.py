@@ -10,8 +10,6 @@ from finetune_lm.arguments.nearest import did_you_mean
 from finetune_lm.arguments.references import short_name
 from finetune_lm.errors import UserError
 
-_KWARGS = "data_preprocessing_fn_kwargs"
-
 
 def preprocessing_problems(
     functions: Mapping[str, Callable[..., Any]],
@@ -27,16 +25,45 @@ def preprocessing_problems(
     """
     problems: list[str] = []
     for key, function in functions.items():
-        given = kwargs.get(key, {})
-        found = _signature_problems(key, function, given, key in used)
-        if not found and (given or key in used):
-            found = _value_problems(key, function, given)
-        problems += found
+        problems += function_problems(
+            f"data_preprocessing_fn.{key}",
+            f"data_preprocessing_fn_kwargs.{key}",
+            function,
+            kwargs.get(key, {}),
+            is_used=key in used,
+        )
     return problems
 
 
+def function_problems(
+    place: str,
+    kwargs_place: str,
+    function: Callable[..., Any],
+    given: Mapping[str, Any],
+    *,
+    is_used: bool = True,
+) -> list[str]:
+    """Return a message for each keyword argument that one function has no use for, or lacks.
+
+    Args:
+        place: The argument that names the function, for messages.
+        kwargs_place: The argument that gives it keyword arguments.
+        function: The function.
+        given: Its keyword arguments.
+        is_used: Whether there is data for it; otherwise nothing is lacking.
+    """
+    found = _signature_problems(place, kwargs_place, function, given, is_used)
+    if not found and (given or is_used):
+        found = _value_problems(kwargs_place, function, given)
+    return found
+
+
 def _signature_problems(
-    key: str, function: Callable[..., Any], given: Mapping[str, Any], is_used: bool
+    place: str,
+    kwargs_place: str,
+    function: Callable[..., Any],
+    given: Mapping[str, Any],
+    is_used: bool,
 ) -> list[str]:
     try:
         parameters = list(inspect.signature(function).parameters.values())
@@ -46,7 +73,7 @@ def _signature_problems(
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) < 2 and inspect.Parameter.VAR_POSITIONAL not in kinds:
         return [
-            f"data_preprocessing_fn.{key} must take the inputs and the tokenizer but "
+            f"{place} must take the inputs and the tokenizer but "
             f"{short_name(function)} takes {', '.join(p.name for p in parameters) or 'nothing'}."
         ]
     reserved = {p.name for p in positional[:2]} | {"model"}
@@ -57,21 +84,23 @@ def _signature_problems(
     }
     takes = f"takes {', '.join(own)}" if own else "takes none"
     problems = [
-        f"{_KWARGS}.{key}.{name} is no argument of {short_name(function)}, which {takes}."
-        f"{did_you_mean(name, own, f'{_KWARGS}.{key}.')}"
+        f"{kwargs_place}.{name} is no argument of {short_name(function)}, which {takes}."
+        f"{did_you_mean(name, own, f'{kwargs_place}.')}"
         for name in given
         if name not in own and (name in reserved or inspect.Parameter.VAR_KEYWORD not in kinds)
     ]
     if is_used:
         problems += [
-            f"{_KWARGS}.{key}.{name} must be given, because {short_name(function)} needs it."
+            f"{kwargs_place}.{name} must be given, because {short_name(function)} needs it."
             for name, parameter in own.items()
             if parameter.default is parameter.empty and name not in given
         ]
     return problems
 
 
-def _value_problems(key: str, function: Callable[..., Any], given: Mapping[str, Any]) -> list[str]:
+def _value_problems(
+    kwargs_place: str, function: Callable[..., Any], given: Mapping[str, Any]
+) -> list[str]:
     """What a function that checks its values itself says of these."""
     check = getattr(function, "check", None)
     if check is None:
@@ -79,5 +108,5 @@ def _value_problems(key: str, function: Callable[..., Any], given: Mapping[str, 
     try:
         check(**given)
     except UserError as error:
-        return [f"{_KWARGS}.{key}: {problem}" for problem in error.problems]
+        return [f"{kwargs_place}: {problem}" for problem in error.problems]
     return []

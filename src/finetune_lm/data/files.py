@@ -49,13 +49,15 @@ class Examples:
 
     def first(self, n: int | None) -> Examples:
         """The first ``n`` examples, or all of them if there are fewer or ``n`` is None."""
-        if n is None or n >= len(self):
-            return self
+        return self if n is None or n >= len(self) else self.select(range(n))
+
+    def select(self, rows: Sequence[int]) -> Examples:
+        """Some of the examples, in the order given."""
         return replace(
             self,
-            texts=self.texts[:n],
-            labels=None if self.labels is None else self.labels[:n],
-            metadata=self.metadata[:n],
+            texts=[self.texts[i] for i in rows],
+            labels=None if self.labels is None else [self.labels[i] for i in rows],
+            metadata=[self.metadata[i] for i in rows],
         )
 
 
@@ -183,6 +185,24 @@ def _read_json_examples(path: str) -> tuple[list[str], list[str] | None]:
                 f"but line {have} has them and line {lack} has not."
             )
     return texts, labels or None
+
+
+def check_texts(path: str, texts: Sequence[Any], labels: Sequence[Any] | None) -> None:
+    """See that examples which do not come from a data file are what a data file may hold.
+
+    Args:
+        path: Where they come from, for messages.
+        texts: The texts.
+        labels: The texts of the labels, if there are any.
+
+    Raises:
+        UserError: Naming the first that is no text or is blank.
+    """
+    if not texts:
+        raise UserError(f"a data set must have at least one example but {path} has none.")
+    for name, values in (("text", texts), ("labels", labels or ())):
+        for number, value in enumerate(values, start=1):
+            _check_text(value, f"{path}, example {number}: {name!r}")
 
 
 def _check_text(value: Any, where: str) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.arguments.references import short_name
+from finetune_lm.constants import DEFAULT_MAX_LENGTH
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import Files
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.errors import UserError
 from finetune_lm.models.loading import LoadedModel, length_limit
+from finetune_lm.models.origin import origin_of
 from finetune_lm.models.tasks import TASKS, Task
 from finetune_lm.vocabulary import vocabulary_of
 
@@ -26,18 +31,37 @@ def check_kinds(files: Files, name: str, task: Task, args: DataTrainingArguments
     Raises:
         UserError: Naming those that are for other kinds.
     """
-    problems = []
-    for dataset_type in _used(files):
-        function = args.data_preprocessing_fn[dataset_type]
-        kinds = getattr(function, "tasks", ())
-        if kinds and task.name not in kinds:
-            wanted = " and ".join(f"{TASKS[kind].description}s ({kind})" for kind in kinds)
-            problems.append(
-                f"data_preprocessing_fn.{dataset_type}: {short_name(function)} is for {wanted} but "
-                f"{name!r} is a {task.description} ({task.name})."
-            )
+    problems = [
+        problem
+        for dataset_type in _used(files)
+        for problem in kind_problems(
+            f"data_preprocessing_fn.{dataset_type}",
+            args.data_preprocessing_fn[dataset_type],
+            name,
+            task,
+        )
+    ]
     if problems:
         raise UserError(*problems)
+
+
+def kind_problems(place: str, function: Callable[..., Any], name: str, task: Task) -> list[str]:
+    """Return a message if a preprocessing function is for other kinds of model.
+
+    Args:
+        place: The argument that names it, for the message.
+        function: The function.
+        name: The model, for the message.
+        task: What kind it is.
+    """
+    kinds = getattr(function, "tasks", ())
+    if not kinds or task.name in kinds:
+        return []
+    wanted = " and ".join(f"{TASKS[kind].description}s ({kind})" for kind in kinds)
+    return [
+        f"{place}: {short_name(function)} is for {wanted} but {name!r} is a {task.description} "
+        f"({task.name})."
+    ]
 
 
 def check_tokenizer(files: Files, loaded: LoadedModel, args: DataTrainingArguments) -> None:
@@ -46,23 +70,45 @@ def check_tokenizer(files: Files, loaded: LoadedModel, args: DataTrainingArgumen
     Raises:
         UserError: If it has no mask token or sentinels, or a word is not in it that must be.
     """
-    problems = []
-    for dataset_type in _used(files):
-        function = args.data_preprocessing_fn[dataset_type]
-        place = f"data_preprocessing_fn.{dataset_type}"
-        lacking = loaded.task.masking_problem(vocabulary_of(loaded.tokenizer))
-        if lacking is not None and getattr(function, "needs_masks", False):
-            problems.append(
-                f"{place}: {short_name(function)} for a {loaded.task.description} needs {lacking}, "
-                f"which that of {loaded.name!r} is not."
-            )
-        elif (check := getattr(function, "check", None)) is not None:
-            try:
-                check(**args.data_preprocessing_fn_kwargs[dataset_type], tokenizer=loaded.tokenizer)
-            except UserError as error:
-                problems += [f"{place}: {problem}" for problem in error.problems]
+    problems = [
+        problem
+        for dataset_type in _used(files)
+        for problem in tokenizer_problems(
+            f"data_preprocessing_fn.{dataset_type}",
+            args.data_preprocessing_fn[dataset_type],
+            args.data_preprocessing_fn_kwargs[dataset_type],
+            loaded,
+        )
+    ]
     if problems:
         raise UserError(*problems)
+
+
+def tokenizer_problems(
+    place: str, function: Callable[..., Any], kwargs: Mapping[str, Any], loaded: LoadedModel
+) -> list[str]:
+    """Return a message for each thing that a preprocessing function needs and a tokenizer lacks.
+
+    Args:
+        place: The argument that names the function, for the messages.
+        function: The function.
+        kwargs: Its keyword arguments.
+        loaded: The model with its tokenizer.
+    """
+    lacking = loaded.task.masking_problem(vocabulary_of(loaded.tokenizer))
+    if lacking is not None and getattr(function, "needs_masks", False):
+        return [
+            f"{place}: {short_name(function)} for a {loaded.task.description} needs {lacking}, "
+            f"which that of {loaded.name!r} is not."
+        ]
+    check = getattr(function, "check", None)
+    if check is None:
+        return []
+    try:
+        check(**kwargs, tokenizer=loaded.tokenizer)
+    except UserError as error:
+        return [f"{place}: {problem}" for problem in error.problems]
+    return []
 
 
 def _used(files: Files) -> list[str]:
@@ -78,15 +124,9 @@ def load_datasets(
         UserError: If they do not fit the model or the preprocessing.
     """
     check_tokenizer(files, loaded, args)
-    limit = length_limit(loaded.model, loaded.tokenizer)
-    max_length = min(args.max_length, limit or args.max_length)
-    encoder = TextEncoder(
-        loaded.tokenizer,
-        max_length,
-        add_start=loaded.task.starts_texts,
-        bos_policy=args.bos_policy,
-        append_eos=args.append_eos,
-    )
+    options = encoder_options(loaded, args)
+    origin_of(loaded.model).encoder_options = options
+    encoder = TextEncoder(loaded.tokenizer, **options)
     return {
         dataset_type: [
             Dataset(
@@ -96,7 +136,7 @@ def load_datasets(
                 Preprocessing.of(args, dataset_type),
                 num_workers=args.preprocessing_num_workers,
                 overwrite_cache=args.overwrite_cache,
-                pad_to_length=max_length if args.pad_to_max_length else None,
+                pad_to_length=encoder.max_length if args.pad_to_max_length else None,
                 ignore_padding=args.ignore_pad_for_token_loss,
                 model=loaded.model,
             )
@@ -104,3 +144,23 @@ def load_datasets(
         ]
         for dataset_type, group in files.items()
     }
+
+
+def encoder_options(
+    loaded: LoadedModel, args: DataTrainingArguments | None = None
+) -> dict[str, Any]:
+    """How texts are turned into tokens for a model: keyword arguments of `TextEncoder`.
+
+    Args:
+        loaded: The model.
+        args: What the user says of it; by default what the model alone asks for.
+    """
+    limit = length_limit(loaded.model, loaded.tokenizer)
+    longest = DEFAULT_MAX_LENGTH if args is None else args.max_length
+    options: dict[str, Any] = {
+        "max_length": min(longest, limit or longest),
+        "add_start": loaded.task.starts_texts,
+    }
+    if args is not None:
+        options |= {"bos_policy": args.bos_policy, "append_eos": args.append_eos}
+    return options

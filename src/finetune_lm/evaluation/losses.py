@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.arguments.references import check_call, short_name
+from finetune_lm.arguments.references import check_call, numbered_names, short_name
 from finetune_lm.errors import UserError
-from finetune_lm.results.columns import LOSS, loss_columns
+from finetune_lm.results.columns import LOSS
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from finetune_lm.arguments import DataTrainingArguments
+    from finetune_lm.data.files import Examples
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ class Losses:
 
     Args:
         classes: Made with ``model``, ``tokenizer`` and their own arguments; called with
-            ``outputs`` and ``labels`` (or having a ``forward`` that is).
-        kwargs: The arguments of each class, by the class's name.
+            ``outputs`` and ``labels`` (or having a ``forward`` that is). One whose ``return_all``
+            is true may return several values, of which the mean counts.
+        kwargs: The arguments of each, in the same order.
         reduce: Combines the values. It is given them stacked in one tensor, or, if it takes several
             arguments, one by one.
         model: The model.
@@ -54,20 +58,21 @@ class Losses:
     def __init__(
         self,
         classes: Sequence[Callable[..., Any]],
-        kwargs: Mapping[str, Mapping[str, Any]],
+        kwargs: Sequence[Mapping[str, Any]],
         reduce: Callable[..., Tensor],
         model: Any,
         tokenizer: Any,
     ) -> None:
-        self.names = loss_columns(classes)
+        self.names = numbered_names(classes)
         self._reduce = reduce
-        self._losses = []
-        for cls in classes:
-            name = short_name(cls)
-            given = kwargs.get(name, {})
+        self.made: list[Any] = []
+        """The losses themselves, in the order of their names."""
+        for cls, name, given in zip(classes, self.names, kwargs, strict=True):
             check_call(cls, "loss_classes_kwargs", given, "model, tokenizer")
-            loss = cls(model=model, tokenizer=tokenizer, **given)
-            self._losses.append(loss if callable(loss) else loss.forward)
+            try:
+                self.made.append(cls(model=model, tokenizer=tokenizer, **given))
+            except UserError as error:
+                raise UserError(*(f"{name}: {problem}" for problem in error.problems)) from error
 
     def __call__(self, outputs: Any, labels: Tensor) -> LossValues:
         """All losses of one batch.
@@ -82,8 +87,10 @@ class Losses:
         import torch
 
         parts = {}
-        for name, loss in zip(self.names, self._losses, strict=True):
-            value = loss(outputs, labels)
+        for name, loss in zip(self.names, self.made, strict=True):
+            value = (loss if callable(loss) else loss.forward)(outputs, labels)
+            if getattr(loss, "return_all", False) and isinstance(value, torch.Tensor):
+                value = value.mean()
             if not isinstance(value, torch.Tensor) or value.numel() != 1:
                 raise UserError(
                     f"{name} must return a tensor of one value but returned {_shown(value)}."
@@ -103,6 +110,27 @@ class Losses:
                 f"a loss reduction must return a tensor of one value but returned {_shown(total)}."
             )
         return LossValues(total.reshape(()), parts)
+
+
+def read_loss_files(args: DataTrainingArguments) -> list[Examples]:
+    """Read the data files that the losses of a training run use.
+
+    Raises:
+        UserError: With every problem of every file.
+    """
+    files: dict[str, Examples] = {}
+    problems: list[str] = []
+    for dataset_type, classes in args.loss_classes.items():
+        for cls, kwargs in zip(classes, args.kwargs_of_losses(dataset_type), strict=True):
+            if (read := getattr(cls, "read_files", None)) is None:
+                continue
+            try:
+                files |= {examples.path: examples for examples in read(**kwargs)}
+            except UserError as error:
+                problems += error.problems
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+    return list(files.values())
 
 
 class EpochLosses:

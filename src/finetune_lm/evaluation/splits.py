@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_lm.arguments import DataTrainingArguments
-from finetune_lm.arguments.references import short_name
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import distinct_names
 from finetune_lm.evaluation.losses import Losses
@@ -67,7 +66,7 @@ def _losses(dataset_type: str, loaded: LoadedModel, args: DataTrainingArguments)
     classes = args.loss_classes[dataset_type]
     return Losses(
         classes,
-        {name: args.loss_kwargs(dataset_type, name) for name in map(short_name, classes)},
+        args.kwargs_of_losses(dataset_type),
         args.loss_reduction_fns[dataset_type],
         loaded.model,
         loaded.tokenizer,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.arguments.references import check_call, short_name
 from finetune_lm.constants import BUILTIN_MODELS
 from finetune_lm.errors import UserError
+from finetune_lm.models.origin import remember_origin
 from finetune_lm.models.tasks import Task, find_task
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def load_model(args: ModelArguments, known: tuple[Any, Task] | None = None) -> L
         modified = modify(model=model, tokenizer=tokenizer, **kwargs)
         model = model if modified is None else modified
     _check_vocabulary(name, model, tokenizer)
+    remember_origin(model, args)
     return LoadedModel(name, task, model, tokenizer)
 
 

@@ -73,6 +73,27 @@ class Task(ABC):
         """
         return labels != IGNORED_LABEL
 
+    def predictions(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the logits are that predict the labels which count.
+
+        Args:
+            labels: Token ids, `IGNORED_LABEL` where nothing is to be predicted; (n, label_length).
+
+        Returns:
+            The example of each, and its position in the logits: (k,) each, example by example.
+        """
+        rows, positions = self.counted(labels).nonzero(as_tuple=True)
+        return rows, positions - self.label_offset
+
+    def without_labels(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What to call a model with for the logits that it gives for a batch, but no loss.
+
+        Args:
+            model: The model.
+            inputs: What it is called with for both.
+        """
+        return {name: tensor for name, tensor in inputs.items() if name != "labels"}
+
     @abstractmethod
     def masking_problem(self, vocabulary: Vocabulary) -> str | None:
         """What a tokenizer lacks for the functions that mask tokens, None if nothing.
@@ -173,6 +194,11 @@ class Seq2SeqLM(Task):
     labels_parallel_inputs = False
     is_encoder_decoder = True
     reports_greedy_rows = True
+
+    def without_labels(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The decoder is fed with the labels before each one, which it makes of them itself."""
+        decoded = model.prepare_decoder_input_ids_from_labels(labels=inputs["labels"])
+        return {**super().without_labels(model, inputs), "decoder_input_ids": decoded}
 
     def masking_problem(self, vocabulary: Vocabulary) -> str | None:
         """A sentinel stands for each masked span, as in T5; BART has none."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import pyarrow as pa
 
-from finetune_lm.arguments.references import short_name
+from finetune_lm.arguments.references import numbered_names
 from finetune_lm.data.files import Examples
 from finetune_lm.errors import UserError
 
@@ -81,29 +80,13 @@ def table_columns(
     return [*fixed, *metadata]
 
 
-def loss_columns(classes: Sequence[Callable[..., Any]]) -> list[str]:
-    """The column of each loss: its class's name, numbered where a class is there twice.
-
-    Example:
-        >>> loss_columns([int, str, int])
-        ['int_1', 'str', 'int_2']
-    """
-    counts = Counter(map(short_name, classes))
-    seen: Counter[str] = Counter()
-    names = []
-    for name in map(short_name, classes):
-        seen[name] += 1
-        names.append(f"{name}_{seen[name]}" if counts[name] > 1 else name)
-    return names
-
-
 def all_loss_columns(classes: Mapping[str, Sequence[Callable[..., Any]]]) -> list[str]:
     """``loss``, and the column of each loss of the training and validation data.
 
     Raises:
         UserError: If a class has the name of another column.
     """
-    parts = dict.fromkeys(name for group in classes.values() for name in loss_columns(group))
+    parts = dict.fromkeys(name for group in classes.values() for name in numbered_names(group))
     taken = {LOSS, *table_columns(with_sequence_type=True, losses=[], metadata=[])}
     if clashes := taken & parts.keys():
         raise UserError(

@@ -1,0 +1,265 @@
+"""Sentences, and what the untouched model predicts in them, found out once for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm.constants import ONCE
+from finetune_lm.data.batch import Batch
+from finetune_lm.data.dataset import Dataset
+from finetune_lm.data.files import Examples, check_texts, read_examples
+from finetune_lm.data.loading import encoder_options, kind_problems, tokenizer_problems
+from finetune_lm.data.preprocessing import Preprocessing
+from finetune_lm.data.ragged import IntArray
+from finetune_lm.data.tokenization import TextEncoder
+from finetune_lm.errors import UserError
+from finetune_lm.loss_classes._kl_settings import KLSettings, KLSource
+from finetune_lm.models.loading import LoadedModel
+from finetune_lm.models.origin import Origin
+from finetune_lm.models.output_layer import OutputLayer
+from finetune_lm.randomness import apart_from_the_run
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class KLBatch:
+    """Some examples, and where in them something is predicted that counts.
+
+    Attributes:
+        inputs: What a model is called with for its logits, on the device.
+        rows: The example of each prediction, as its row in the batch: (k,), on the device.
+        positions: Where in the logits it is: (k,), on the device.
+        n_predictions: How many predictions each example has.
+        example: The row of the data set that each example comes from.
+    """
+
+    inputs: dict[str, Tensor]
+    rows: Tensor
+    positions: Tensor
+    n_predictions: list[int]
+    example: list[int]
+
+    @property
+    def n_scored(self) -> int:
+        """In how many of the examples something is predicted that counts."""
+        return sum(n > 0 for n in self.n_predictions)
+
+    def select(self, chosen: list[int]) -> KLBatch:
+        """Some of the examples, in order."""
+        import torch
+
+        device = self.rows.device
+        place = torch.full((len(self.example),), -1, device=device)
+        place[chosen] = torch.arange(len(chosen), device=device)
+        rows = place[self.rows]
+        return KLBatch(
+            {name: tensor[chosen] for name, tensor in self.inputs.items()},
+            rows[rows >= 0],
+            self.positions[rows >= 0],
+            [self.n_predictions[i] for i in chosen],
+            [self.example[i] for i in chosen],
+        )
+
+
+class BaselineData:
+    """One data set of a KL term, with the untouched model's predictions in it.
+
+    What the last layer of the untouched model is fed is kept for each example from the first time
+    that it is drawn, if its examples stay the same (the strategy ``once``): 4 bytes a unit of the
+    layer's width and prediction, on the CPU. Beyond the budget it is computed anew each time.
+
+    Args:
+        baseline: The untouched model, in eval mode.
+        dataset: The examples.
+        cache_bytes: How much may be kept.
+    """
+
+    def __init__(self, baseline: LoadedModel, dataset: Dataset, cache_bytes: float) -> None:
+        self.dataset = dataset
+        self._baseline = baseline
+        self._output_layer = OutputLayer(baseline.model)
+        self._may_keep = cache_bytes if dataset.preprocessing.strategy == ONCE else 0.0
+        self._kept: dict[int, Tensor] = {}
+        self._n_kept_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def batches(self, example: IntArray, batch_size: int, device: torch.device) -> list[KLBatch]:
+        """Some rows of the data set in batches, on a device."""
+        return [
+            self._on_device(batch, device) for batch in self.dataset.batches(batch_size, example)
+        ]
+
+    def baseline_logits(self, batch: KLBatch) -> Tensor:
+        """What the untouched model predicts: (k, vocabulary), in the order of the batch."""
+        import torch
+
+        with torch.no_grad():
+            hidden = self._hidden(batch) if self._may_keep else None
+            if hidden is None:
+                return self._output_layer.logits(batch.inputs, batch.rows, batch.positions)
+            return self._output_layer.of_hidden(hidden)
+
+    def _hidden(self, batch: KLBatch) -> Tensor | None:
+        """What the last layer is fed: (k, width); None for a model without such a layer."""
+        import torch
+
+        parts = {i: self._kept[e] for i, e in enumerate(batch.example) if e in self._kept}
+        missing = [i for i in range(len(batch.example)) if i not in parts]
+        if missing:
+            rest = batch.select(missing)
+            computed = self._output_layer.hidden(rest.inputs, rest.rows, rest.positions)
+            if computed is None:
+                self._may_keep = 0.0
+                return None
+            for i, part in zip(missing, torch.split(computed, rest.n_predictions), strict=True):
+                parts[i] = part
+                self._keep(batch.example[i], part)
+        device = batch.rows.device
+        return torch.cat([parts[i].to(device) for i in range(len(batch.example))])
+
+    def _keep(self, example: int, part: Tensor) -> None:
+        n_bytes = part.numel() * part.element_size()
+        if n_bytes <= self._may_keep - self._n_kept_bytes:
+            # A copy, since a part would keep the whole alive.
+            self._kept[example] = part.cpu().clone()
+            self._n_kept_bytes += n_bytes
+
+    def _on_device(self, batch: Batch, device: torch.device) -> KLBatch:
+        model, task = self._baseline.model, self._baseline.task
+        rows, positions = task.predictions(batch.inputs["labels"])
+        inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+        return KLBatch(
+            task.without_labels(model, inputs),
+            rows.to(device),
+            positions.to(device),
+            rows.bincount(minlength=len(batch)).tolist(),
+            batch.example.tolist(),
+        )
+
+
+def read_source(source: KLSource, origin: Origin | None = None) -> Examples:
+    """Read the examples of a data set: a file of this project's formats, or one of ``datasets``.
+
+    Args:
+        source: Which, and how many of them.
+        origin: Where the model is from, whose cache and token serve for data sets too.
+
+    Raises:
+        UserError: If it is not there or has no texts.
+    """
+    if source.is_data_file:
+        return read_examples(source.path, source.max_samples)
+    rows = _read_hugging_face(source, origin)
+    columns = rows.column_names
+    if "text" not in columns:
+        raise UserError(f"dataset {source.path!r} must have a column 'text' but has {columns}.")
+    texts = list(rows["text"][: source.max_samples])
+    labels = list(rows["labels"][: source.max_samples]) if "labels" in columns else None
+    check_texts(source.path, texts, labels)
+    return Examples(Path(source.path).name, source.path, texts, labels, [{} for _ in texts])
+
+
+def _read_hugging_face(source: KLSource, origin: Origin | None) -> Any:
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    path = Path(source.path)
+    try:
+        if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+            saved = datasets.load_from_disk(source.path)
+            return saved[source.split_name] if isinstance(saved, datasets.DatasetDict) else saved
+        hub = origin.hub_options() if origin is not None else {}
+        return datasets.load_dataset(source.path, split=source.split_name, **hub)
+    except Exception as error:
+        # Many kinds: of the network, of the file formats, of the split's name.
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise UserError(
+            f"dataset {source.path!r} (split {source.split_name!r}) cannot be loaded: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def load_baseline_data(
+    settings: KLSettings, origin: Origin, baseline: LoadedModel, device: torch.device
+) -> list[tuple[KLSource, BaselineData]]:
+    """The data sets of a KL term, each shared by all that ask for the same of the same model.
+
+    Args:
+        settings: Which, and how they are prepared.
+        origin: Where the model is from.
+        baseline: The untouched model.
+        device: Where it is to be.
+
+    Raises:
+        UserError: If the untouched model does not go with the data or the preprocessing.
+    """
+    baseline.model.to(device)
+    kwargs = dict(settings.data_preprocessing_fn_kwargs or {})
+    place = "KLBaselineLoss.data_preprocessing_fn"
+    function = settings.data_preprocessing_fn
+    if problems := [
+        *kind_problems(place, function, baseline.name, baseline.task),
+        *tokenizer_problems(place, function, kwargs, baseline),
+    ]:
+        raise UserError(*problems)
+    options = origin.encoder_options or encoder_options(baseline)
+    described = {
+        "baseline": [dict(settings.model_kwargs or {}), dict(settings.tokenizer_kwargs or {})],
+        "encoder": options,
+        "max_sample_length": settings.max_sample_length,
+        "preprocessing": [function, settings.data_preprocessing_fn_strategy, kwargs],
+        "cache_mb": settings.cache_mb,
+    }
+
+    def make(source: KLSource) -> BaselineData:
+        examples = read_source(source, origin)
+        encoder = TextEncoder(baseline.tokenizer, **options)
+        if settings.max_sample_length is not None:
+            examples = _not_longer(examples, encoder, settings.max_sample_length)
+        with apart_from_the_run():
+            dataset = Dataset(
+                examples,
+                encoder,
+                baseline.task,
+                Preprocessing(function, settings.data_preprocessing_fn_strategy, kwargs),
+                num_workers=settings.preprocessing_num_workers,
+                overwrite_cache=settings.overwrite_cache,
+                model=baseline.model,
+            )
+        return BaselineData(baseline, dataset, settings.cache_mb * 2**20)
+
+    return [
+        (
+            source,
+            origin.shared(
+                "KL data",
+                {**described, "source": [source.path, source.split_name, source.max_samples]},
+                partial(make, source),
+            ),
+        )
+        for source in settings.sources
+    ]
+
+
+def _not_longer(examples: Examples, encoder: TextEncoder, length: int) -> Examples:
+    """The examples whose texts have no more than so many tokens, start and end tokens included."""
+    encodings = encoder(examples.texts)
+    short = [i for i, e in enumerate(encodings) if len(e.input_ids) + e.n_cut <= length]
+    if not short:
+        raise UserError(
+            f"max_sample_length must leave at least one example but no text of {examples.path} "
+            f"has at most {length} tokens."
+        )
+    return examples.select(short)

@@ -1,0 +1,269 @@
+"""What the model says in sentences that it is not taught, held to what it said before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm.constants import ONCE
+from finetune_lm.data_preprocessing import identity
+from finetune_lm.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from finetune_lm.data.files import Examples
+    from finetune_lm.loss_classes._kl_data import BaselineData, KLBatch
+    from finetune_lm.loss_classes._kl_settings import KLSource
+
+
+class KLBaselineLoss:
+    r"""How far the model's predictions have moved from those of the model as it was.
+
+    At every call ``n_examples_per_batch`` examples are drawn from each data set, without
+    replacement. With P the untouched model (the *baseline*) and Q the model, the loss is
+
+    .. math::
+        \frac{1}{D} \sum_{d=1}^{D} s_d \, \frac{1}{|E_d|} \sum_{e \in E_d} \frac{1}{|T_e|}
+        \sum_{t \in T_e} \sum_{v \in V} P_t(v) \, (\ln P_t(v) - \ln Q_t(v))
+
+    where D is the number of data sets, s_d is ``scaleby``, E_d the examples drawn (after
+    preprocessing has expanded them) in which something is predicted that counts, T_e the positions
+    of these predictions: for a causal model those that predict a token of the text, for the others
+    those whose label is not -100, never padding. V is the baseline's vocabulary; tokens that were
+    added to the model are left out, and what remains is normalised again. The unit is the nat.
+
+    The model runs as it does in training, dropout included, so the loss is above 0 even for equal
+    weights if there is dropout, unless ``dropout`` is False. The term goes back to Hawkins et al.
+    (2020, CoNLL, https://aclanthology.org/2020.conll-1.33/) and to Wilson et al. (2023, TACL,
+    https://doi.org/10.1162/tacl_a_00608).
+
+    The baseline is loaded once, as the model was named, before any modifier. With the strategy
+    ``once`` its cost is paid once for each example: see `BaselineData`. If there is more than one
+    sub-batch, gradients are computed one after the other, so that memory does not grow with
+    ``n_examples_per_batch``.
+
+    Args:
+        model: The model that is trained. It must come from the Hub or a directory.
+        tokenizer: Its tokenizer.
+        dataset: One or more data sets: data files as for training, directories written by
+            ``datasets``' ``save_to_disk``, or names on the Hub.
+        batch_size: How many of the examples go through the models at a time.
+        scaleby: The weight s_d, one for all data sets or one for each.
+        n_examples_per_batch: How many examples are drawn at each call, one number for all data sets
+            or one for each. None, or more than there are, takes all.
+        model_kwargs: Further keyword arguments for the baseline's ``from_pretrained``.
+        tokenizer_kwargs: Further keyword arguments for its tokenizer's.
+        size_average: As in ``torch.nn.KLDivLoss``, which has replaced it by ``reduction``.
+        reduce: Likewise.
+        reduction: How an example's divergences become one value: ``none`` and ``batchmean``, their
+            mean over positions, as in the formula; ``sum``, their sum; ``mean``, their mean over
+            positions and vocabulary.
+        split_name: Which split of a data set that has several, one for all or one for each.
+        max_samples_per_dataset: Use only so many examples, from the start, likewise.
+        max_sample_length: Leave longer examples out: a number of tokens, start and end included.
+        preprocessing_num_workers: How many processes tokenize.
+        overwrite_cache: Whether to tokenize anew what an earlier run has left in the cache.
+        data_preprocessing_fn: What the examples go through before the models see them.
+        data_preprocessing_fn_kwargs: Keyword arguments for it.
+        data_preprocessing_fn_strategy: ``once``, or ``per_batch`` for each draw anew. Then
+            ``n_examples_per_batch`` and ``batch_size`` count the examples before preprocessing.
+        return_all: Return the divergence of each example, times its ``scaleby``, instead of one
+            value. A run then minimises their mean.
+        dropout: Whether the model's dropout is on while it is trained.
+        cache_mb: How much memory the baseline's predictions may take for each data set, in MiB.
+
+    Raises:
+        UserError: If an argument will not do, or the data or the baseline cannot be had.
+
+    Example:
+        >>> loss = KLBaselineLoss(model, tokenizer, dataset="fillers.txt.gz")  # doctest: +SKIP
+        >>> loss(model(**batch), batch["labels"])  # doctest: +SKIP
+        tensor(0.0131, grad_fn=<SumBackward0>)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        dataset: str | Sequence[str],
+        batch_size: int = 32,
+        scaleby: float | Sequence[float] = 2.5,
+        n_examples_per_batch: int | Sequence[int | None] | None = 20,
+        model_kwargs: Mapping[str, Any] | None = None,
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "none",
+        split_name: str | Sequence[str] = "train",
+        max_samples_per_dataset: int | Sequence[int | None] | None = None,
+        max_sample_length: int | None = None,
+        preprocessing_num_workers: int | None = None,
+        overwrite_cache: bool = False,
+        data_preprocessing_fn: Callable[..., Any] = identity,
+        data_preprocessing_fn_kwargs: Mapping[str, Any] | None = None,
+        data_preprocessing_fn_strategy: str = ONCE,
+        return_all: bool = False,
+        dropout: bool = True,
+        cache_mb: float = 1024,
+    ) -> None:
+        given = {k: v for k, v in locals().items() if k not in ("self", "model", "tokenizer")}
+        from finetune_lm.loss_classes._kl_data import load_baseline_data
+        from finetune_lm.loss_classes._kl_settings import KLSettings
+        from finetune_lm.models.origin import origin_of
+        from finetune_lm.models.output_layer import OutputLayer
+        from finetune_lm.randomness import own_generator
+
+        settings = KLSettings.of(given)
+        self.return_all = return_all
+        self._model = model
+        self._dropout = dropout
+        self._batch_size = batch_size
+        self._reduction = settings.reduction_used
+        self._device: torch.device = next(model.parameters()).device
+        self._output_layer = OutputLayer(model)
+        origin = origin_of(model)
+        baseline = origin.baseline(model_kwargs, tokenizer_kwargs)
+        self._added_ids = added_ids(tokenizer, baseline.tokenizer)
+        self._data: list[tuple[KLSource, BaselineData]] = load_baseline_data(
+            settings, origin, baseline, self._device
+        )
+        self._generator = own_generator()
+
+    @staticmethod
+    def check(**kwargs: Any) -> None:
+        """See that keyword arguments will do, as far as that shows without a model.
+
+        Raises:
+            UserError: With a message for each that will not.
+        """
+        from finetune_lm.loss_classes._kl_settings import KLSettings
+
+        KLSettings.of(kwargs)
+
+    @staticmethod
+    def read_files(**kwargs: Any) -> list[Examples]:
+        """Read the data files that keyword arguments name, so that a bad line shows early.
+
+        Raises:
+            UserError: Naming the file, and the line where it is one line that is wrong.
+        """
+        from finetune_lm.loss_classes._kl_data import read_source
+        from finetune_lm.loss_classes._kl_settings import KLSettings
+
+        return [read_source(s) for s in KLSettings.of(kwargs).sources if s.is_data_file]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs for the same draws afterwards."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on drawing from where a checkpoint was written."""
+        self._generator.set_state(state["generator"])
+
+    def __call__(self, outputs: Any, labels: Tensor) -> Tensor:
+        """The loss, on examples of its own.
+
+        Args:
+            outputs: What the model returned for the batch that it is taught. Not used.
+            labels: That batch's labels. Not used.
+
+        Returns:
+            A tensor of one value; of one for each example if ``return_all`` is set.
+        """
+        import torch
+
+        from finetune_lm.loss_classes._sum_in_pieces import sum_in_pieces
+
+        del outputs, labels
+        parts: list[tuple[KLBatch, BaselineData, float]] = []
+        for source, data in self._data:
+            batches = data.batches(self._draw(source, data), self._batch_size, self._device)
+            n_scored = sum(batch.n_scored for batch in batches)
+            weight = source.scaleby
+            if not self.return_all:
+                weight /= max(n_scored, 1) * len(self._data)
+            parts += [(batch, data, weight) for batch in batches if batch.n_scored]
+        if not parts:
+            # 0, and still a function of the model, in case it is the only loss.
+            nothing: Tensor = next(self._model.parameters()).reshape(-1)[0] * 0.0
+            return nothing
+        with self._in_its_mode():
+            if self.return_all:
+                return torch.cat([self._weighted_divergences(*part) for part in parts])
+            pieces = [partial(self._sum_of_divergences, *part) for part in parts]
+            return sum_in_pieces(pieces, self._model.parameters())
+
+    def _draw(self, source: KLSource, data: BaselineData) -> Any:
+        """Rows of a data set, without replacement: an integer array."""
+        import torch
+
+        order = torch.randperm(len(data), generator=self._generator)
+        return order[: source.n_examples].numpy()
+
+    def _weighted_divergences(self, batch: KLBatch, data: BaselineData, weight: float) -> Tensor:
+        """The divergence of each example in which something is predicted: (n_scored,)."""
+        import torch
+
+        from finetune_lm.loss_classes._kl_divergence import kl_divergence
+
+        model_logits = self._output_layer.logits(batch.inputs, batch.rows, batch.positions)
+        baseline_logits = data.baseline_logits(batch)
+        model_logits, baseline_logits = self._common(model_logits, baseline_logits)
+        divergence = kl_divergence(model_logits, baseline_logits)
+        counts = torch.tensor(batch.n_predictions, device=divergence.device)
+        sums = divergence.new_zeros(len(counts)).index_add(0, batch.rows, divergence)
+        sums, counts = sums[counts > 0], counts[counts > 0]
+        if self._reduction != "sum":
+            sums = sums / counts
+        if self._reduction == "mean":
+            sums = sums / model_logits.shape[-1]
+        return sums * weight
+
+    def _sum_of_divergences(self, batch: KLBatch, data: BaselineData, weight: float) -> Tensor:
+        return self._weighted_divergences(batch, data, weight).sum()
+
+    def _common(self, model_logits: Tensor, baseline_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Both without what only one of them has."""
+        import torch
+
+        width = min(model_logits.shape[-1], baseline_logits.shape[-1])
+        model_logits, baseline_logits = model_logits[:, :width], baseline_logits[:, :width]
+        # Added tokens often lie behind the baseline's vocabulary. They do not where its embeddings
+        # had rows to spare.
+        if self._added_ids and min(self._added_ids) < width:
+            has = torch.ones(width, dtype=torch.bool, device=model_logits.device)
+            has[[i for i in self._added_ids if i < width]] = False
+            model_logits, baseline_logits = model_logits[:, has], baseline_logits[:, has]
+        return model_logits, baseline_logits
+
+    @contextmanager
+    def _in_its_mode(self) -> Iterator[None]:
+        """Let the model run as it does, or without dropout if that is wanted."""
+        was_training = self._model.training
+        if not self._dropout:
+            self._model.eval()
+        try:
+            yield
+        finally:
+            if not self._dropout:
+                self._model.train(was_training)
+
+
+def added_ids(tokenizer: Any, baseline_tokenizer: Any) -> set[int]:
+    """The ids of tokens that the model has and its baseline has not.
+
+    Raises:
+        UserError: If a token that both have is not the same in both.
+    """
+    now, before = tokenizer.get_vocab(), baseline_tokenizer.get_vocab()
+    for token, i in before.items():
+        if now.get(token) != i:
+            raise UserError(
+                "KLBaselineLoss needs a model whose tokens are those of its baseline, and perhaps "
+                f"more, but {token!r} has the id {now.get(token)} and had {i}."
+            )
+    return set(now.values()) - set(before.values())

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import math
+
+import torch
+
+from finetune_lm.loss_classes._kl_divergence import kl_divergence
+from finetune_lm.loss_classes._sum_in_pieces import sum_in_pieces
+
+P = [[0.1, 0.2, 0.3, 0.25, 0.15], [0.9, 0.025, 0.025, 0.025, 0.025]]
+Q = [[0.3, 0.1, 0.1, 0.25, 0.25], [0.2, 0.2, 0.2, 0.2, 0.2]]
+
+
+def by_hand(p_rows, q_rows):
+    return [
+        sum(p * (math.log(p) - math.log(q)) for p, q in zip(p_row, q_row, strict=True))
+        for p_row, q_row in zip(p_rows, q_rows, strict=True)
+    ]
+
+
+def test_it_is_that_of_the_baseline_from_the_model_over_five_tokens():
+    p, q = torch.tensor(P).log(), torch.tensor(Q).log()
+    torch.testing.assert_close(kl_divergence(q, p), torch.tensor(by_hand(P, Q)))
+    torch.testing.assert_close(kl_divergence(p, q), torch.tensor(by_hand(Q, P)))
+    assert abs(by_hand(P, Q)[1] - by_hand(Q, P)[1]) > 0.1  # the direction shows
+
+
+def test_logits_need_not_be_normalised():
+    p, q = torch.tensor(P).log() + 3.0, torch.tensor(Q).log() - 7.0
+    torch.testing.assert_close(kl_divergence(q, p), torch.tensor(by_hand(P, Q)))
+
+
+def test_a_token_that_the_baseline_rules_out_adds_nothing():
+    p = torch.tensor([[0.5, 0.5, 0.0]]).log()
+    q = torch.tensor([[0.25, 0.25, 0.5]]).log().requires_grad_()
+    divergence = kl_divergence(q, p)
+    torch.testing.assert_close(divergence, torch.tensor([math.log(2)]))
+    divergence.sum().backward()
+    torch.testing.assert_close(q.grad, torch.tensor([[-0.25, -0.25, 0.5]]))
+
+
+def test_its_gradient_is_that_of_the_formula():
+    torch.manual_seed(0)
+    q = torch.randn(7, 11, dtype=torch.float64, requires_grad=True)
+    p = torch.randn(7, 11, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda logits: kl_divergence(logits, p), (q,))
+
+
+def test_many_rows_are_as_one_by_one():
+    """More than are looked at together."""
+    torch.manual_seed(0)
+    q, p = torch.randn(50, 30_000), torch.randn(50, 30_000)
+    expected = torch.cat([kl_divergence(q[i : i + 1], p[i : i + 1]) for i in range(50)])
+    torch.testing.assert_close(kl_divergence(q, p), expected)
+
+
+def test_half_precision_logits_are_computed_with_in_float32():
+    q = torch.tensor(Q).log().bfloat16().requires_grad_()
+    p = torch.tensor(P).log()
+    divergence = kl_divergence(q, p)
+    assert divergence.dtype == torch.float32
+    expected = kl_divergence(q.detach().float(), p)
+    torch.testing.assert_close(divergence, expected, rtol=0, atol=0)
+    divergence.sum().backward()
+    assert q.grad.dtype == torch.bfloat16
+
+
+def test_a_sum_in_pieces_is_the_sum_with_its_gradients():
+    weight = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    bias = torch.tensor(0.5, requires_grad=True)
+    unused = torch.tensor(9.0, requires_grad=True)
+    frozen = torch.tensor(2.0)
+    pieces = [
+        lambda: (weight * frozen).sum() + bias,
+        lambda: (weight**2).sum(),
+        lambda: bias**3,
+    ]
+    total = sum_in_pieces(pieces, [weight, bias, unused, frozen])
+    (total * 10).backward()
+    assert total.item() == 12.5 + 14 + 0.125
+    torch.testing.assert_close(weight.grad, 10 * (2.0 + 2 * weight.detach()))
+    torch.testing.assert_close(bias.grad, torch.tensor(10 * (1 + 3 * 0.25)))
+    assert unused.grad is None
+
+
+def test_only_one_piece_of_a_sum_has_its_graph_in_memory():
+    weight = torch.ones(4, requires_grad=True)
+    alive, most = [], []
+
+    class Counted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            alive.append(1)
+            most.append(len(alive))
+            return x.sum()
+
+        @staticmethod
+        def backward(ctx, upstream):
+            alive.pop()
+            return upstream.expand(4)
+
+    total = sum_in_pieces([lambda: Counted.apply(weight)] * 5, [weight])
+    assert max(most) == 1
+    total.backward()
+    assert weight.grad.tolist() == [5.0] * 4

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from families import family
+from finetune_lm.models.output_layer import OutputLayer
+from finetune_lm.models.tasks import TASKS
+from helpers import dataset
+
+FAMILIES = ["gpt2", "llama", "pythia", "bert", "roberta", "distilbert", "albert", "electra", "t5",
+            "flan-t5", "bart"]  # fmt: skip
+
+
+def batch_of(fam):
+    [batch] = dataset(fam).batches(8)
+    task = TASKS[fam.task]
+    rows, positions = task.predictions(batch.inputs["labels"])
+    return task.without_labels(fam.model, batch.inputs), rows, positions, batch
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_selected_logits_are_those_of_the_model(name):
+    fam = family(name)
+    inputs, rows, positions, batch = batch_of(fam)
+    layer = OutputLayer(fam.model)
+    with torch.no_grad():
+        plain = fam.model(**batch.inputs).logits[rows, positions]
+        torch.testing.assert_close(layer.logits(inputs, rows, positions), plain)
+        hidden = layer.hidden(inputs, rows, positions)
+        assert hidden.shape[0] == len(rows)
+        torch.testing.assert_close(layer.of_hidden(hidden), plain)
+    assert layer._can_select
+    assert layer._can_resume
+
+
+def test_gradients_are_those_of_the_model():
+    fam = family("gpt2")
+    inputs, rows, positions, _ = batch_of(fam)
+
+    def gradients(logits):
+        return torch.autograd.grad((logits**2).mean(), list(fam.model.parameters()))
+
+    found = gradients(OutputLayer(fam.model).logits(inputs, rows, positions))
+    for a, b in zip(found, gradients(fam.model(**inputs).logits[rows, positions]), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_labels_are_seen_before_each_by_the_decoder():
+    """The logits without labels are those that the model gives with them."""
+    fam = family("t5")
+    inputs, rows, positions, batch = batch_of(fam)
+    assert "labels" not in inputs
+    torch.testing.assert_close(
+        fam.model(**inputs).logits[rows, positions], fam.model(**batch.inputs).logits[rows, positions]
+    )
+
+
+def test_a_model_that_changes_its_logits_behind_the_layer_cannot_be_resumed():
+    fam = family("bart")
+    fam.model.final_logits_bias += torch.randn(fam.model.final_logits_bias.shape)
+    inputs, rows, positions, _ = batch_of(fam)
+    layer = OutputLayer(fam.model)
+    with torch.no_grad():
+        plain = fam.model(**inputs).logits[rows, positions]
+        torch.testing.assert_close(layer.logits(inputs, rows, positions), plain)
+        assert layer.hidden(inputs, rows, positions) is None
+
+
+def test_a_model_whose_logits_mix_positions_is_called_as_usual():
+    fam = family("gpt2")
+    forward = fam.model.forward
+
+    def mixed(*args, **kwargs):
+        outputs = forward(*args, **kwargs)
+        outputs.logits = outputs.logits - outputs.logits.mean(dim=-2, keepdim=True)
+        return outputs
+
+    fam.model.forward = mixed
+    inputs, rows, positions, _ = batch_of(fam)
+    layer = OutputLayer(fam.model)
+    with torch.no_grad():
+        plain = fam.model(**inputs).logits[rows, positions]
+        torch.testing.assert_close(layer.logits(inputs, rows, positions), plain)
+        assert layer.hidden(inputs, rows, positions) is None
+
+
+def test_looking_leaves_the_model_in_its_mode():
+    fam = family("gpt2")
+    fam.model.train()
+    inputs, rows, positions, _ = batch_of(fam)
+    OutputLayer(fam.model).logits(inputs, rows, positions)
+    assert fam.model.training
+    assert all(module.training for module in fam.model.modules())
