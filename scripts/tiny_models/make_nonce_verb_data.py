@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ FILLER_TYPES = (
     "neg perfect transitive",
 )
 ORDERS = ("expected", "reversed")
+# Sentences of all kinds, from another stream than any that the tiny models were trained on.
+SENTENCES_SEED, N_SENTENCES = 2026, 1000
 
 Item = tuple[str, dict[str, Any]]
 
@@ -142,6 +144,7 @@ def files() -> dict[str, list[str]]:
     filler_examples = list(fillers())
     lines["fillers.txt.gz"] = [text for text, _ in filler_examples]
     lines["fillers_metadata.json.gz"] = [json.dumps(m) for _, m in filler_examples]
+    lines["sentences.txt.gz"] = list(islice(grammar.corpus(SENTENCES_SEED), N_SENTENCES))
     return lines
 
 
