@@ -212,7 +212,8 @@ def test_several_data_sets_each_have_their_weight_and_are_averaged(directories, 
     each = make(loaded, paths, scaleby=[1.0, 10.0], **everything)
     assert value(each) == pytest.approx((means[0] + 10.0 * means[1]) / 2, rel=1e-5)
     gradient = torch.autograd.grad(each(OUTPUTS, None), loaded.model.transformer.wte.weight)[0]
-    apart = [make(loaded, p, scaleby=s, **everything) for p, s in zip(paths, (0.5, 5.0), strict=True)]
+    weights = zip(paths, (0.5, 5.0), strict=True)
+    apart = [make(loaded, path, scaleby=scaleby, **everything) for path, scaleby in weights]
     total = sum(loss(OUTPUTS, None) for loss in apart)
     expected = torch.autograd.grad(total, loaded.model.transformer.wte.weight)[0]
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
@@ -407,7 +408,7 @@ def n_baseline_forwards(monkeypatch, origin):
 def test_results_are_the_same_with_and_without_the_cache(directories, sentences, name, monkeypatch):
     loaded = load(directories[name])
     calls = n_baseline_forwards(monkeypatch, origin_of(loaded.model))
-    parameters = [p for p in loaded.model.parameters()]
+    parameters = list(loaded.model.parameters())
     results = []
     for cache_mb in (0, 1024):
         loss = make(loaded, sentences, n_examples_per_batch=3, cache_mb=cache_mb)
@@ -557,34 +558,35 @@ def test_data_sets_of_the_datasets_library_with_their_splits(directories, tmp_pa
     paths = [str(tmp_path / "both"), str(tmp_path / "both"), str(tmp_path / "one")]
     value(make(loaded, paths, split_name=["train", "held_out", "train"]))
     assert list(map(len, calls)) == [2, 4, 2]
-    with pytest.raises(UserError, match="split 'dev'.*cannot be loaded"):
+    with pytest.raises(UserError, match=r"split 'dev'.*cannot be loaded"):
         make(loaded, paths[0], split_name="dev")
     datasets.Dataset.from_dict({"sentence": SENTENCES}).save_to_disk(tmp_path / "other")
     with pytest.raises(UserError, match="must have a column 'text' but has"):
         make(loaded, str(tmp_path / "other"))
 
 
-@pytest.mark.parametrize(
-    ("kwargs", "message"),
-    [
-        ({"dataset": "nowhere.txt.gz"}, "there is no file nowhere.txt.gz."),
-        ({"dataset": []}, r"dataset must be one or more files or names but got \[\]."),
-        ({"scaleby": [1.0, 2.0]}, r"scaleby must have one value, or one for each dataset \(1\), but has 2."),
-        ({"n_examples_per_batch": 0}, "n_examples_per_batch must be an integer of at least 1, or None for all but got 0."),
-        ({"n_examples_per_batch": 2.5}, "n_examples_per_batch must be an integer"),
-        ({"batch_size": -1}, "batch_size must be an integer of at least 1 but got -1."),
-        ({"scaleby": -1}, "scaleby must be a number of at least 0 but got -1."),
-        ({"scaleby": "much"}, "scaleby must be a number of at least 0 but got 'much'."),
-        ({"scaleby": float("nan")}, "scaleby must be a number of at least 0 but got nan."),
-        ({"reduction": "median"}, "reduction must be none, mean, batchmean or sum but got 'median'."),
-        ({"return_all": "yes"}, "return_all must be True or False but got 'yes'."),
-        ({"data_preprocessing_fn_strategy": "twice"}, "data_preprocessing_fn_strategy must be once or per_batch but got 'twice'."),
-        ({"data_preprocessing_fn_kwargs": {"mask_prop": 0.1}}, "data_preprocessing_fn_kwargs.mask_prop is no argument of identity"),
-        ({"data_preprocessing_fn": mask_random_tokens, "data_preprocessing_fn_kwargs": {"mask_prop": 7}}, "mask_prop must be a number from 0 to 1 but got 7."),
-        ({"scale_by": 1.0}, "scale_by is no argument of KLBaselineLoss.*scaleby"),
-        ({"model_kwargs": 3}, "model_kwargs must be a dictionary but got 3."),
-    ],
-)  # fmt: skip
+MASKING = {"data_preprocessing_fn": mask_random_tokens}
+BAD = [
+    ({"dataset": "nowhere.txt.gz"}, "there is no file nowhere.txt.gz."),
+    ({"dataset": []}, r"dataset must be one or more files or names but got \[\]."),
+    ({"scaleby": [1.0, 2.0]}, r"scaleby must have one value, or one for each dataset \(1\)"),
+    ({"n_examples_per_batch": 0}, "an integer of at least 1, or None for all but got 0."),
+    ({"n_examples_per_batch": 2.5}, "n_examples_per_batch must be an integer"),
+    ({"batch_size": -1}, "batch_size must be an integer of at least 1 but got -1."),
+    ({"scaleby": -1}, "scaleby must be a number of at least 0 but got -1."),
+    ({"scaleby": "much"}, "scaleby must be a number of at least 0 but got 'much'."),
+    ({"scaleby": float("nan")}, "scaleby must be a number of at least 0 but got nan."),
+    ({"reduction": "median"}, "must be none, mean, batchmean or sum but got 'median'."),
+    ({"return_all": "yes"}, "return_all must be True or False but got 'yes'."),
+    ({"data_preprocessing_fn_strategy": "twice"}, "must be once or per_batch but got 'twice'."),
+    ({"data_preprocessing_fn_kwargs": {"p": 1}}, "_kwargs.p is no argument of identity"),
+    ({**MASKING, "data_preprocessing_fn_kwargs": {"mask_prop": 7}}, "from 0 to 1 but got 7."),
+    ({"scale_by": 1.0}, "scale_by is no argument of KLBaselineLoss.*scaleby"),
+    ({"model_kwargs": 3}, "model_kwargs must be a dictionary but got 3."),
+]
+
+
+@pytest.mark.parametrize(("kwargs", "message"), BAD)
 def test_what_is_given_is_checked_without_a_model(sentences, kwargs, message):
     with pytest.raises(UserError, match=message):
         KLBaselineLoss.check(**{"dataset": sentences, **kwargs})

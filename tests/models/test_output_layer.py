@@ -51,9 +51,8 @@ def test_the_labels_are_seen_before_each_by_the_decoder():
     fam = family("t5")
     inputs, rows, positions, batch = batch_of(fam)
     assert "labels" not in inputs
-    torch.testing.assert_close(
-        fam.model(**inputs).logits[rows, positions], fam.model(**batch.inputs).logits[rows, positions]
-    )
+    found, expected = (fam.model(**given).logits for given in (inputs, batch.inputs))
+    torch.testing.assert_close(found[rows, positions], expected[rows, positions])
 
 
 def test_a_model_that_changes_its_logits_behind_the_layer_cannot_be_resumed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import importlib.util
 import inspect
 import os
 import pkgutil
@@ -13,6 +14,7 @@ import types
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from finetune_lm.arguments.nearest import did_you_mean
@@ -69,8 +71,7 @@ def resolve_name(name: str) -> Any:
         documented = getattr(package, "__all__", ())
         if package is not None and rest[0] in documented:
             return _follow(package, rest, name)
-        # A module of the user's own may have the package's name.
-        if _import_module(first) is None:
+        if not _is_users_own(first, rest[0]):
             close = did_you_mean(rest[0], documented, f"{first}.")
             raise UserError(_not_found(name, f"{first} has no {rest[0]!r}", close))
     return _import_object(name)
@@ -93,6 +94,16 @@ def _put_current_directory_on_path() -> None:
     directory = os.getcwd()  # noqa: PTH109 - sys.path holds texts
     if not {directory, ""} & set(sys.path):
         sys.path.append(directory)
+
+
+def _is_users_own(package: str, name: str) -> bool:
+    """Whether there is a module of the user's that has a package's name, and may hold a name."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is not None:
+        return spec is not None
+    # A directory is a module to Python even if it holds nothing of the kind, such as data.
+    places = [Path(place) / name for place in spec.submodule_search_locations or ()]
+    return any(place.is_dir() or place.with_suffix(".py").is_file() for place in places)
 
 
 def _import_module(name: str) -> types.ModuleType | None:

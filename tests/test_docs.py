@@ -1,0 +1,43 @@
+"""The examples of the pages in docs/ that are meant to be tried, run as they stand."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import finetune_lm
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"^(?:`([\w.]+)`:\n\n)?```(python|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def try_page(name: str, directory: Path) -> None:
+    """Run a page's blocks in order: Python goes to the file named before it, sh is run."""
+    (directory / "data").symlink_to(ROOT / "data")
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    module = directory / "unnamed.py"
+    for file, language, text in BLOCK.findall(page):
+        if language == "python":
+            module = directory / file if file else module
+            before = module.read_text(encoding="utf-8") if module.exists() else ""
+            module.write_text(f"{before}\n\n{text}", encoding="utf-8")
+            continue
+        program = f'finetune-lm() {{ "{sys.executable}" -m finetune_lm "$@"; }}\nset -e\n{text}'
+        done = subprocess.run(
+            ["bash", "-c", program], cwd=directory, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{text}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", ["losses.md", "extending.md"])
+def test_the_examples_of_a_page(tmp_path, page):
+    try_page(page, tmp_path)
+    tables = sorted(tmp_path.glob("outputs/**/metrics.csv.gz"))
+    assert tables
+    columns = {column for table in tables for column in finetune_lm.load_metrics(table).columns}
+    if page == "losses.md":
+        assert {"WordLoss", "KLBaselineLoss"} <= columns
