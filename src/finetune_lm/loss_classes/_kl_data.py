@@ -16,10 +16,10 @@ from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged import IntArray
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.errors import UserError
+from finetune_lm.fast.output_layer import OutputLayer
 from finetune_lm.loss_classes._kl_settings import KLSettings, KLSource
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.origin import Origin
-from finetune_lm.models.output_layer import OutputLayer
 from finetune_lm.randomness import apart_from_the_run
 
 if TYPE_CHECKING:

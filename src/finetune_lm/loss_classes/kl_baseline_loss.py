@@ -111,10 +111,10 @@ class KLBaselineLoss:
         cache_mb: float = 1024,
     ) -> None:
         given = {k: v for k, v in locals().items() if k not in ("self", "model", "tokenizer")}
+        from finetune_lm.fast.output_layer import OutputLayer
         from finetune_lm.loss_classes._kl_data import load_baseline_data
         from finetune_lm.loss_classes._kl_settings import KLSettings
         from finetune_lm.models.origin import origin_of
-        from finetune_lm.models.output_layer import OutputLayer
         from finetune_lm.randomness import own_generator
 
         settings = KLSettings.of(given)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from families import family
-from finetune_lm.models.output_layer import OutputLayer
+from finetune_lm.fast.output_layer import OutputLayer
 from finetune_lm.models.tasks import TASKS
 from helpers import dataset
 
@@ -30,8 +30,8 @@ def test_selected_logits_are_those_of_the_model(name):
         hidden = layer.hidden(inputs, rows, positions)
         assert hidden.shape[0] == len(rows)
         torch.testing.assert_close(layer.of_hidden(hidden), plain)
-    assert layer._can_select
-    assert layer._can_resume
+    assert layer.selects
+    assert layer.resumes
 
 
 def test_gradients_are_those_of_the_model():

@@ -1,0 +1,157 @@
+"""Logits at the positions that are asked about, and at no others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm.fast import ragged
+from finetune_lm.messages import say
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# How far the logits may be from those of the plain model, relative to the largest: float32 sums in
+# another order differ by some 1e-6, a model that does something else by far more.
+_TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
+_TOLERANCE_OF_HALF_PRECISION = 2e-2
+
+
+class OutputLayer:
+    """A model's last layer, which makes logits of hidden states, fed with some positions only.
+
+    The layer is the largest one of a small model and its outputs the largest of its tensors, while
+    padding and ignored labels need no logits. What is selected before the layer comes out as it
+    would if it were selected behind it, unless a model does something unusual there. Below the
+    layer, padding is left out as well where the model is of a kind that is known in `ragged`. Both
+    are compared with the plain model on the first batch, and left where they differ.
+
+    Args:
+        model: A transformers model.
+        fast: Whether to do all that. If not, the model is called as usual.
+    """
+
+    def __init__(self, model: Any, *, fast: bool = True) -> None:
+        self._model = model
+        find = getattr(model, "get_output_embeddings", None)
+        self._layer = find() if fast and find is not None else None
+        self._is_checked = self._layer is None
+        self.selects = False
+        """Whether logits are computed at the positions asked about only."""
+        self.resumes = False
+        """Whether logits can be made of what the layer was fed."""
+        self.is_ragged = False
+        """Whether padding is left out."""
+
+    def logits(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
+        """Logits at some positions, with gradients if they are enabled.
+
+        Args:
+            inputs: What the model is called with, without labels.
+            rows: The example of each position: (k,).
+            positions: Its place in that example: (k,).
+
+        Returns:
+            (k, vocabulary).
+        """
+        self.check(inputs, rows, positions)
+        if not self.selects:
+            plain: Tensor = self._model(**inputs).logits[rows, positions]
+            return plain
+        return self._selected(inputs, rows, positions)[1]
+
+    def hidden(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor | None:
+        """What the last layer is fed at some positions, from which `of_hidden` makes the logits.
+
+        Returns:
+            (k, width of the layer); None for a model that has no such layer, or that changes the
+            logits behind it.
+        """
+        self.check(inputs, rows, positions)
+        return self._selected(inputs, rows, positions)[0] if self.resumes else None
+
+    def of_hidden(self, hidden: Tensor) -> Tensor:
+        """The logits that the last layer makes of what it is fed: (k, vocabulary)."""
+        assert self._layer is not None
+        logits: Tensor = self._layer(hidden)
+        return logits
+
+    def check(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> None:
+        """Compare with the plain model, once; the arguments are those of `logits`."""
+        if self._is_checked:
+            return
+        self._is_checked = True
+        import torch
+
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            with torch.no_grad():
+                plain = self._model(**inputs).logits[rows, positions]
+                for is_ragged in [True, False] if ragged.supports(self._model) else [False]:
+                    self.is_ragged = is_ragged
+                    hidden = self._comes_to(plain, inputs, rows, positions)
+                    if hidden is not None:
+                        self.selects = True
+                        self.resumes = _same(self.of_hidden(hidden), plain)
+                        return
+                    if is_ragged:
+                        say("fast: padding stays, since without it this model gives other logits.")
+            say("fast: the model is called as usual, since its output layer is used unusually.")
+        finally:
+            self._model.train(was_training)
+
+    def _comes_to(
+        self, plain: Tensor, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+    ) -> Tensor | None:
+        """What the layer is fed, if the logits are those of the plain model."""
+        try:
+            hidden, logits = self._selected(inputs, rows, positions)
+        except Exception:
+            # The model is called in a way of its own, or expects other shapes behind the layer.
+            return None
+        return hidden if _same(logits, plain) else None
+
+    def _selected(
+        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the layer is fed at the positions, and the logits."""
+        if not self.is_ragged:
+            with _fed_with(self._layer, rows, positions) as fed:
+                logits = self._model(**inputs).logits
+            return fed[0], logits
+        lengths = inputs["attention_mask"].sum(dim=1)
+        places = (lengths.cumsum(0) - lengths)[rows] + positions
+        layout = ragged.lay_out(inputs["attention_mask"])
+        with (
+            ragged.laid_out(self._model, layout),
+            _fed_with(self._layer, places.new_zeros(()), places) as fed,
+        ):
+            logits = self._model(**ragged.row_inputs(inputs["input_ids"], layout)).logits
+        return fed[0], logits
+
+
+@contextmanager
+def _fed_with(layer: Any, rows: Tensor, positions: Tensor) -> Iterator[list[Tensor]]:
+    """Let a layer see only some positions of what it is called with; yields what it saw."""
+    fed: list[Tensor] = []
+
+    def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        fed.append(args[0][rows, positions])
+        return (fed[-1], *args[1:])
+
+    handle = layer.register_forward_pre_hook(select)
+    try:
+        yield fed
+    finally:
+        handle.remove()
+
+
+def _same(found: Tensor, expected: Tensor) -> bool:
+    if found.shape != expected.shape:
+        return False
+    kind = str(expected.dtype).removeprefix("torch.")
+    largest = float(expected.abs().max()) if expected.numel() else 0.0
+    tolerance = _TOLERANCE.get(kind, _TOLERANCE_OF_HALF_PRECISION) * max(largest, 1.0)
+    return bool(((found - expected).abs() <= tolerance).all())
