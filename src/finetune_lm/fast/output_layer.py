@@ -121,15 +121,35 @@ class OutputLayer:
             with _fed_with(self._layer, rows, positions) as fed:
                 logits = self._model(**inputs).logits
             return fed[0], logits
-        lengths = inputs["attention_mask"].sum(dim=1)
-        places = (lengths.cumsum(0) - lengths)[rows] + positions
         layout = ragged.lay_out(inputs["attention_mask"])
+        places = layout.node_of_slot.view(layout.shape)[rows, positions]
+        return self._in_a_row(inputs, layout, places)
+
+    def _in_a_row(
+        self, inputs: dict[str, Tensor], layout: ragged.Layout, places: Tensor
+    ) -> tuple[Tensor, Tensor]:
         with (
             ragged.laid_out(self._model, layout),
             _fed_with(self._layer, places.new_zeros(()), places) as fed,
+            _rows_of_gradient_only(self._model, self._layer),
         ):
             logits = self._model(**ragged.row_inputs(inputs["input_ids"], layout)).logits
         return fed[0], logits
+
+    def of_beginnings(
+        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the last layer is fed at some positions, shared beginnings computed once.
+
+        Only where `is_ragged` and `resumes`, and without gradients.
+
+        Returns:
+            What the layer is fed, (n_distinct, width), and which of these each position has: (k,).
+        """
+        layout = ragged.lay_out_tree(inputs["input_ids"], inputs["attention_mask"])
+        places = layout.node_of_slot.view(layout.shape)[rows, positions]
+        distinct, which = places.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        return self._in_a_row(inputs, layout, distinct)[0], which
 
 
 @contextmanager
@@ -146,6 +166,25 @@ def _fed_with(layer: Any, rows: Tensor, positions: Tensor) -> Iterator[list[Tens
         yield fed
     finally:
         handle.remove()
+
+
+@contextmanager
+def _rows_of_gradient_only(model: Any, layer: Any) -> Iterator[None]:
+    """Let embeddings that are tied to the last layer add their few rows to its gradient.
+
+    Otherwise torch makes a second gradient of the same size, of zeros but for these rows.
+    """
+    embeddings = model.get_input_embeddings()
+    is_tied = getattr(embeddings, "weight", None) is getattr(layer, "weight", layer)
+    before = getattr(embeddings, "sparse", None)
+    if not is_tied or before is None:
+        yield
+        return
+    embeddings.sparse = True
+    try:
+        yield
+    finally:
+        embeddings.sparse = before
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:

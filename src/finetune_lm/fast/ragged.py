@@ -77,15 +77,16 @@ def lay_out(attention_mask: Tensor) -> Layout:
 
 
 def lay_out_tree(input_ids: Tensor, attention_mask: Tensor) -> Layout:
-    """Every distinct beginning of a sentence in the row once.
+    """Every distinct beginning of a sentence in the row once; not for gradients.
 
     Args:
-        input_ids: Token ids, (n, length), on the CPU.
-        attention_mask: 1 for tokens, 0 for padding on the right: (n, length), on the CPU.
+        input_ids: Token ids, (n, length).
+        attention_mask: 1 for tokens, 0 for padding on the right: (n, length).
     """
     import torch
 
-    ids, real = input_ids.numpy(), attention_mask.numpy().astype(bool)
+    device = input_ids.device
+    ids, real = input_ids.cpu().numpy(), attention_mask.cpu().numpy().astype(bool)
     n, length = ids.shape
     node_of_slot = np.zeros((n, length), dtype=np.int64)
     slots = []
@@ -106,9 +107,9 @@ def lay_out_tree(input_ids: Tensor, attention_mask: Tensor) -> Layout:
     slot_of_node = np.concatenate(slots) if slots else np.zeros(0, dtype=np.int64)
     return Layout(
         (n, length),
-        torch.from_numpy(node_of_slot.reshape(-1)),
-        torch.from_numpy(slot_of_node),
-        torch.from_numpy(slot_of_node % length),
+        torch.from_numpy(node_of_slot.reshape(-1)).to(device),
+        torch.from_numpy(slot_of_node).to(device),
+        torch.from_numpy(slot_of_node % length).to(device),
     )
 
 
