@@ -11,7 +11,7 @@ from finetune_lm.arguments.declared import default_of, field_types, is_dictionar
 from finetune_lm.arguments.merging import merge
 from finetune_lm.arguments.nearest import choices, did_you_mean
 from finetune_lm.arguments.redaction import SECRET_KEYS, without_secrets
-from finetune_lm.arguments.references import resolve_references, short_name
+from finetune_lm.arguments.references import numbered_names, resolve_references, short_name
 from finetune_lm.arguments.values import DELETE_FIELD
 from finetune_lm.errors import UserError
 
@@ -69,9 +69,10 @@ class Arguments:
             keys: tuple[str, ...] = field.metadata.get("keys", ())
             value = getattr(self, field.name)
             wrong_keys += _unknown_key_problems(field.name, value, keys) if keys else []
+            needed = default_of(field) if keys else {}
             wrong_keys += [
                 f"{field.name}.{key} is needed and cannot be deleted."
-                for key in keys
+                for key in needed
                 if key not in value
             ]
         return wrong_keys or self._range_problems()
@@ -146,7 +147,7 @@ def kwargs_problems(
         name: Dotted name of the list of classes or functions.
         of: The classes or functions in that list.
     """
-    names = [short_name(item) for item in of]
+    names = list(dict.fromkeys([*map(short_name, of), *numbered_names(of)]))
     listed = f"holds {', '.join(names)}" if names else "is empty"
     return [
         f"{kwargs_name}.{key} has no use because {name} {listed}."

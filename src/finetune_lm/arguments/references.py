@@ -10,7 +10,8 @@ import pkgutil
 import sys
 import traceback
 import types
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -262,6 +263,22 @@ def short_name(value: Any) -> str:
     if isinstance(value, Reference):
         return value.name.rpartition(".")[2]
     return str(getattr(value, "__name__", type(value).__name__))
+
+
+def numbered_names(values: Sequence[Any]) -> list[str]:
+    """Return the short name of each object, numbered from 1 where there are several of one name.
+
+    Example:
+        >>> numbered_names([int, str, int])
+        ['int_1', 'str', 'int_2']
+    """
+    counts = Counter(map(short_name, values))
+    seen: Counter[str] = Counter()
+    names = []
+    for name in map(short_name, values):
+        seen[name] += 1
+        names.append(f"{name}_{seen[name]}" if counts[name] > 1 else name)
+    return names
 
 
 def check_call(function: Any, kwargs_name: str, kwargs: Mapping[str, Any], given: str) -> None:
