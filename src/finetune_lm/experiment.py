@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from finetune_lm.data.dataset import Dataset
     from finetune_lm.evaluation.splits import Split
+    from finetune_lm.model_modifiers.callbacks import Callbacks
     from finetune_lm.models.loading import LoadedModel
     from finetune_lm.training.early_stopping import EarlyStopping
     from finetune_lm.training.learner import Learner
@@ -94,6 +95,7 @@ def run(
     # These are slow to import, so a mistake above is told at once.
     from finetune_lm.evaluation.splits import make_splits
     from finetune_lm.evaluation.token_rows import RunColumns
+    from finetune_lm.model_modifiers.callbacks import make_callbacks
     from finetune_lm.training.learner import make_learner
 
     accelerator, loaded, datasets = load(model_args, data_args, files)
@@ -102,7 +104,15 @@ def run(
     training = make_splits("train", datasets, loaded, data_args, columns)
     validation = make_splits("validation", datasets, loaded, data_args, columns)
     testing = make_splits("test", datasets, loaded, data_args, test_columns)
-    learner = make_learner(model_args, data_args, loaded, accelerator) if training else None
+    callbacks = make_callbacks(
+        model_args.callbacks(),
+        loaded.model,
+        loaded.tokenizer,
+        seed=data_args.seed,
+        is_training=bool(training),
+        is_testing=bool(testing),
+    )
+    learner = make_learner(data_args, loaded, accelerator, callbacks) if training else None
 
     place.make_output_dir(output_dir)
     stopping = None
@@ -120,7 +130,7 @@ def run(
         if testing:
             epoch = stopping.best_epoch if stopping else None
             test_results = test(
-                loaded, testing, data_args, output_dir, record, epoch, accelerator.device
+                loaded, testing, data_args, output_dir, record, epoch, accelerator.device, callbacks
             )
     return RunResult(
         output_dir,
@@ -231,6 +241,7 @@ def test(
     record: RunRecord,
     epoch: int | None,
     device: torch.device,
+    callbacks: Callbacks,
 ) -> Path:
     """Test the model on all test sets, and leave one table of what each token costs.
 
@@ -242,6 +253,7 @@ def test(
         record: Is told how long it took.
         epoch: The epoch whose model it is; None if it was not trained.
         device: Where the model is.
+        callbacks: Act at the points of the test.
 
     Returns:
         The table's path.
@@ -257,7 +269,9 @@ def test(
     )
     with record.timed("testing"), write_whole(path) as aside, TableWriter(aside, columns) as table:
         temporary = output_dir if args.save_tmp_test_files else None
-        record_test_sets(loaded, splits, table, temporary, epoch=epoch, device=device)
+        record_test_sets(
+            loaded, splits, table, temporary, epoch=epoch, device=device, callbacks=callbacks
+        )
     record.add(test_rows=table.n_rows)
     return path
 

@@ -69,9 +69,10 @@ class Arguments:
             keys: tuple[str, ...] = field.metadata.get("keys", ())
             value = getattr(self, field.name)
             wrong_keys += _unknown_key_problems(field.name, value, keys) if keys else []
+            needed = default_of(field) if keys else {}
             wrong_keys += [
                 f"{field.name}.{key} is needed and cannot be deleted."
-                for key in keys
+                for key in needed
                 if key not in value
             ]
         return wrong_keys or self._range_problems()

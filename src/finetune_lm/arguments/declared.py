@@ -5,11 +5,23 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Union, get_args, get_origin
 
 from finetune_lm.arguments.redaction import SECRET_KEYS
+
+TEXT_KEYS: Mapping[str, Any] = types.MappingProxyType(
+    {
+        **dict.fromkeys(("frozen_params", "unfrozen_params"), str | list[str] | None),
+        **dict.fromkeys(("words_to_freeze", "words_to_unfreeze"), str | list[str] | None),
+        "word_embeddings_name": str | None,
+    }
+)
+"""Keyword arguments that are text wherever they are given.
+
+The names of a model's parameters have dots, so they would be taken for something to import.
+"""
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
@@ -18,9 +30,10 @@ def option(default: Any, help: str, **metadata: Any) -> Any:
     Args:
         default: The default. A dictionary or a list is copied for every instance.
         help: What the argument does, as `--help` shows it.
-        **metadata: `keys`, the only keys that a dictionary may have; `fill`, whether those that
-            are missing hold an empty dictionary; `default_text`, what the help shows for a
-            default that is worked out.
+        **metadata: `keys`, the only keys that a dictionary may have, of which it needs those that
+            the default has; `fill`, whether those that are missing hold an empty dictionary;
+            `about_keys`, what each key is for; `default_text`, what the help shows for a default
+            that is worked out.
     """
     metadata["help"] = help
     if isinstance(default, dict | list):
@@ -101,7 +114,9 @@ def annotation_at(annotation: Any, key: str) -> Any:
     if key in SECRET_KEYS:
         return bool | str | None
     below = item_of(annotation, dict)
-    return Any if below is None else below
+    if below is None or below is Any:
+        return TEXT_KEYS.get(key, Any)
+    return below
 
 
 def is_class_or_function(annotation: Any) -> bool:

@@ -130,7 +130,16 @@ def _argument_help(each: Field[Any], path: tuple[str, ...]) -> str:
     first, *others = _default_lines(each, path)
     lines = [f"  --{'.'.join(path)}", f"{_INDENT}default: {first}"]
     lines += [f"{_INDENT}         {line}" for line in others]
-    return "\n".join([*lines, _wrap(each.metadata["help"], _INDENT)])
+    about_keys: dict[str, str] = each.metadata.get("about_keys", {})
+    if len(path) > 1 and path[1] in about_keys:
+        return "\n".join([*lines, _wrap(about_keys[path[1]], _INDENT)])
+    lines.append(_wrap(each.metadata["help"], _INDENT))
+    return "\n".join([*lines, *(_about_key(*item) for item in about_keys.items())])
+
+
+def _about_key(key: str, text: str) -> str:
+    filled = _wrap(f"{key}: {text}", f"{_INDENT}    ")
+    return filled.replace(f"{_INDENT}    ", f"{_INDENT}  ", 1)
 
 
 def _default_lines(each: Field[Any], path: tuple[str, ...]) -> list[str]:
@@ -171,6 +180,7 @@ def argument_names() -> list[str]:
         for each in fields(cls):
             if is_dictionary(field_types(cls)[each.name]):
                 names += _key_names(each.name, default_of(each))
+                names += [f"{each.name}.{key}" for key in each.metadata.get("about_keys", ())]
     return names
 
 

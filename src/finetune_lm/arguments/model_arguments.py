@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune_lm.arguments.base import Arguments, choice_problem, kwargs_problems
+from finetune_lm.arguments.callbacks import CallbackEntry, CallbackRow, callback_problems
 from finetune_lm.arguments.declared import option
 from finetune_lm.constants import TASK_NAMES
+from finetune_lm.hooks import HOOKS, PRE_TRAIN_STEP
 
 
 @dataclass(repr=False)
@@ -81,11 +83,27 @@ class ModelArguments(Arguments):
         [],
         "Classes whose instances are called at each step after the gradients are there and before "
         "the optimizer uses them. Each is made with model, tokenizer and its kwargs, and called "
-        "with epoch and batch. Example: my_module.MyCallback",
+        "with epoch and batch. They come before those of model_callbacks.pre_train_step. Example: "
+        "model_modifiers.UnfreezeWordTokensCallback",
     )
     model_pre_train_step_callbacks_kwargs: dict[str, dict[str, Any]] = option(
         {},
-        "Keyword arguments for the callbacks, under each class's name.",
+        "Keyword arguments for these callbacks, under each class's name. Example: "
+        "--model_pre_train_step_callbacks_kwargs.UnfreezeWordTokensCallback.words_to_unfreeze dax",
+    )
+    model_callbacks: dict[str, list[Callable[..., Any]]] = option(
+        {},
+        "Classes whose instances are called at the points of a run, each made and called likewise. "
+        "Where there is no epoch or batch, None comes in its place. Example: "
+        "--model_callbacks.end_epoch my_module.MyCallback. The points, in the order of a run:",
+        keys=tuple(HOOKS),
+        about_keys={name: hook.when for name, hook in HOOKS.items()},
+    )
+    model_callbacks_kwargs: dict[str, dict[str, dict[str, Any]]] = option(
+        {},
+        "Keyword arguments for model_callbacks, under the point and each class's name. Example: "
+        "--model_callbacks_kwargs.end_epoch.MyCallback.words blick dax",
+        keys=tuple(HOOKS),
     )
     model_kwargs: dict[str, Any] = option(
         {}, "Further keyword arguments for the model's from_pretrained."
@@ -119,10 +137,28 @@ class ModelArguments(Arguments):
             "model_modifier_fns",
             self.model_modifier_fns,
         )
-        problems += kwargs_problems(
-            "model_pre_train_step_callbacks_kwargs",
-            self.model_pre_train_step_callbacks_kwargs,
+        return problems + callback_problems(self._callback_rows())
+
+    def callbacks(self) -> list[CallbackEntry]:
+        """Return all callback classes with their kwargs, those of one point in their order."""
+        return [entry for row in self._callback_rows() for entry in row.entries()]
+
+    def _callback_rows(self) -> list[CallbackRow]:
+        """`model_pre_train_step_callbacks` and the rows of `model_callbacks`."""
+        first = CallbackRow(
+            PRE_TRAIN_STEP,
             "model_pre_train_step_callbacks",
             self.model_pre_train_step_callbacks,
+            "model_pre_train_step_callbacks_kwargs",
+            self.model_pre_train_step_callbacks_kwargs,
         )
-        return problems
+        return [first] + [
+            CallbackRow(
+                hook,
+                f"model_callbacks.{hook}",
+                self.model_callbacks.get(hook, []),
+                f"model_callbacks_kwargs.{hook}",
+                self.model_callbacks_kwargs.get(hook, {}),
+            )
+            for hook in HOOKS
+        ]

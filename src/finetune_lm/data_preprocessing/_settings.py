@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from finetune_lm.errors import UserError
@@ -94,26 +94,6 @@ def check_replacement_props(replacement_props: Any) -> None:
     total = sum(replacement_props.values())
     if not abs(total - 1) <= TOLERANCE:
         raise UserError(f"replacement_props must add up to 1 but got {total:g}.")
-
-
-def checked_words(words: Any, name: str) -> list[str]:
-    """Words to look for as a list without doubles; one word may come without a list around it.
-
-    Raises:
-        UserError: If they are no words, or there is none.
-    """
-    listed = [words] if isinstance(words, str) else words
-    if not isinstance(listed, Sequence) or not listed:
-        raise UserError(f"{name} must be a list of words but got {words!r}.")
-    for word in listed:
-        if not isinstance(word, str):
-            raise UserError(
-                f"{name} must be a list of words but has {word!r} in it. "
-                f"Put quotes around a number that is meant as a word: '\"{word}\"'."
-            )
-        if not word.strip():
-            raise UserError(f"{name} must be a list of words but one of them is empty.")
-    return list(dict.fromkeys(word.strip() for word in listed))
 
 
 def _is_number(value: Any) -> bool:

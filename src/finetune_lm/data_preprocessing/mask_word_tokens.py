@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.constants import MLM, SEQ2SEQ
 from finetune_lm.data_preprocessing._masking import mask_or_corrupt
-from finetune_lm.data_preprocessing._settings import checked_words, for_tasks
-from finetune_lm.data_preprocessing._words import find, spellings, with_capitalized
+from finetune_lm.data_preprocessing._settings import for_tasks
+from finetune_lm.data_preprocessing._words import find, with_capitalized
 from finetune_lm.errors import UserError
+from finetune_lm.spelling import checked_words, spellings
 from finetune_lm.vocabulary import vocabulary_of
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from finetune_lm.data.dataset import Dataset
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.losses import EpochLosses
 from finetune_lm.evaluation.splits import Split
+from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.results.loss_history import LossHistory
 from finetune_lm.results.tables import TableWriter
 
@@ -27,6 +28,7 @@ def evaluate(
     epoch: int,
     device: torch.device,
     on_batch: Callable[[], object] = lambda: None,
+    callbacks: Callbacks | None = None,
 ) -> dict[str, float]:
     """Record what every token of a data set costs, and the losses.
 
@@ -41,6 +43,7 @@ def evaluate(
         epoch: The epoch after whose updates this is.
         device: Where the model is.
         on_batch: Called after each batch.
+        callbacks: Act before and after each batch, and before the first.
 
     Returns:
         The mean of each loss over the labels that count.
@@ -51,16 +54,21 @@ def evaluate(
     import torch
 
     assert split.losses is not None
+    callbacks = callbacks or Callbacks()
     means = EpochLosses()
+    callbacks.run("pre_validation", epoch)
     model.eval()
     with torch.no_grad():
         for number, batch in enumerate(split.dataset.batches(split.batch_size)):
+            callbacks.run("pre_validation_batch", epoch, number)
+            _back_to_eval(model)
             outputs = forward(model, batch, device)
             losses = None
             if n_labels(split.dataset, batch):
                 losses = split.losses(outputs, outputs_labels(batch, device)).numbers()
                 check_finite(losses, split.dataset_type, epoch, number)
             record_batch(split, batch, outputs, losses, table, history, means, epoch, number)
+            callbacks.run("post_validation_batch", epoch, number)
             on_batch()
     split.rows.warn_if_empty()
     return means.means(split.dataset.name)
@@ -108,6 +116,7 @@ def record_surprisals(
     device: torch.device,
     skip: int = 0,
     on_batch: Callable[[], object] = lambda: None,
+    callbacks: Callbacks | None = None,
 ) -> None:
     """Record what every token of a test set costs.
 
@@ -119,24 +128,35 @@ def record_surprisals(
         device: Where the model is.
         skip: How many batches are recorded already.
         on_batch: Called after each batch of the data set.
+        callbacks: Act before and after each batch that is fed to the model.
 
     Preprocessing may make many examples of one. They go to the model, and are numbered, in batches
     of the size that the split says.
     """
     import torch
 
+    callbacks = callbacks or Callbacks()
     model.eval()
     with torch.no_grad():
         for number, batch in enumerate(split.dataset.batches(split.batch_size, bounded=True)):
             # A skipped batch is still put together, so that random masks come out as they would.
             if number >= skip:
+                callbacks.run("pre_test_batch", epoch, number)
+                _back_to_eval(model)
                 outputs = forward(model, batch, device)
                 rows = split.rows.of_batch(batch, outputs.logits, epoch=epoch, batch_number=number)
                 write(number, rows)
+                callbacks.run("post_test_batch", epoch, number)
             if batch.is_last_part:
                 on_batch()
     if not skip:
         split.rows.warn_if_empty()
+
+
+def _back_to_eval(model: Any) -> None:
+    """A callback may have put the model into training mode and left it there."""
+    if model.training:
+        model.eval()
 
 
 def forward(model: Any, batch: Batch, device: torch.device) -> Any:

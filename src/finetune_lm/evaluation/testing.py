@@ -13,6 +13,7 @@ from finetune_lm.constants import PER_BATCH
 from finetune_lm.evaluation.evaluate import record_surprisals
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.interruption import Interruption
+from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.results.columns import SEED
 from finetune_lm.results.evaluation_progress import EvaluationProgress
@@ -30,6 +31,7 @@ def record_test_sets(
     *,
     epoch: int | None,
     device: torch.device,
+    callbacks: Callbacks,
 ) -> None:
     """Record all test sets, one piece of the table each.
 
@@ -41,6 +43,7 @@ def record_test_sets(
             on; None to keep none.
         epoch: The epoch whose model this is; None if it was not trained.
         device: Where the model is.
+        callbacks: Act before and after each test set and each batch.
     """
     n_batches = sum(split.dataset.n_batches(split.batch_size) for split in splits)
     kept: list[EvaluationProgress] = []
@@ -53,7 +56,9 @@ def record_test_sets(
             bar.update()
             interruption.check()
 
+        callbacks.run("pre_test", epoch)
         for number, split in enumerate(splits):
+            callbacks.run("pre_test_dataset", epoch)
             progress = None
             finished: list[pa.Table] = []
             if temporary is not None:
@@ -79,8 +84,10 @@ def record_test_sets(
                 device=device,
                 skip=len(finished),
                 on_batch=on_batch,
+                callbacks=callbacks,
             )
             table.end_piece()
+            callbacks.run("post_test_dataset", epoch)
     for progress in kept:
         progress.remove()
 

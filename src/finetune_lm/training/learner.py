@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.arguments import DataTrainingArguments, ModelArguments
-from finetune_lm.arguments.references import check_call, short_name
+from finetune_lm.arguments import DataTrainingArguments
+from finetune_lm.arguments.references import short_name
 from finetune_lm.errors import UserError
+from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import LoadedModel
 
 if TYPE_CHECKING:
     import accelerate
     import torch
-
-Callback = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
@@ -26,33 +24,28 @@ class Learner:
         model: The model.
         optimizer: Updates its parameters.
         accelerator: Says on which device and in which precision.
-        callbacks: Called with epoch and batch when gradients are there and before each update.
+        callbacks: Act at the points of its training.
     """
 
     model: Any
     optimizer: torch.optim.Optimizer
     accelerator: accelerate.Accelerator
-    callbacks: Sequence[Callback] = ()
+    callbacks: Callbacks = field(default_factory=Callbacks)
 
 
 def make_learner(
-    model_args: ModelArguments,
     data_args: DataTrainingArguments,
     loaded: LoadedModel,
     accelerator: accelerate.Accelerator,
+    callbacks: Callbacks,
 ) -> Learner:
-    """Make the optimizer and the callbacks that the arguments name.
+    """Make the optimizer that the arguments name, and put together what training needs.
 
     Raises:
-        UserError: If one of them does not accept what is given for it.
+        UserError: If the optimizer does not accept what is given for it.
     """
     optimizer = make_optimizer(data_args, loaded.model)
     model, optimizer = accelerator.prepare(loaded.model, optimizer)
-    callbacks = []
-    for cls in model_args.model_pre_train_step_callbacks:
-        kwargs = model_args.model_pre_train_step_callbacks_kwargs.get(short_name(cls), {})
-        check_call(cls, "model_pre_train_step_callbacks_kwargs", kwargs, "model, tokenizer")
-        callbacks.append(cls(loaded.model, loaded.tokenizer, **kwargs))
     return Learner(model, optimizer, accelerator, callbacks)
 
 

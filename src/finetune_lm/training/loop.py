@@ -74,16 +74,19 @@ def train(
             epoch=epoch,
             device=device,
             on_batch=interruption.check,
+            callbacks=learner.callbacks,
         )
 
     with (
         Interruption() as interruption,
         tqdm(range(args.epochs), desc="training", unit="epoch", dynamic_ncols=True) as epochs,
     ):
+        learner.callbacks.run("pre_training")
         if args.eval_before_training:
             validate(BEFORE_TRAINING)
             table.end_piece()
         for epoch in epochs:
+            learner.callbacks.run("begin_epoch", epoch)
             train_means = train_epoch(
                 learner, training, args, table, history, epoch, generator, interruption
             )
@@ -92,8 +95,10 @@ def train(
             if stopping.update(epoch, validation_means[LOSS]):
                 best.keep()
             epochs.set_postfix_str(_progress(train_means, validation_means, stopping))
+            learner.callbacks.run("end_epoch", epoch)
             if stopping.should_stop():
                 break
+        learner.callbacks.run("post_training")
 
 
 def train_epoch(
@@ -119,6 +124,7 @@ def train_epoch(
 
     assert split.losses is not None
     device = learner.accelerator.device
+    callbacks = learner.callbacks
     order = (
         torch.randperm(len(split.dataset), generator=generator).numpy()
         if args.shuffle_train
@@ -126,11 +132,13 @@ def train_epoch(
     )
     means = EpochLosses()
     for number, batch in enumerate(split.dataset.batches(split.batch_size, order)):
+        callbacks.run("pre_train_batch", epoch, number)
         learner.model.train()
         if not n_labels(split.dataset, batch):
             with torch.no_grad():
                 outputs = forward(learner.model, batch, device)
             record_batch(split, batch, outputs, None, table, history, means, epoch, number)
+            callbacks.run("post_train_batch", epoch, number)
             continue
         outputs = forward(learner.model, batch, device)
         loss = split.losses(outputs, outputs_labels(batch, device))
@@ -143,12 +151,14 @@ def train_epoch(
                 f"{', '.join(split.losses.names)} as they are reduced."
             )
         learner.accelerator.backward(loss.total)
-        for callback in learner.callbacks:
-            callback(epoch, number)
+        callbacks.run("pre_train_step", epoch, number)
         learner.optimizer.step()
+        callbacks.after_step(epoch, number)
+        callbacks.run("post_train_step", epoch, number)
         learner.optimizer.zero_grad()
 
         record_batch(split, batch, outputs, losses, table, history, means, epoch, number)
+        callbacks.run("post_train_batch", epoch, number)
         interruption.check()
     split.rows.warn_if_empty()
     return means.means(split.dataset.name)

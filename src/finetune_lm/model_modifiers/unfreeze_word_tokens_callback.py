@@ -1,0 +1,56 @@
+"""Train the word embeddings of some words and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from finetune_lm.model_modifiers._freezing import FreezingCallback
+from finetune_lm.model_modifiers._word_rows import check_word_arguments, word_rows
+
+
+class UnfreezeWordTokensCallback(FreezingCallback):
+    """Train only the word embeddings of some words: all else stays as it is, to the last bit.
+
+    A word means the token that it is inside a sentence: where a tokenizer has another one for the
+    beginning of a text, that one is frozen. Where input and output embeddings are tied, they are
+    the same rows, and trained as both; where they are not, the output embeddings are frozen.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        words_to_unfreeze: The words, one or several. Each must be a single token.
+        word_embeddings_name: The parameter whose rows are the word embeddings; by default the
+            model's own input embeddings.
+
+    Raises:
+        UserError: If a word is several tokens or unknown, or there is no such parameter.
+
+    Example:
+        >>> callback = UnfreezeWordTokensCallback(
+        ...     model, tokenizer, words_to_unfreeze="crined"
+        ... )  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        words_to_unfreeze: str | Sequence[str],
+        word_embeddings_name: str | None = None,
+    ) -> None:
+        super().__init__(model, tokenizer)
+        self.freeze_all_but(
+            word_rows(
+                model, tokenizer, words_to_unfreeze, "words_to_unfreeze", word_embeddings_name
+            )
+        )
+
+    @staticmethod
+    def check(words_to_unfreeze: Any, word_embeddings_name: Any = None) -> None:
+        """See that words are words.
+
+        Raises:
+            UserError: If not.
+        """
+        check_word_arguments(words_to_unfreeze, "words_to_unfreeze", word_embeddings_name)
