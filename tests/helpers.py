@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import Examples
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
+from finetune_lm.evaluation.forward import Forward
 from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.results.columns import MetadataColumns
@@ -54,18 +56,49 @@ def row_maker(family: Any, data: Dataset, losses=()) -> TokenRows:
 
 
 def score(family: Any, data: Dataset, batch_size: int = 32, order=None):
-    """All rows of a data set as a data frame, and the model's own loss of each batch."""
+    """All rows of a data set as a data frame, and the model's own loss of each batch.
+
+    The rows are those of the plain way; the fast way has to come to the same.
+    """
     import pandas as pd
 
     make = row_maker(family, data)
+    plain, fast = (
+        Forward(family.model, data, batch_size, needs_logits=needs_logits, fast=True)
+        for needs_logits in (True, False)
+    )
+    cpu = torch.device("cpu")
     frames, losses = [], []
     with torch.no_grad():
         for number, batch in enumerate(data.batches(batch_size, order)):
-            outputs = family.model(**batch.inputs)
-            losses.append(float(outputs.loss))
-            rows = make.of_batch(batch, outputs.logits, epoch=None, batch_number=number)
-            frames.append(rows.to_pandas())
+            each = []
+            for forward in (plain, fast):
+                outputs = forward(batch, cpu, alone=order is not None)
+                rows = make.of_batch(batch, outputs.score, epoch=None, batch_number=number)
+                each.append((rows.to_pandas(), float(outputs.for_losses.loss)))
+            (frame, loss), (fast_frame, fast_loss) = each
+            assert_same_numbers(frame, fast_frame)
+            assert math.isclose(loss, fast_loss, rel_tol=1e-5, abs_tol=1e-6) or math.isnan(loss)
+            losses.append(loss)
+            frames.append(frame)
     return pd.concat(frames, ignore_index=True), losses
+
+
+def assert_same_numbers(plain: Any, fast: Any) -> None:
+    """See that two tables differ by no more than 1e-4 bits, and in the likeliest tokens by ties."""
+    import pandas as pd
+
+    costs = ["surprisal", "predicted_token_surprisal"]
+    likeliest = ["predicted_token", "predicted_token_id"]
+    pd.testing.assert_frame_equal(plain[costs], fast[costs], rtol=0, atol=1e-4)
+    same = (plain["predicted_token_id"] == fast["predicted_token_id"]) | (
+        plain["predicted_token_id"].isna() & fast["predicted_token_id"].isna()
+    )
+    assert same.mean() > 0.99
+    rest = plain.columns.difference([*costs, *likeliest])
+    generated = plain.get("sequence_type") == "generated_sequence"
+    if not generated.any() if hasattr(generated, "any") else True:
+        pd.testing.assert_frame_equal(plain[rest], fast[rest])
 
 
 def save_family(family: Any, directory: Any) -> str:

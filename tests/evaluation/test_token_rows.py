@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from families import MORE_TOKENIZERS, TOKENIZERS, family
 from finetune_lm.data_preprocessing import remove_non_mask_tokens_from_labels
+from finetune_lm.evaluation.surprisal import score_tokens
 from finetune_lm.models.tasks import TASKS
 from helpers import ACTIVE, dataset, examples, row_maker, score
 
@@ -321,7 +323,13 @@ def test_losses_are_given_by_column():
     batch = next(data.batches(2))
     with torch.no_grad():
         logits = fam.model(**batch.inputs).logits
-    rows = make.of_batch(batch, logits, epoch=3, batch_number=1, losses={"loss": 2.5, "A": 1.5})
+    rows = make.of_batch(
+        batch,
+        partial(score_tokens, logits),
+        epoch=3,
+        batch_number=1,
+        losses={"loss": 2.5, "A": 1.5},
+    )
     frame = rows.to_pandas()
     assert set(frame["loss"]) == {2.5}
     assert set(frame["A"]) == {1.5}

@@ -120,6 +120,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def longest(self) -> int:
+        """The length of the longest input, in tokens."""
+        return self.pad_to_length or int(self._input_ids.lengths.max(initial=0))
+
     def __repr__(self) -> str:
         return (
             f"Dataset({self.name!r}, {len(self)} examples for a {self.task.description}, "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.errors import UserError
+from finetune_lm.evaluation.forward import Outputs
 from finetune_lm.evaluation.losses import EpochLosses
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.model_modifiers.callbacks import Callbacks
@@ -58,14 +59,17 @@ def evaluate(
     means = EpochLosses()
     callbacks.run("pre_validation", epoch)
     model.eval()
+    split.forward.forget()
+    # A callback may change the model from batch to batch.
+    alone = callbacks.act_at("pre_validation_batch", "post_validation_batch")
     with torch.no_grad():
         for number, batch in enumerate(split.dataset.batches(split.batch_size)):
             callbacks.run("pre_validation_batch", epoch, number)
             _back_to_eval(model)
-            outputs = forward(model, batch, device)
+            outputs = split.forward(batch, device, alone=alone)
             losses = None
             if n_labels(split.dataset, batch):
-                losses = split.losses(outputs, outputs_labels(batch, device)).numbers()
+                losses = split.losses(outputs.for_losses, outputs_labels(batch, device)).numbers()
                 check_finite(losses, split.dataset_type, epoch, number)
             record_batch(split, batch, outputs, losses, table, history, means, epoch, number)
             callbacks.run("post_validation_batch", epoch, number)
@@ -77,7 +81,7 @@ def evaluate(
 def record_batch(
     split: Split,
     batch: Batch,
-    outputs: Any,
+    outputs: Outputs,
     losses: Mapping[str, float] | None,
     table: TableWriter,
     history: LossHistory,
@@ -99,7 +103,7 @@ def record_batch(
         number: The batch's number in it.
     """
     table.write(
-        split.rows.of_batch(batch, outputs.logits, epoch=epoch, batch_number=number, losses=losses)
+        split.rows.of_batch(batch, outputs.score, epoch=epoch, batch_number=number, losses=losses)
     )
     if losses is not None:
         n_counted = n_labels(split.dataset, batch)
@@ -137,14 +141,16 @@ def record_surprisals(
 
     callbacks = callbacks or Callbacks()
     model.eval()
+    split.forward.forget()
+    alone = callbacks.act_at("pre_test_batch", "post_test_batch")
     with torch.no_grad():
         for number, batch in enumerate(split.dataset.batches(split.batch_size, bounded=True)):
             # A skipped batch is still put together, so that random masks come out as they would.
             if number >= skip:
                 callbacks.run("pre_test_batch", epoch, number)
                 _back_to_eval(model)
-                outputs = forward(model, batch, device)
-                rows = split.rows.of_batch(batch, outputs.logits, epoch=epoch, batch_number=number)
+                outputs = split.forward(batch, device, alone=alone)
+                rows = split.rows.of_batch(batch, outputs.score, epoch=epoch, batch_number=number)
                 write(number, rows)
                 callbacks.run("post_test_batch", epoch, number)
             if batch.is_last_part:
@@ -157,11 +163,6 @@ def _back_to_eval(model: Any) -> None:
     """A callback may have put the model into training mode and left it there."""
     if model.training:
         model.eval()
-
-
-def forward(model: Any, batch: Batch, device: torch.device) -> Any:
-    """The model's outputs for a batch, its own loss among them."""
-    return model(**{name: tensor.to(device) for name, tensor in batch.inputs.items()})
 
 
 def outputs_labels(batch: Batch, device: torch.device) -> Any:

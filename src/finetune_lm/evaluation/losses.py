@@ -74,6 +74,14 @@ class Losses:
             except UserError as error:
                 raise UserError(*(f"{name}: {problem}" for problem in error.problems)) from error
 
+    @property
+    def need_logits(self) -> bool:
+        """Whether one of them needs more of the outputs than the model's own loss.
+
+        A loss class says that it does not by ``needs_logits = False``.
+        """
+        return any(getattr(loss, "needs_logits", True) for loss in self.made)
+
     def __call__(self, outputs: Any, labels: Tensor) -> LossValues:
         """All losses of one batch.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import distinct_names
+from finetune_lm.evaluation.forward import Forward
 from finetune_lm.evaluation.losses import Losses
 from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
 from finetune_lm.models.loading import LoadedModel
@@ -21,6 +22,7 @@ class Split:
         dataset_type: ``train``, ``validation`` or ``test``.
         dataset: The data.
         batch_size: How many examples go to a batch.
+        forward: Calls the model with its batches.
         rows: Makes its rows of the tables.
         losses: What is computed of each batch; None for testing.
     """
@@ -28,6 +30,7 @@ class Split:
     dataset_type: str
     dataset: Dataset
     batch_size: int
+    forward: Forward
     rows: TokenRows
     losses: Losses | None = None
 
@@ -50,13 +53,24 @@ def make_splits(
     """
     batch_size: int = getattr(args, f"per_device_{dataset_type}_batch_size")
     group = datasets[dataset_type]
+    if not group:
+        return []
+    has_losses = dataset_type in args.loss_classes
+    losses = _losses(dataset_type, loaded, args) if has_losses else None
     return [
         Split(
             dataset_type,
             dataset,
             batch_size,
+            Forward(
+                loaded.model,
+                dataset,
+                batch_size,
+                needs_logits=losses is not None and losses.need_logits,
+                fast=args.fast,
+            ),
             TokenRows(dataset, dataset_type, columns, name),
-            _losses(dataset_type, loaded, args) if dataset_type in args.loss_classes else None,
+            losses,
         )
         for dataset, name in zip(group, distinct_names([d.path for d in group]), strict=True)
     ]

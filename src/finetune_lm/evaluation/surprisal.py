@@ -32,6 +32,14 @@ class Scores:
     predicted_token_id: npt.NDArray[np.int64]
     predicted_token_surprisal: FloatArray
 
+    def take(self, which: npt.NDArray[np.int64]) -> Scores:
+        """The scores of some of the tokens, in the order given."""
+        return Scores(
+            self.surprisal[which],
+            self.predicted_token_id[which],
+            self.predicted_token_surprisal[which],
+        )
+
 
 def score_tokens(logits: Tensor, rows: Tensor, columns: Tensor, targets: Tensor) -> Scores:
     """The surprisal of tokens, ``(logsumexp(logits) - logit[token]) / ln 2``.
@@ -50,6 +58,7 @@ def score_tokens(logits: Tensor, rows: Tensor, columns: Tensor, targets: Tensor)
     import torch
 
     logits = logits.detach()
+    rows, columns, targets = (each.to(logits.device) for each in (rows, columns, targets))
     n_at_once = max(1, _LOGITS_AT_ONCE // logits.shape[-1])
     parts = []
     for begin in range(0, len(targets), n_at_once):
@@ -58,11 +67,22 @@ def score_tokens(logits: Tensor, rows: Tensor, columns: Tensor, targets: Tensor)
         total = selected.logsumexp(dim=-1)
         best, best_id = selected.max(dim=-1)
         chosen = selected.gather(-1, targets[part, None]).squeeze(-1)
-        parts.append(torch.stack([total - chosen, total - best, best_id.to(total.dtype)]))
+        parts.append((total - chosen, best_id, total - best))
     if not parts:
         nothing = np.empty(0, dtype=np.float32)
         return Scores(nothing, np.empty(0, dtype=np.int64), nothing)
+    return in_bits(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def in_bits(nll: Tensor, best_id: Tensor, best_nll: Tensor) -> Scores:
+    """Scores from what tokens cost in nats, and the likeliest in their places: (n,) each.
+
+    Returns:
+        The scores, on the CPU.
+    """
+    import torch
+
     # One transfer for all. float32 holds every integer up to 2**24, more than any vocabulary has.
-    nats, best_nats, best_ids = torch.cat(parts, dim=1).cpu().numpy()
+    nats, ids, best_nats = torch.stack([nll, best_id.float(), best_nll]).cpu().numpy()
     bits = np.float32(1 / math.log(2))
-    return Scores(nats * bits, best_ids.astype(np.int64), best_nats * bits)
+    return Scores(nats * bits, ids.astype(np.int64), best_nats * bits)

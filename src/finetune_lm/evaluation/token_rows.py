@@ -14,8 +14,9 @@ from finetune_lm.constants import IGNORED_LABEL
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.ragged import IntArray
+from finetune_lm.evaluation.forward import Score
 from finetune_lm.evaluation.label_words import LabelWords, TokenWords
-from finetune_lm.evaluation.surprisal import Scores, score_tokens
+from finetune_lm.evaluation.surprisal import Scores
 from finetune_lm.evaluation.words import NO_WORD
 from finetune_lm.messages import warn
 from finetune_lm.models.loading import LoadedModel
@@ -31,7 +32,7 @@ from finetune_lm.results.columns import (
 from finetune_lm.vocabulary import Vocabulary, vocabulary_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class TokenRows:
     def of_batch(
         self,
         batch: Batch,
-        logits: Tensor,
+        score: Score,
         *,
         epoch: int | None,
         batch_number: int,
@@ -133,7 +134,7 @@ class TokenRows:
 
         Args:
             batch: The batch.
-            logits: What the model made of it, (n, length, vocabulary), on any device.
+            score: Tells what tokens cost the model, as `evaluation.forward.Outputs` has it.
             epoch: The epoch, None where there is none.
             batch_number: The batch's number in the epoch.
             losses: Its losses by column name; those not given are missing.
@@ -146,12 +147,10 @@ class TokenRows:
         rows, positions = reported.nonzero(as_tuple=True)
         targets = labels[rows, positions]
         is_predicted = positions >= task.label_offset
-        device = logits.device
-        scores = score_tokens(
-            logits,
-            rows[is_predicted].to(device),
-            (positions - task.label_offset)[is_predicted].to(device),
-            targets[is_predicted].to(device),
+        scores = score(
+            rows[is_predicted],
+            (positions - task.label_offset)[is_predicted],
+            targets[is_predicted],
         )
         row, position = rows.numpy(), positions.numpy()
         predicted = is_predicted.numpy()

@@ -30,19 +30,25 @@ class OutputLayer:
     Args:
         model: A transformers model.
         fast: Whether to do all that. If not, the model is called as usual.
+        may_pack: Whether padding may be left out.
     """
 
-    def __init__(self, model: Any, *, fast: bool = True) -> None:
+    def __init__(self, model: Any, *, fast: bool = True, may_pack: bool = True) -> None:
         self._model = model
         find = getattr(model, "get_output_embeddings", None)
         self._layer = find() if fast and find is not None else None
         self._is_checked = self._layer is None
+        self._may_pack = may_pack
+        self.is_there = self._layer is not None
+        """Whether the model has such a layer, and there is anything to be done."""
         self.selects = False
         """Whether logits are computed at the positions asked about only."""
         self.resumes = False
         """Whether logits can be made of what the layer was fed."""
         self.is_ragged = False
         """Whether padding is left out."""
+        self.owns_logits = False
+        """Whether nothing else needs the logits, neither the model nor its backward pass."""
 
     def logits(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
         """Logits at some positions, with gradients if they are enabled.
@@ -89,18 +95,26 @@ class OutputLayer:
         try:
             with torch.no_grad():
                 plain = self._model(**inputs).logits[rows, positions]
-                for is_ragged in [True, False] if ragged.supports(self._model) else [False]:
+                for is_ragged in [True, False] if self._can_pack() else [False]:
                     self.is_ragged = is_ragged
                     hidden = self._comes_to(plain, inputs, rows, positions)
                     if hidden is not None:
                         self.selects = True
                         self.resumes = _same(self.of_hidden(hidden), plain)
+                        # What comes out of a linear layer is not needed for its own gradient.
+                        is_linear = type(self._layer) is torch.nn.Linear
+                        self.owns_logits = is_linear and self._returns_what_the_layer_makes(
+                            inputs, rows, positions
+                        )
                         return
                     if is_ragged:
                         say("fast: padding stays, since without it this model gives other logits.")
             say("fast: the model is called as usual, since its output layer is used unusually.")
         finally:
             self._model.train(was_training)
+
+    def _can_pack(self) -> bool:
+        return self._may_pack and ragged.supports(self._model)
 
     def _comes_to(
         self, plain: Tensor, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
@@ -112,6 +126,18 @@ class OutputLayer:
             # The model is called in a way of its own, or expects other shapes behind the layer.
             return None
         return hidden if _same(logits, plain) else None
+
+    def _returns_what_the_layer_makes(
+        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+    ) -> bool:
+        """Whether the logits are the very tensor that comes out of the layer."""
+        made: list[Any] = []
+        assert self._layer is not None
+        handle = self._layer.register_forward_hook(lambda *args: made.append(args[-1]))
+        try:
+            return self._selected(inputs, rows, positions)[1] is made[-1]
+        finally:
+            handle.remove()
 
     def _selected(
         self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor

@@ -85,6 +85,9 @@ class KLBaselineLoss:
         tensor(0.0131, grad_fn=<SumBackward0>)
     """
 
+    needs_logits = False
+    """The outputs are not used."""
+
     def __init__(
         self,
         model: Any,

@@ -24,6 +24,9 @@ class OutputsDefaultLoss:
         >>> loss(model(**batch), batch["labels"])  # doctest: +SKIP
     """
 
+    needs_logits = False
+    """Nothing of the outputs but ``loss`` is used."""
+
     def __init__(self, model: Any, tokenizer: Any) -> None:
         del model, tokenizer
 

@@ -70,6 +70,10 @@ class Callbacks:
             raise ValueError(f"there is no point {hook!r}.")
         self._run(self._calls.get(hook, ()), epoch, batch)
 
+    def act_at(self, *hooks: str) -> bool:
+        """Whether a callback is called at one of these points."""
+        return any(self._rows.get(hook) for hook in hooks)
+
     def after_step(self, epoch: int, batch: int) -> None:
         """Let the callbacks of ``pre_train_step`` act on what the optimizer has done.
 

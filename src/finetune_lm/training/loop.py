@@ -10,7 +10,6 @@ from finetune_lm.errors import UserError
 from finetune_lm.evaluation.evaluate import (
     check_finite,
     evaluate,
-    forward,
     n_labels,
     outputs_labels,
     record_batch,
@@ -136,12 +135,12 @@ def train_epoch(
         learner.model.train()
         if not n_labels(split.dataset, batch):
             with torch.no_grad():
-                outputs = forward(learner.model, batch, device)
+                outputs = split.forward(batch, device)
             record_batch(split, batch, outputs, None, table, history, means, epoch, number)
             callbacks.run("post_train_batch", epoch, number)
             continue
-        outputs = forward(learner.model, batch, device)
-        loss = split.losses(outputs, outputs_labels(batch, device))
+        outputs = split.forward(batch, device)
+        loss = split.losses(outputs.for_losses, outputs_labels(batch, device))
         losses = loss.numbers()
         check_finite(losses, split.dataset_type, epoch, number)
 

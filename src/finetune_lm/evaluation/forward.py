@@ -1,0 +1,248 @@
+"""The one door to a model: a batch goes in, its loss and what each token costs come out.
+
+The plain way is ``model(**batch)``. Where nobody needs all logits, the fast way (the package
+`fast`) computes those that predict a label, without padding where the model allows it. Where
+nothing is learned besides, several batches go in together, and what their texts have in common
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finetune_lm.constants import ONCE
+from finetune_lm.data.batch import Batch
+from finetune_lm.data.dataset import Dataset
+from finetune_lm.evaluation.surprisal import Scores, in_bits, score_tokens
+from finetune_lm.messages import say
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from finetune_lm.fast.cross_entropy import TargetScores
+    from finetune_lm.fast.output_layer import OutputLayer
+
+Score = Callable[["Tensor", "Tensor", "Tensor"], Scores]
+"""Tells what tokens cost, given the row and the position of the logits that predict each, and the
+tokens: (n,) each."""
+
+# How far the fast way's loss may be from the plain one's, relative to it.
+_TOLERANCE = 1e-5
+# How many tokens go through a model together where nothing is learned, padding included.
+_TOKENS_TOGETHER = 8192
+_BATCHES_TOGETHER = 16
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What came out of a model for one batch.
+
+    Attributes:
+        for_losses: What losses are given: ``loss``, the model's own, and, unless they say that they
+            do not need them, ``logits`` and all else that the model returns.
+        score: Tells what tokens cost.
+    """
+
+    for_losses: Any
+    score: Score
+
+
+@dataclass(frozen=True)
+class _LossOnly:
+    loss: Tensor | None
+
+
+class Forward:
+    """Calls a model with the batches of one data set.
+
+    Args:
+        model: The model.
+        dataset: The data set.
+        batch_size: How many of its examples make a batch.
+        needs_logits: Whether a loss needs more than the model's own loss.
+        fast: Whether to take the fast way where it comes to the same.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        needs_logits: bool = True,
+        fast: bool = False,
+    ) -> None:
+        self._model = model
+        self._dataset = dataset
+        self._task = dataset.task
+        self._batch_size = batch_size
+        self._is_fast = fast and not needs_logits
+        self._is_checked = False
+        # Batches that are preprocessed as they come are not the same twice.
+        self._may_group = dataset.preprocessing.strategy == ONCE
+        self._group: tuple[int, int] = (0, 0)
+        self._group_scores: TargetScores | None = None
+        self._group_ends: Any = None
+        self._layer: OutputLayer | None = None
+
+    def forget(self) -> None:
+        """Say that the model may have changed since the last batch."""
+        self._group, self._group_scores = (0, 0), None
+
+    def __call__(self, batch: Batch, device: torch.device, *, alone: bool = True) -> Outputs:
+        """The outputs for a batch, with a graph if gradients are enabled.
+
+        Args:
+            batch: The batch.
+            device: Where the model is.
+            alone: False if batches come in the order of the data set and the model does not change
+                between them, or `forget` is called, so that several may go in together.
+        """
+        rows, positions = self._task.predictions(batch.inputs["labels"])
+        if not self._is_fast or not len(rows):
+            return self._plain(batch, device)
+        if not self._is_checked:
+            self._check(batch, rows, positions, device)
+            return self(batch, device, alone=alone)
+        index = np.full(_logits_shape(batch), -1)
+        index[rows.numpy(), positions.numpy()] = np.arange(len(rows))
+        if alone or not self._may_group or not self._output_layer().resumes:
+            scored = self._alone(batch, rows, positions, device)
+        else:
+            scored = self._from_group(batch, len(rows), device)
+        return Outputs(_LossOnly(scored.loss), partial(_look_up, scored, index))
+
+    def _plain(self, batch: Batch, device: torch.device) -> Outputs:
+        outputs = self._model(**_on(batch.inputs, device))
+        return Outputs(outputs, partial(score_tokens, outputs.logits))
+
+    def _alone(
+        self, batch: Batch, rows: Tensor, positions: Tensor, device: torch.device
+    ) -> TargetScores:
+        from finetune_lm.fast.cross_entropy import score_targets
+
+        layer = self._output_layer()
+        inputs = self._task.without_labels(self._model, _on(batch.inputs, device))
+        logits = layer.logits(inputs, rows.to(device), positions.to(device))
+        targets = self._targets(batch, rows, positions).to(device)
+        return score_targets(logits, targets, overwrite=layer.owns_logits)
+
+    def _from_group(self, batch: Batch, n: int, device: torch.device) -> TargetScores:
+        """The scores of a batch, from those of all batches around it."""
+        from finetune_lm.fast.cross_entropy import TargetScores
+
+        first = int(batch.example[0])
+        if self._group_scores is None or not self._group[0] <= first < self._group[1]:
+            self._score_group(first, device)
+        assert self._group_scores is not None
+        begin = first - self._group[0]
+        part = slice(self._group_ends[begin], self._group_ends[begin + len(batch)])
+        scores = self._group_scores
+        assert part.stop - part.start == n
+        nll = scores.nll[part]
+        return TargetScores(nll.mean(), nll, scores.best_id[part], scores.best_nll[part])
+
+    def _score_group(self, first: int, device: torch.device) -> None:
+        """Score the batches that go in together, of which one begins with this example.
+
+        Which do is a matter of the data set alone, so that a batch comes out the same wherever an
+        evaluation begins.
+        """
+        from finetune_lm.fast.cross_entropy import score_rows
+
+        layer = self._output_layer()
+        size = self._batch_size * self._n_together()
+        begin = first // size * size
+        end = min(begin + size, len(self._dataset))
+        [batch] = self._dataset.batches(size, np.arange(begin, end))
+        rows, positions = self._task.predictions(batch.inputs["labels"])
+        inputs = self._task.without_labels(self._model, _on(batch.inputs, device))
+        on_device = (rows.to(device), positions.to(device))
+        if layer.is_ragged:
+            hidden, which = layer.of_beginnings(inputs, *on_device)
+        else:
+            found = layer.hidden(inputs, *on_device)
+            assert found is not None
+            hidden, which = found, rows.new_tensor(range(len(rows))).to(device)
+        targets = self._targets(batch, rows, positions).to(device)
+        self._group_scores = score_rows(layer.of_hidden, hidden, which, targets)
+        self._group = (begin, end)
+        counts = np.bincount(rows.numpy(), minlength=len(batch))
+        self._group_ends = np.concatenate([[0], np.cumsum(counts)])
+
+    def _n_together(self) -> int:
+        """How many batches go in together."""
+        slots = self._batch_size * max(self._dataset.longest, 1)
+        return max(1, min(_BATCHES_TOGETHER, _TOKENS_TOGETHER // slots))
+
+    def _targets(self, batch: Batch, rows: Tensor, positions: Tensor) -> Tensor:
+        return batch.inputs["labels"][rows, positions + self._task.label_offset]
+
+    def _output_layer(self) -> OutputLayer:
+        from finetune_lm.fast.output_layer import OutputLayer
+
+        if self._layer is None:
+            # Padding that counts in the loss must be predicted, so it must stay.
+            self._layer = OutputLayer(self._model, may_pack=self._dataset.ignore_padding)
+        return self._layer
+
+    def _check(self, batch: Batch, rows: Tensor, positions: Tensor, device: torch.device) -> None:
+        """See by the first batch whether the fast way comes to the same."""
+        import torch
+
+        self._is_checked = True
+        layer = self._output_layer()
+        self._is_fast = layer.is_there
+        if not self._is_fast:
+            return
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            with torch.no_grad():
+                plain = self._model(**_on(batch.inputs, device)).loss.item()
+                fast = self._alone(batch, rows, positions, device).loss.item()
+        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+            self._is_fast = False
+            say(f"fast: the model is called as usual, since it must be: {error}")
+            return
+        finally:
+            self._model.train(was_training)
+        self._is_fast = layer.selects
+        if self._is_fast and not _is_near(fast, plain, self._model.dtype):
+            self._is_fast = False
+            say(
+                f"fast: the model is called as usual, since its own loss is another ({plain:.6g} "
+                f"instead of {fast:.6g})."
+            )
+
+
+def _is_near(found: float, expected: float, kind: torch.dtype) -> bool:
+    import torch
+
+    tolerance = _TOLERANCE if kind in (torch.float32, torch.float64) else 1e-2
+    return abs(found - expected) <= tolerance * max(abs(expected), 1.0)
+
+
+def _logits_shape(batch: Batch) -> tuple[int, int]:
+    n, length = batch.inputs["labels"].shape
+    return n, length
+
+
+def _look_up(
+    scored: TargetScores, index: Any, rows: Tensor, positions: Tensor, targets: Tensor
+) -> Scores:
+    """What tokens cost, all of which are among those that were scored."""
+    del targets
+    which = index[rows.numpy(), positions.numpy()]
+    assert (which >= 0).all()
+    return in_bits(scored.nll, scored.best_id, scored.best_nll).take(which)
+
+
+def _on(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
