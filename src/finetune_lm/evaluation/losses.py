@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments.references import check_call, short_name
 from finetune_lm.errors import UserError
+from finetune_lm.evaluation.memory import in_loss
 from finetune_lm.results.columns import LOSS, loss_columns
 
 if TYPE_CHECKING:
@@ -66,8 +67,11 @@ class Losses:
             name = short_name(cls)
             given = kwargs.get(name, {})
             check_call(cls, "loss_classes_kwargs", given, "model, tokenizer")
-            loss = cls(model=model, tokenizer=tokenizer, **given)
-            self._losses.append(loss if callable(loss) else loss.forward)
+            self._losses.append(cls(model=model, tokenizer=tokenizer, **given))
+
+    def by_name(self) -> dict[str, Any]:
+        """The instance of each class by its column."""
+        return dict(zip(self.names, self._losses, strict=True))
 
     def __call__(self, outputs: Any, labels: Tensor) -> LossValues:
         """All losses of one batch.
@@ -82,8 +86,9 @@ class Losses:
         import torch
 
         parts = {}
-        for name, loss in zip(self.names, self._losses, strict=True):
-            value = loss(outputs, labels)
+        for name, loss in self.by_name().items():
+            with in_loss(name):
+                value = (loss if callable(loss) else loss.forward)(outputs, labels)
             if not isinstance(value, torch.Tensor) or value.numel() != 1:
                 raise UserError(
                     f"{name} must return a tensor of one value but returned {_shown(value)}."
@@ -130,6 +135,19 @@ class EpochLosses:
                 f"language models need masks, in the file or from a data_preprocessing_fn."
             )
         return {name: value / self._weight for name, value in self._sums.items()}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no label has counted so far."""
+        return self._weight == 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was taken in so far."""
+        return {"sums": dict(self._sums), "weight": self._weight}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self._sums, self._weight = dict(state["sums"]), state["weight"]
 
 
 def _takes_several(reduce: Callable[..., Any], n: int) -> bool:
