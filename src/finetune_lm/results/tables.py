@@ -41,7 +41,7 @@ class TableState:
         has_header: Whether its header is written.
         n_bytes: How long the file is, without the piece under way.
         checksum: The CRC-32 of so much of the file.
-        piece: The piece under way, as a gzip member; empty if there is none.
+        piece: The piece under way, as a gzip member; None if there is none.
         chunks: The bytes of text of each call that wrote to that piece. What a compressor makes of
             a text may depend on the parts in which it is given.
     """
@@ -50,7 +50,7 @@ class TableState:
     has_header: bool = False
     n_bytes: int = 0
     checksum: int = 0
-    piece: bytes = b""
+    piece: bytes | None = None
     chunks: list[int] = field(default_factory=list)
 
 
@@ -196,7 +196,7 @@ class TableWriter:
         for length in state.chunks:
             self._add(text[:length])
             text = text[length:]
-        self._state = replace(state, piece=b"", chunks=list(state.chunks))
+        self._state = replace(state, piece=None, chunks=list(state.chunks))
 
 
 def _checksum(file: IO[bytes], start: int = 0, at_most: int | None = None) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -266,11 +267,17 @@ def unkept(value: Any, name: str = "") -> str | None:
     """
     import torch
 
-    if type(value) in (torch.Tensor, torch.nn.Parameter, *_PLAIN):
+    if type(value) in (torch.Tensor, torch.nn.Parameter, torch.dtype, torch.device, *_PLAIN):
         return None
-    if isinstance(value, Mapping) and type(value).__module__ in ("builtins", "collections"):
+    if type(value) is bytes and value:  # torch does not read empty ones back
+        return None
+    if type(value) in (dict, OrderedDict):
         pairs = [(f"{name}.{key}" if name else str(key), item) for key, item in value.items()]
-        return next(filter(None, (unkept(item, where) for where, item in pairs)), None)
+        problems = (
+            *(unkept(key, name) for key in value),
+            *(unkept(i, where) for where, i in pairs),
+        )
+        return next(filter(None, problems), None)
     if type(value) in (list, tuple, set, torch.Size):
         return next(filter(None, (unkept(item, name) for item in value)), None)
     return (
@@ -279,7 +286,7 @@ def unkept(value: Any, name: str = "") -> str | None:
     )
 
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_PLAIN = (type(None), bool, int, float, complex, str)
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
