@@ -9,7 +9,7 @@ import pytest
 from finetune_lm.interruption import Interrupted, Interruption
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_waits_for_the_end_of_the_step(number, capsys):
     steps = []
     before = signal.getsignal(number)
@@ -27,17 +27,31 @@ def test_a_signal_waits_for_the_end_of_the_step(number, capsys):
 
 def test_a_second_ctrl_c_stops_at_once():
     reached = []
-    with pytest.raises(Interrupted), Interruption():  # noqa: PT012
+    with pytest.raises(Interrupted) as caught, Interruption():  # noqa: PT012
         os.kill(os.getpid(), signal.SIGINT)
         reached.append(1)
         os.kill(os.getpid(), signal.SIGINT)
         reached.append(2)
     assert reached == [1]
+    assert caught.value.at_once
 
 
-def test_a_signal_in_the_last_step_is_not_lost():
-    with pytest.raises(Interrupted), Interruption():
+def test_what_is_to_be_saved_is_saved_before_the_run_stops():
+    saved = []
+    with Interruption() as interruption:
+        interruption.check(before=lambda: saved.append("too early"))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(Interrupted) as caught:
+            interruption.check(before=lambda: saved.append("now"))
+    assert saved == ["now"]
+    assert not caught.value.at_once
+
+
+def test_a_signal_after_the_last_step_does_not_undo_what_is_finished():
+    before = signal.getsignal(signal.SIGTERM)
+    with Interruption():
         os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_other_threads_are_left_alone():

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from finetune_lm.experiment import run
     from finetune_lm.results.run_result import RunResult
     from finetune_lm.results.tables import load_metrics
+    from finetune_lm.resuming import resume
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ _PLACES = {
     "OptimizationArguments": "finetune_lm.arguments",
     "RunResult": "finetune_lm.results.run_result",
     "load_metrics": "finetune_lm.results.tables",
+    "resume": "finetune_lm.resuming",
     "run": "finetune_lm.experiment",
 }
 
@@ -45,6 +47,7 @@ __all__ = [
     "RunResult",
     "UserError",
     "load_metrics",
+    "resume",
     "run",
 ]
 

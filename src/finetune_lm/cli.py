@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from finetune_lm.arguments import (
     USAGE,
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(without_token("\n".join(lines), parsed.model if parsed else None) + "\n")
         return USER_ERROR
     except KeyboardInterrupt as interrupt:
-        sys.stderr.write("finetune-lm: interrupted. Finished batches of training are kept.\n")
+        sys.stderr.write(_told(interrupt, parsed))
         # As shells have it: 128 and the signal. Ctrl-C outside of a run is SIGINT, which is 2.
         return 128 + getattr(interrupt, "signal_number", 2)
     return SUCCESS
@@ -73,7 +75,26 @@ def _do(parsed: ParsedArguments) -> None:
 
         sys.stdout.write(experiment.preview(model, data, parsed.preview))
         return
-    from finetune_lm import experiment
+    if parsed.resume is not None:
+        from finetune_lm import resuming
 
-    result = experiment.run(model, data, optimization)
+        result = resuming.resume(parsed.resume, model, data, optimization)
+    else:
+        from finetune_lm import experiment
+
+        result = experiment.run(model, data, optimization)
     sys.stderr.write(f"Results are in {result.output_dir}\n")
+
+
+def _told(interrupt: KeyboardInterrupt, parsed: ParsedArguments | None) -> str:
+    """What is said after a signal: how to go on, where that is possible."""
+    output_dir = getattr(interrupt, "output_dir", None)
+    if output_dir is None:
+        return "finetune-lm: interrupted.\n"
+    is_module = Path(sys.argv[0]).name == "__main__.py"
+    program = "python -m finetune_lm" if is_module else "finetune-lm"
+    token = " --token ..." if parsed and parsed.model and parsed.model.token else ""
+    return (
+        f"finetune-lm: interrupted by {interrupt}. What was measured is kept. To go on:\n"
+        f"{program} --resume {shlex.quote(str(output_dir))}{token}\n"
+    )

@@ -19,6 +19,14 @@ PER_BATCH = "per_batch"
 PREPROCESSING_STRATEGIES = (ONCE, PER_BATCH)
 """When a preprocessing function is applied: as the data is loaded, or anew for each batch."""
 
+CONFIG_YAML = "config.yaml"
+"""The file in an output directory that repeats its run."""
+
+STOP = "stop"
+SKIP = "skip"
+ON_NAN = (STOP, SKIP)
+"""What to do about a loss that is infinite or no number: end the run, or go on without the step."""
+
 BUILTIN_MODELS = frozenset({"tiny-lm", "tiny-mlm", "tiny-seq2seq"})
 """Models that come with the package and need no download."""
 

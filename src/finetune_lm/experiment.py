@@ -7,8 +7,8 @@ and `TableWriter.write` writes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,15 +19,19 @@ from finetune_lm.arguments import (
     config_dict,
     config_text,
     config_yaml,
-    without_token,
 )
+from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.data.files import Files, file_hashes, read_files
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.losses import read_loss_files
-from finetune_lm.messages import warn
+from finetune_lm.interruption import Interruption
+from finetune_lm.messages import say, warn
 from finetune_lm.results import output_directory as place
 from finetune_lm.results.columns import MetadataColumns, all_loss_columns, table_columns
+from finetune_lm.results.earlier_run import EarlierRun
 from finetune_lm.results.loss_history import LossHistory
+from finetune_lm.results.recording import on_record
+from finetune_lm.results.run_lock import RunLock
 from finetune_lm.results.run_record import RunRecord
 from finetune_lm.results.run_result import RunResult
 from finetune_lm.results.tables import TableWriter
@@ -41,8 +45,11 @@ if TYPE_CHECKING:
     from finetune_lm.evaluation.splits import Split
     from finetune_lm.model_modifiers.callbacks import Callbacks
     from finetune_lm.models.loading import LoadedModel
+    from finetune_lm.training.checkpoints import Checkpoints, Saved
     from finetune_lm.training.early_stopping import EarlyStopping
     from finetune_lm.training.learner import Learner
+    from finetune_lm.training.progress import Progress
+    from finetune_lm.training.state import TrainingState
 
 
 def run(
@@ -71,7 +78,20 @@ def run(
         ... )  # doctest: +SKIP
         >>> result.metrics.groupby(["dataset_type", "epoch"])["surprisal"].mean()  # doctest: +SKIP
     """
-    all_args = (model_args, data_args, optimization_args or OptimizationArguments())
+    return conduct((model_args, data_args, optimization_args or OptimizationArguments()))
+
+
+def conduct(
+    all_args: tuple[ModelArguments, DataTrainingArguments, OptimizationArguments],
+    earlier: EarlierRun | None = None,
+) -> RunResult:
+    """Do a run, or what is left of an earlier one.
+
+    Args:
+        all_args: All arguments.
+        earlier: The run that is resumed, if one is. Its directory is locked already.
+    """
+    model_args, data_args, _ = all_args
     problems = [problem for args in all_args for problem in args.problems()]
     if all_args[2].do_optimize:
         problems.append(
@@ -84,10 +104,15 @@ def run(
     # What can be found wrong without a model is found before one is loaded.
     files = read_files(data_args)
     loss_files = read_loss_files(data_args) if files["train"] else []
-    output_dir = place.choose_output_dir(
-        data_args.output_dir, model_args.model_name_or_path, [f.name for f in files["train"]]
-    )
-    place.check_output_dir(output_dir, config_dict(*all_args), file_hashes(files))
+    hashes = file_hashes({**files, "loss": loss_files})
+    if earlier is None:
+        output_dir = place.choose_output_dir(
+            data_args.output_dir, model_args.model_name_or_path, [f.name for f in files["train"]]
+        )
+        place.check_output_dir(output_dir, config_dict(*all_args), hashes)
+    else:
+        output_dir = earlier.directory
+        earlier.check_data(hashes)
     losses = all_loss_columns(data_args.loss_classes) if files["train"] else []
     metadata = MetadataColumns.of_files([*files["train"], *files["validation"]], losses)
     test_metadata = MetadataColumns.of_files(files["test"])
@@ -96,6 +121,7 @@ def run(
     from finetune_lm.evaluation.splits import make_splits
     from finetune_lm.evaluation.token_rows import RunColumns
     from finetune_lm.model_modifiers.callbacks import make_callbacks
+    from finetune_lm.training.checkpoints import Checkpoints
     from finetune_lm.training.learner import make_learner
 
     accelerator, loaded, datasets = load(model_args, data_args, files)
@@ -115,23 +141,48 @@ def run(
     learner = make_learner(data_args, loaded, accelerator, callbacks) if training else None
 
     place.make_output_dir(output_dir)
-    stopping = None
-    test_results = None
-    with on_record(
-        output_dir, model_args, loaded, accelerator.device, {**files, "loss": loss_files}
-    ) as record:
-        write_text(output_dir / place.CONFIG_YAML, config_yaml(*all_args))
+    stopping = at_end = test_results = None
+    used = {**files, "loss": loss_files}
+    with (
+        nullcontext() if earlier else RunLock(output_dir),
+        on_record(output_dir, model_args, loaded, accelerator.device, used, earlier) as record,
+        Interruption() as interruption,
+    ):
+        write_text(output_dir / CONFIG_YAML, config_yaml(*all_args))
         write_text(output_dir / place.CONFIG_TEXT, config_text(*all_args))
+        checkpoints = Checkpoints(
+            output_dir / place.CHECKPOINTS, data_args.checkpoint_every, on_write=record.write
+        )
         if learner is not None:
-            [train_split], [validation_split] = training, validation
-            stopping = train_and_save(
-                learner, loaded, train_split, validation_split, data_args, output_dir, record
+            stopping, at_end = train_and_save(
+                learner,
+                loaded,
+                (training[0], validation[0]),
+                data_args,
+                output_dir,
+                record,
+                interruption,
+                checkpoints,
+                resumes=earlier is not None,
             )
         if testing:
-            epoch = stopping.best_epoch if stopping else None
+
+            def save() -> None:
+                if at_end is not None and not checkpoints.are_kept:
+                    checkpoints.write(at_end)
+
             test_results = test(
-                loaded, testing, data_args, output_dir, record, epoch, accelerator.device, callbacks
+                loaded,
+                testing,
+                data_args,
+                output_dir,
+                record,
+                stopping.best_epoch if stopping else None,
+                accelerator.device,
+                callbacks,
+                check=lambda: interruption.check(before=save),
             )
+        checkpoints.remove()
     return RunResult(
         output_dir,
         stopping.best_loss if stopping else None,
@@ -191,46 +242,72 @@ def preview(model_args: ModelArguments, data_args: DataTrainingArguments, n: int
 def train_and_save(
     learner: Learner,
     loaded: LoadedModel,
-    training: Split,
-    validation: Split,
+    splits: tuple[Split, Split],
     args: DataTrainingArguments,
     output_dir: Path,
     record: RunRecord,
-) -> EarlyStopping:
+    interruption: Interruption,
+    checkpoints: Checkpoints,
+    resumes: bool,
+) -> tuple[EarlyStopping, Saved]:
     """Train, and leave the metrics, the loss curves and the best model.
 
     Whatever ends the training (a mistake, Ctrl-C), what was measured stays, and so does the best
     model by then. Afterwards the model has its best weights.
-    """
-    from finetune_lm.training.best_state import BestState
-    from finetune_lm.training.early_stopping import EarlyStopping
-    from finetune_lm.training.loop import train
 
-    columns = table_columns(
-        with_sequence_type=loaded.task.reports_greedy_rows,
-        losses=training.rows.run.losses,
-        metadata=training.rows.run.metadata.names,
-    )
-    table = TableWriter(output_dir / place.METRICS, columns)
-    history = LossHistory()
-    stopping = EarlyStopping(args.patience, args.delta, args.min_epochs)
-    best = BestState(loaded.model)
+    Args:
+        learner: What learns.
+        loaded: The model.
+        splits: The training and the validation data.
+        args: How it learns.
+        output_dir: Where all that goes.
+        record: Is told how well and how long it went.
+        interruption: Says whether to stop.
+        checkpoints: Where the state is saved, and where it is found if the run is resumed.
+        resumes: Whether it is.
+
+    Returns:
+        How it went, and what to keep if the run is stopped after it.
+    """
+    from finetune_lm.training.loop import train
+    from finetune_lm.training.start import begin_training
+
+    state = begin_training(learner, loaded, splits, args, output_dir, checkpoints, resumes)
     try:
-        with record.timed("training"), table:
-            train(learner, training, validation, args, table, history, stopping, best)
-    finally:
-        record.add(
-            epochs=stopping.n_epochs,
-            best_epoch=stopping.best_epoch,
-            best_validation_loss=stopping.best_loss if stopping.n_epochs else None,
-            metrics_rows=table.n_rows,
-        )
-        if stopping.n_epochs:
-            plot_losses(output_dir, history, loaded, stopping.best_epoch)
-            best.restore()
-            if args.save_best_model_state_to_disk:
-                save_model(loaded, output_dir)
-    return stopping
+        with record.timed("training"), state.table:
+            if not state.is_over:
+                train(learner, *splits, args, state, interruption, checkpoints)
+    except BaseException as error:
+        if not getattr(error, "at_once", False):
+            try:
+                save_training(state, loaded, args, output_dir, record)
+            except Exception as another:
+                warn(f"the best model could not be saved either: {another}")
+        raise
+    at_end = state.capture_trained()
+    if checkpoints.are_kept and not state.is_over:
+        checkpoints.write(at_end)
+    save_training(state, loaded, args, output_dir, record)
+    tell_of_skipped(state.progress)
+    return state.stopping, at_end
+
+
+def save_training(
+    state: TrainingState,
+    loaded: LoadedModel,
+    args: DataTrainingArguments,
+    output_dir: Path,
+    record: RunRecord,
+) -> None:
+    """Leave what the training has come to: facts, loss curves, the best model."""
+    stopping = state.stopping
+    record.add(**state.facts())
+    if not stopping.n_epochs:
+        return
+    plot_losses(output_dir, state.history, loaded, stopping.best_epoch)
+    state.best.restore()
+    if args.save_best_model_state_to_disk and stopping.best_epoch is not None:
+        save_model(loaded, output_dir)
 
 
 def test(
@@ -242,6 +319,7 @@ def test(
     epoch: int | None,
     device: torch.device,
     callbacks: Callbacks,
+    check: Callable[[], object],
 ) -> Path:
     """Test the model on all test sets, and leave one table of what each token costs.
 
@@ -254,6 +332,7 @@ def test(
         epoch: The epoch whose model it is; None if it was not trained.
         device: Where the model is.
         callbacks: Act at the points of the test.
+        check: Called after each batch; stops the run if that is asked for.
 
     Returns:
         The table's path.
@@ -270,7 +349,14 @@ def test(
     with record.timed("testing"), write_whole(path) as aside, TableWriter(aside, columns) as table:
         temporary = output_dir if args.save_tmp_test_files else None
         record_test_sets(
-            loaded, splits, table, temporary, epoch=epoch, device=device, callbacks=callbacks
+            loaded,
+            splits,
+            table,
+            temporary,
+            epoch=epoch,
+            device=device,
+            callbacks=callbacks,
+            check=check,
         )
     record.add(test_rows=table.n_rows)
     return path
@@ -294,6 +380,20 @@ def save_model(loaded: LoadedModel, output_dir: Path) -> None:
             ) from error
 
 
+def tell_of_skipped(progress: Progress) -> None:
+    """Say how much was left out because of losses that were not finite, if anything was."""
+    if progress.n_skipped:
+        say(
+            f"{progress.n_skipped} steps were skipped because a loss was not finite; their rows "
+            f"are in the table."
+        )
+    if progress.n_unjudged:
+        say(
+            f"After {progress.n_unjudged} epochs the validation loss was not finite, which counts "
+            f"as no improvement."
+        )
+
+
 def plot_losses(
     output_dir: Path, history: LossHistory, loaded: LoadedModel, best_epoch: int | None
 ) -> None:
@@ -305,41 +405,6 @@ def plot_losses(
         save_loss_curves(output_dir / place.LOSS_CURVES, history, title, best_epoch)
     except Exception as error:
         warn(f"the loss curves could not be plotted: {error!r}")
-
-
-@contextmanager
-def on_record(
-    output_dir: Path,
-    model_args: ModelArguments,
-    loaded: LoadedModel,
-    device: torch.device,
-    files: Files,
-) -> Iterator[RunRecord]:
-    """Keep ``run.json`` while a run is under way, and say in it how the run ended."""
-    record = RunRecord(
-        output_dir / place.RUN_JSON,
-        model={"name": loaded.name, "task": loaded.task.name, "n_params": loaded.n_params},
-        device=str(device),
-        data={kind: {f.path: len(f) for f in group} for kind, group in files.items() if group},
-        data_sha256=file_hashes(files),
-    )
-    try:
-        yield record
-    except OSError as error:
-        record.end("failed", without_token(str(error), model_args))
-        if not place.is_about_writing(error, output_dir):
-            raise
-        raise UserError(
-            f"{output_dir} cannot be written into: {error.strerror or error}. What was written "
-            f"before is kept."
-        ) from error
-    except KeyboardInterrupt:
-        record.end("interrupted")
-        raise
-    except BaseException as error:
-        record.end("failed", without_token(f"{type(error).__name__}: {error}", model_args))
-        raise
-    record.end("finished")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from finetune_lm.messages import say
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SLURM can be told to send SIGUSR1 some time before a job's end. Windows has no such signal.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -17,18 +20,22 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         signal_number: Which signal.
+        at_once: Whether it was to stop at once, in the middle of whatever it did.
+        output_dir: The run's directory, if the run can be resumed from there.
     """
 
-    def __init__(self, signal_number: int) -> None:
+    def __init__(self, signal_number: int, *, at_once: bool = False) -> None:
         super().__init__(signal.Signals(signal_number).name)
         self.signal_number = signal_number
+        self.at_once = at_once
+        self.output_dir: Path | None = None
 
 
 class Interruption:
-    """While entered, SIGINT (Ctrl-C) and SIGTERM wait for the next call of `check`.
+    """While entered, SIGINT (Ctrl-C), SIGTERM and SIGUSR1 wait for the next call of `check`.
 
-    A second SIGINT stops at once. Outside of the main thread, where Python handles no signals,
-    nothing is changed.
+    A second SIGINT stops at once. A signal after the last call of `check` is not heeded: all is
+    done then. Outside of the main thread, where Python handles no signals, nothing is changed.
 
     Example:
         >>> with Interruption() as interruption:
@@ -40,18 +47,22 @@ class Interruption:
         self._received: int | None = None
         self._before: dict[int, Any] = {}
 
-    def check(self) -> None:
+    def check(self, before: Callable[[], object] = lambda: None) -> None:
         """Raise what a signal asked for since.
+
+        Args:
+            before: Called before that is raised, to save what is to be saved.
 
         Raises:
             Interrupted: If one came.
         """
         if self._received is not None:
+            before()
             raise Interrupted(self._received)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in dict.fromkeys(_SIGNALS):
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -64,12 +75,10 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
-        if error is None:
-            self.check()
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if self._received is not None and number == signal.SIGINT:
-            raise Interrupted(number)
+            raise Interrupted(number, at_once=True)
         if self._received is None:
             say(f"\n{signal.Signals(number).name}: stopping after this step ...")
         self._received = number

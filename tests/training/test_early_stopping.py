@@ -62,6 +62,19 @@ def test_best_is_the_first_minimum(losses):
     assert stopping.best_epoch == losses.index(min(losses))
 
 
-def test_the_first_epoch_is_best_even_if_its_loss_is_infinite():
-    _, stopping = run([math.inf])
-    assert stopping.best_epoch == 0
+@pytest.mark.parametrize("loss", [math.inf, -math.inf, math.nan])
+def test_a_loss_that_is_not_finite_is_never_an_improvement(loss):
+    stopped, stopping = run([loss, loss, 2.0, loss, loss, loss], patience=3)
+    assert (stopped, stopping.best_epoch, stopping.best_loss) == (5, 2, 2.0)
+    _, stopping = run([loss])
+    assert (stopping.best_epoch, stopping.epochs_without_improvement) == (None, 1)
+
+
+def test_what_was_found_is_taken_up_and_patience_is_new():
+    _, stopping = run([3, 2, 2.5], patience=3, delta=0.1)
+    again = EarlyStopping(patience=2, delta=0.1)
+    again.load_state_dict(stopping.state_dict())
+    assert (again.best_epoch, again.n_epochs, again.patience_left) == (1, 3, 1)
+    again.update(3, 1.95)  # better than the best, but by less than delta
+    assert again.should_stop()
+    assert again.best_epoch == 3

@@ -18,7 +18,13 @@ from finetune_lm.arguments.base import (
 from finetune_lm.arguments.declared import option
 from finetune_lm.arguments.preprocessing import preprocessing_problems
 from finetune_lm.arguments.references import default_object, numbered_names, short_name
-from finetune_lm.constants import DEFAULT_MAX_LENGTH, ONCE, PREPROCESSING_STRATEGIES
+from finetune_lm.constants import (
+    DEFAULT_MAX_LENGTH,
+    ON_NAN,
+    ONCE,
+    PREPROCESSING_STRATEGIES,
+    STOP,
+)
 from finetune_lm.errors import UserError
 
 DATASET_TYPES = ("train", "validation", "test")
@@ -144,6 +150,18 @@ class DataTrainingArguments(Arguments):
         "--loss_classes_kwargs.train.MyLoss.scaleby 2.5",
         keys=LOSS_DATASET_TYPES,
         fill=True,
+    )
+    on_nan: str = option(
+        STOP,
+        "What to do about a loss that is infinite or not a number. stop: end the run. skip: go on "
+        "without that step; its rows stay, and the end says how many there were. A validation "
+        "loss that is not finite then counts as no improvement.",
+    )
+    checkpoint_every: int | None = option(
+        None,
+        "Keep after every so many epochs what is needed to go on with the run after it was killed "
+        "(see resume); 0 for never. A run that is stopped by a signal keeps it whatever this says.",
+        default_text="after epochs, as often as costs at most a fiftieth of the time",
     )
     output_dir: str | None = option(
         None, "Where the results go.", default_text="made of the data, the model and the time"
@@ -300,6 +318,7 @@ class DataTrainingArguments(Arguments):
                 [key for key in DATASET_TYPES if getattr(self, f"{key}_file")],
             ),
             *choice_problem("bos_policy", self.bos_policy, BOS_POLICIES),
+            *choice_problem("on_nan", self.on_nan, ON_NAN),
         ]
 
     def _file_problems(self) -> list[str]:
@@ -319,9 +338,10 @@ class DataTrainingArguments(Arguments):
             *(f"max_{key}_samples" for key in DATASET_TYPES),
             *(f"per_device_{key}_batch_size" for key in DATASET_TYPES),
         ]
+        at_least_zero = ["min_epochs", "patience", "delta", "checkpoint_every"]
         problems = [
             problem
-            for minimum, names in ((1, at_least_one), (0, ["min_epochs", "patience", "delta"]))
+            for minimum, names in ((1, at_least_one), (0, at_least_zero))
             for name in names
             for problem in minimum_problem(name, getattr(self, name), minimum)
         ]

@@ -31,6 +31,10 @@ OPTIONS = types.MappingProxyType(
     {
         "config": "Take arguments from YAML files as well. Later files override earlier ones, and "
         "the command line overrides them all.",
+        "resume": "Go on with the run in this output directory, which was stopped. Its arguments "
+        "are in force again; the token has to be given again. Of others only epochs and patience "
+        "can be larger, and those changed that make no difference to the results, such as "
+        "checkpoint_every and on_nan.",
         "print_config": "Print all arguments as a config file, and do nothing else.",
         "preview": "Print what the model will be fed for the first examples of each file, so many "
         "as the number says, and do nothing else. Tokens stand above labels; masks and ignored "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 from finetune_lm.arguments.base import Arguments, prepare
@@ -19,10 +20,12 @@ from finetune_lm.arguments.optimization_arguments import OptimizationArguments
 from finetune_lm.arguments.reading import UNREADABLE, is_readable, read, readable_part
 from finetune_lm.arguments.references import Reference, resolve_name
 from finetune_lm.arguments.values import DELETE_FIELD, read_text
+from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
 
 A = TypeVar("A", bound=Arguments)
 GROUPS: tuple[type[Arguments], ...] = (ModelArguments, DataTrainingArguments, OptimizationArguments)
+_WITH_VALUES = ("config", "preview", "resume")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class ParsedArguments:
         print_config: Whether to print the arguments as a config file and do nothing else.
         preview: How many examples of each file to show as the model will be fed them, instead of
             a run. None for a run.
+        resume: The output directory of the run to go on with. None for a new run.
         debug: Whether to show where in the code a user's error was found.
         help: The help text, where it is asked for.
         version: Whether the version is asked for.
@@ -46,6 +50,7 @@ class ParsedArguments:
     optimization: OptimizationArguments | None = None
     print_config: bool = False
     preview: int | None = None
+    resume: str | None = None
     debug: bool = False
     help: str | None = None
     version: bool = False
@@ -83,12 +88,14 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
     asked_for_help = [each for each in options if each.name == "help"]
     if asked_for_help:
         return ParsedArguments(help=help_for([t for each in asked_for_help for t in each.texts]))
-    flags = _read_flags([each for each in options if each.name != "preview"], problems)
+    flags = _read_flags([each for each in options if each.name not in _WITH_VALUES], problems)
+    resume = _read_resume(given, problems)
     preview = _read_preview([each for each in options if each.name == "preview"], problems)
     if flags.get("version"):
         return ParsedArguments(version=True)
 
     layers = [
+        *([] if resume is None else _read_config(str(Path(resume, CONFIG_YAML)), problems)),
         *_read_config_files([each for each in options if each.name == "config"], problems),
         _read_layer(
             _Layer(),
@@ -112,6 +119,7 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
         optimization=optimization,
         print_config=flags.get("print_config", False),
         preview=preview,
+        resume=resume,
         debug=flags.get("debug", False),
     )
 
@@ -119,8 +127,6 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
 def _read_flags(options: list[Given], problems: list[str]) -> dict[str, bool]:
     flags: dict[str, bool] = {}
     for option in options:
-        if option.name == "config":
-            continue
         if option.name in flags:
             problems.append(f"{option.name} is given more than once.")
         if option.texts in ((), ("True",), ("False",)):
@@ -148,13 +154,41 @@ def _read_config_files(options: list[Given], problems: list[str]) -> list[_Layer
             problems.append("config must be followed by the name of a file.")
         for text in option.texts:
             name = read_text(text, allows_none=False, allows_bool=False, is_list=False)
-            try:
-                file = read_config_file(str(name))
-            except UserError as error:
-                problems += error.problems
-                continue
-            layers.append(_read_layer(_Layer(place=file.place), file.entries, problems))
+            layers += _read_config(str(name), problems)
     return layers
+
+
+def _read_config(name: str, problems: list[str]) -> list[_Layer]:
+    try:
+        file = read_config_file(name)
+    except UserError as error:
+        problems += error.problems
+        return []
+    return [_read_layer(_Layer(place=file.place), file.entries, problems)]
+
+
+def _read_resume(given: list[Given], problems: list[str]) -> str | None:
+    """Return the output directory of the run to resume."""
+    options = [each for each in given if each.name == "resume"]
+    if not options:
+        return None
+    useless = [name for name in ("config", "output_dir") if any(g.name == name for g in given)]
+    problems += [f"{name} has no use with resume: a run goes on with its own." for name in useless]
+    if len(options) > 1:
+        problems.append("resume is given more than once.")
+    texts = options[0].texts
+    if len(texts) != 1:
+        shown = " ".join(texts) or "nothing"
+        problems.append(f"resume must be one output directory but got {shown}.")
+        return None
+    directory = str(read_text(texts[0], allows_none=False, allows_bool=False, is_list=False))
+    if not Path(directory, CONFIG_YAML).is_file():
+        # Without it nothing else can be told apart from mistakes that follow from this one.
+        raise UserError(
+            f"resume must name the output directory of a run but {directory} "
+            f"{f'has no {CONFIG_YAML}' if Path(directory).is_dir() else 'is not there'}."
+        )
+    return directory
 
 
 def _read_layer(

@@ -6,13 +6,16 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from finetune_lm.constants import STOP
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.forward import Outputs
-from finetune_lm.evaluation.losses import EpochLosses
+from finetune_lm.evaluation.memory import memory_watched
+from finetune_lm.evaluation.passes import Pass
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.model_modifiers.callbacks import Callbacks
+from finetune_lm.results.columns import LOSS
 from finetune_lm.results.loss_history import LossHistory
 from finetune_lm.results.tables import TableWriter
 
@@ -30,6 +33,8 @@ def evaluate(
     device: torch.device,
     on_batch: Callable[[], object] = lambda: None,
     callbacks: Callbacks | None = None,
+    progress: Pass | None = None,
+    on_nan: str = STOP,
 ) -> dict[str, float]:
     """Record what every token of a data set costs, and the losses.
 
@@ -45,37 +50,47 @@ def evaluate(
         device: Where the model is.
         on_batch: Called after each batch.
         callbacks: Act before and after each batch, and before the first.
+        progress: How far this has come, if it is not at its beginning.
+        on_nan: What to do about a loss that is not finite: ``stop``, or ``skip``, which makes the
+            means no numbers.
 
     Returns:
         The mean of each loss over the labels that count.
 
     Raises:
-        UserError: If a loss is not finite, or no label counts.
+        UserError: If a loss is not finite and that is to stop the run, or no label counts.
     """
     import torch
 
     assert split.losses is not None
     callbacks = callbacks or Callbacks()
-    means = EpochLosses()
-    callbacks.run("pre_validation", epoch)
+    progress = Pass() if progress is None else progress
+    if not progress.n_batches:
+        callbacks.run("pre_validation", epoch)
     model.eval()
     split.forward.forget()
     # A callback may change the model from batch to batch.
     alone = callbacks.act_at("pre_validation_batch", "post_validation_batch")
     with torch.no_grad():
-        for number, batch in enumerate(split.dataset.batches(split.batch_size)):
+        for number, batch in progress.batches(split):
             callbacks.run("pre_validation_batch", epoch, number)
             _back_to_eval(model)
-            outputs = split.forward(batch, device, alone=alone)
-            losses = None
-            if n_labels(split.dataset, batch):
-                losses = split.losses(outputs.for_losses, outputs_labels(batch, device)).numbers()
-                check_finite(losses, split.dataset_type, epoch, number)
-            record_batch(split, batch, outputs, losses, table, history, means, epoch, number)
+            with memory_watched(split, batch, number, epoch):
+                outputs = split.forward(batch, device, alone=alone)
+                losses = None
+                if n_labels(split.dataset, batch):
+                    labels = outputs_labels(batch, device)
+                    losses = split.losses(outputs.for_losses, labels).numbers()
+                    if on_nan == STOP:
+                        check_finite(losses, split, batch, epoch, number)
+                record_batch(split, batch, outputs, losses, table, history, progress, epoch, number)
             callbacks.run("post_validation_batch", epoch, number)
             on_batch()
     split.rows.warn_if_empty()
-    return means.means(split.dataset.name)
+    if progress.n_not_finite:
+        # A mean over the other batches could not be compared with that of another epoch.
+        return dict.fromkeys([LOSS, *split.losses.names], math.nan)
+    return progress.means.means(split.dataset.name)
 
 
 def record_batch(
@@ -85,11 +100,11 @@ def record_batch(
     losses: Mapping[str, float] | None,
     table: TableWriter,
     history: LossHistory,
-    means: EpochLosses,
+    progress: Pass,
     epoch: int,
     number: int,
 ) -> None:
-    """Write the rows of a batch, and take its losses in.
+    """Write the rows of a batch, and take its losses in, unless one is no finite number.
 
     Args:
         split: The data that the batch is of.
@@ -98,17 +113,21 @@ def record_batch(
         losses: Its losses; None where nothing is to be predicted, so that there are none.
         table: Where rows go.
         history: Where the batches' losses go.
-        means: Where they are averaged.
+        progress: The pass of which the batch is, where losses are averaged.
         epoch: The epoch.
         number: The batch's number in it.
     """
     table.write(
         split.rows.of_batch(batch, outputs.score, epoch=epoch, batch_number=number, losses=losses)
     )
-    if losses is not None:
-        n_counted = n_labels(split.dataset, batch)
-        means.add(losses, n_counted)
-        history.add(split.dataset_type, epoch, losses, n_counted)
+    if losses is None:
+        return
+    if not is_finite(losses):
+        progress.n_not_finite += 1
+        return
+    n_counted = n_labels(split.dataset, batch)
+    progress.means.add(losses, n_counted)
+    history.add(split.dataset_type, epoch, losses, n_counted)
 
 
 def record_surprisals(
@@ -149,8 +168,11 @@ def record_surprisals(
             if number >= skip:
                 callbacks.run("pre_test_batch", epoch, number)
                 _back_to_eval(model)
-                outputs = split.forward(batch, device, alone=alone)
-                rows = split.rows.of_batch(batch, outputs.score, epoch=epoch, batch_number=number)
+                with memory_watched(split, batch, number, epoch):
+                    outputs = split.forward(batch, device, alone=alone)
+                    rows = split.rows.of_batch(
+                        batch, outputs.score, epoch=epoch, batch_number=number
+                    )
                 write(number, rows)
                 callbacks.run("post_test_batch", epoch, number)
             if batch.is_last_part:
@@ -175,18 +197,37 @@ def n_labels(dataset: Dataset, batch: Batch) -> int:
     return int(dataset.task.counted(batch.inputs["labels"]).sum())
 
 
+def is_finite(losses: Mapping[str, float]) -> bool:
+    """Whether no loss is infinite or not a number."""
+    return all(map(math.isfinite, losses.values()))
+
+
 def check_finite(
-    losses: Mapping[str, float], dataset_type: str, epoch: int, batch_number: int
+    losses: Mapping[str, float], split: Split, batch: Batch, epoch: int, batch_number: int
 ) -> None:
     """Stop a run that has gone wrong, before it learns from what is no number.
 
     Raises:
-        UserError: If a loss is infinite or not a number.
+        UserError: If a loss is infinite or not a number, with the examples of the batch.
     """
-    if all(math.isfinite(value) for value in losses.values()):
+    if is_finite(losses):
         return
     values = ", ".join(f"{name} {value}" for name, value in losses.items())
     raise UserError(
-        f"losses must be finite but in epoch {epoch}, {dataset_type} batch {batch_number}, came "
-        f"{values}. What was recorded before is kept. A lower lr often helps."
+        f"losses must be finite but in epoch {epoch}, {split.dataset_type} batch {batch_number}, "
+        f"came {values}. In it {_examples_named(split.dataset, batch)}. What was recorded before "
+        f"is kept. A lower lr often helps; --on_nan skip leaves such steps out."
     )
+
+
+_NAMED = 64
+
+
+def _examples_named(dataset: Dataset, batch: Batch) -> str:
+    """The examples of a batch by number and file, as a clause."""
+    numbers = [str(dataset.example_nums[i]) for i in dict.fromkeys(batch.example.tolist())]
+    if len(numbers) == 1:
+        return f"is example_num {numbers[0]} of {dataset.path}"
+    shown = ", ".join(numbers[:_NAMED])
+    more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
+    return f"are example_num {shown}{more} of {dataset.path}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments.references import check_call, numbered_names, short_name
 from finetune_lm.errors import UserError
+from finetune_lm.evaluation.memory import in_loss
 from finetune_lm.results.columns import LOSS
 
 if TYPE_CHECKING:
@@ -65,14 +66,17 @@ class Losses:
     ) -> None:
         self.names = numbered_names(classes)
         self._reduce = reduce
-        self.made: list[Any] = []
-        """The losses themselves, in the order of their names."""
+        self._made: list[Any] = []
         for cls, name, given in zip(classes, self.names, kwargs, strict=True):
             check_call(cls, "loss_classes_kwargs", given, "model, tokenizer")
             try:
-                self.made.append(cls(model=model, tokenizer=tokenizer, **given))
+                self._made.append(cls(model=model, tokenizer=tokenizer, **given))
             except UserError as error:
                 raise UserError(*(f"{name}: {problem}" for problem in error.problems)) from error
+
+    def by_name(self) -> dict[str, Any]:
+        """The instance of each class by its column."""
+        return dict(zip(self.names, self._made, strict=True))
 
     @property
     def need_logits(self) -> bool:
@@ -80,7 +84,7 @@ class Losses:
 
         A loss class says that it does not by ``needs_logits = False``.
         """
-        return any(getattr(loss, "needs_logits", True) for loss in self.made)
+        return any(getattr(loss, "needs_logits", True) for loss in self._made)
 
     def __call__(self, outputs: Any, labels: Tensor) -> LossValues:
         """All losses of one batch.
@@ -95,8 +99,9 @@ class Losses:
         import torch
 
         parts = {}
-        for name, loss in zip(self.names, self.made, strict=True):
-            value = (loss if callable(loss) else loss.forward)(outputs, labels)
+        for name, loss in self.by_name().items():
+            with in_loss(name):
+                value = (loss if callable(loss) else loss.forward)(outputs, labels)
             if getattr(loss, "return_all", False) and isinstance(value, torch.Tensor):
                 value = value.mean()
             if not isinstance(value, torch.Tensor) or value.numel() != 1:
@@ -166,6 +171,19 @@ class EpochLosses:
                 f"language models need masks, in the file or from a data_preprocessing_fn."
             )
         return {name: value / self._weight for name, value in self._sums.items()}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no label has counted so far."""
+        return self._weight == 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was taken in so far."""
+        return {"sums": dict(self._sums), "weight": self._weight}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self._sums, self._weight = dict(state["sums"]), state["weight"]
 
 
 def _takes_several(reduce: Callable[..., Any], n: int) -> bool:

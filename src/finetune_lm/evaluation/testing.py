@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 from finetune_lm.constants import PER_BATCH
 from finetune_lm.evaluation.evaluate import record_surprisals
 from finetune_lm.evaluation.splits import Split
-from finetune_lm.interruption import Interruption
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.results.columns import SEED
@@ -32,6 +31,7 @@ def record_test_sets(
     epoch: int | None,
     device: torch.device,
     callbacks: Callbacks,
+    check: Callable[[], object],
 ) -> None:
     """Record all test sets, one piece of the table each.
 
@@ -44,17 +44,15 @@ def record_test_sets(
         epoch: The epoch whose model this is; None if it was not trained.
         device: Where the model is.
         callbacks: Act before and after each test set and each batch.
+        check: Called after each batch; stops the run if that is asked for.
     """
     n_batches = sum(split.dataset.n_batches(split.batch_size) for split in splits)
     kept: list[EvaluationProgress] = []
-    with (
-        Interruption() as interruption,
-        tqdm(total=n_batches, desc="testing", unit="batch", dynamic_ncols=True) as bar,
-    ):
+    with tqdm(total=n_batches, desc="testing", unit="batch", dynamic_ncols=True) as bar:
 
         def on_batch() -> None:
             bar.update()
-            interruption.check()
+            check()
 
         callbacks.run("pre_test", epoch)
         for number, split in enumerate(splits):

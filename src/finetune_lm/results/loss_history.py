@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
+from typing import Any
 
 
 class LossHistory:
@@ -26,3 +27,23 @@ class LossHistory:
         by_loss = self.values.setdefault(dataset_type, {})
         for name, value in losses.items():
             by_loss.setdefault(name, array("f")).append(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it in plain types."""
+        return {
+            "epochs": {kind: values.tobytes() for kind, values in self.epochs.items()},
+            "weights": {kind: values.tobytes() for kind, values in self.weights.items()},
+            "values": {
+                kind: {name: values.tobytes() for name, values in by_loss.items()}
+                for kind, by_loss in self.values.items()
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.epochs = {kind: array("l", values) for kind, values in state["epochs"].items()}
+        self.weights = {kind: array("l", values) for kind, values in state["weights"].items()}
+        self.values = {
+            kind: {name: array("f", values) for name, values in by_loss.items()}
+            for kind, by_loss in state["values"].items()
+        }

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
 
 NOW = "{now}"
@@ -16,11 +17,11 @@ NOW = "{now}"
 METRICS = "metrics.csv.gz"
 TEST_RESULTS_SUFFIX = "-test_results.csv.gz"
 LOSS_CURVES = "loss_curves.pdf"
-CONFIG_YAML = "config.yaml"
 CONFIG_TEXT = "config.txt"
 RUN_JSON = "run.json"
 MODEL = "model"
 TOKENIZER = "tokenizer"
+CHECKPOINTS = "checkpoints"
 
 
 def timestamp() -> str:
@@ -124,6 +125,8 @@ def _check_no_results(output_dir: Path, config: dict[str, Any], data: dict[str, 
     found = results_in(output_dir)
     if not found:
         return
+    if (output_dir / CHECKPOINTS).is_dir():
+        remedy += f" To go on with the run that was stopped there: --resume {output_dir}"
     if config["train_file"] is not None or not (output_dir / RUN_JSON).is_file():
         raise UserError(
             f"output_dir must not have results of another run, but {output_dir} has "
@@ -159,5 +162,5 @@ def _differences(output_dir: Path, config: dict[str, Any], data: dict[str, str])
 
 def is_about_writing(error: OSError, directory: Path) -> bool:
     """Whether an error comes from writing results, not from something else that the run does."""
-    no_room = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+    no_room = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
     return error.errno in no_room or str(error.filename or "").startswith(str(directory))

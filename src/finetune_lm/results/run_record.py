@@ -32,64 +32,101 @@ _PACKAGES = (
 class RunRecord:
     """The record of one run, rewritten whole at every change.
 
+    A run that is resumed has several sessions, one for each process that worked on it. Seconds are
+    added up over them.
+
     Args:
         path: Where ``run.json`` goes.
+        earlier: What it says already, if the run is resumed.
         **facts: What is known at the start.
     """
 
-    def __init__(self, path: Path, **facts: Any) -> None:
+    def __init__(self, path: Path, earlier: dict[str, Any] | None = None, **facts: Any) -> None:
+        earlier = earlier or {}
         self._path = path
-        self._begun = time.monotonic()
+        self._begun = {"total": time.monotonic()}
+        self._seconds: dict[str, float] = dict(earlier.get("seconds", {}))
+        self._peaks: dict[str, float] = dict(earlier.get("peak_memory_mb", {}))
+        session = {"started": _now(), "ended": None, "state": "running"}
         self._facts: dict[str, Any] = {
+            **earlier,
             "state": "running",
-            "started": _now(),
-            "versions": {"python": platform.python_version(), **_versions()},
+            "started": earlier.get("started", session["started"]),
+            "ended": None,
+            "error": None,
+            "versions": versions(),
             "platform": platform.platform(),
+            "directory": str(Path.cwd()),
             "git_commit": _git_commit(),
             "seconds": {},
+            "sessions": [*ended_sessions(earlier), session],
             **facts,
         }
-        self._write()
+        self.write()
 
     def add(self, **facts: Any) -> None:
         """Put more on record."""
         self._facts.update(facts)
-        self._write()
+        self.write()
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
         """Put on record how long a part of the run takes."""
-        begun = time.monotonic()
+        self._begun[what] = time.monotonic()
         try:
             yield
         finally:
-            self._facts["seconds"][what] = round(time.monotonic() - begun, 3)
-            self._write()
+            self._seconds[what] = self._so_far(what)
+            del self._begun[what]
+            # Where the disk is full, saying so must not hide why the part ended.
+            with suppress(OSError):
+                self.write()
 
     def end(self, state: str, error: str | None = None) -> None:
         """Put on record how the run ended: ``finished``, ``failed`` or ``interrupted``."""
-        self._facts["seconds"]["total"] = round(time.monotonic() - self._begun, 3)
-        # Where the disk is full, saying so must not hide why the run ended.
+        ended = {"ended": _now(), "state": state}
+        self._facts["sessions"][-1].update(ended)
         with suppress(OSError):
-            self.add(state=state, ended=_now(), error=error, peak_memory_mb=_peak_memory_mb())
+            self.add(**ended, error=error)
 
-    def _write(self) -> None:
+    def _so_far(self, what: str) -> float:
+        return round(self._seconds.get(what, 0.0) + time.monotonic() - self._begun[what], 3)
+
+    def write(self) -> None:
+        """Write down how long things have taken up to here."""
+        # What a run that is killed has on record is what it took up to here.
+        running = {what: self._so_far(what) for what in self._begun}
+        self._facts["seconds"] = {**self._seconds, **running}
+        self._facts["peak_memory_mb"] = {
+            device: max(peak, self._peaks.get(device, 0.0))
+            for device, peak in _peak_memory_mb().items()
+        }
         with write_whole(self._path) as aside:
             aside.write_text(json.dumps(self._facts, indent=2, default=str) + "\n", "utf-8")
+
+
+def ended_sessions(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The sessions in a record of processes that are not there any more."""
+    sessions = [dict(session) for session in record.get("sessions", [])]
+    for session in sessions:
+        if session["state"] == "running":
+            session["state"] = "killed"
+    return sessions
 
 
 def _now() -> str:
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {}
+def versions() -> dict[str, str | None]:
+    """The versions of Python and of the packages on which numbers depend."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            versions[package] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    return versions
+            found[package] = None
+    return found
 
 
 def _git_commit() -> str | None:

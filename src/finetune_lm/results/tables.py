@@ -8,6 +8,8 @@ import re
 import shutil
 import tempfile
 import zlib
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
@@ -26,6 +28,30 @@ MISSING = "NA"
 # Level 1 is three times as fast as gzip's own default for a seventh more bytes.
 _COMPRESSION_LEVEL = 1
 _KEPT_IN_MEMORY = 16 * 2**20
+# A gzip member without name and time, so that equal tables are equal files.
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+@dataclass
+class TableState:
+    """How far a table has come, so that it can be taken up there and end up the same to the byte.
+
+    Attributes:
+        n_rows: How many rows it has, those of the piece under way among them.
+        has_header: Whether its header is written.
+        n_bytes: How long the file is, without the piece under way.
+        checksum: The CRC-32 of so much of the file.
+        piece: The piece under way, as a gzip member; None if there is none.
+        chunks: The bytes of text of each call that wrote to that piece. What a compressor makes of
+            a text may depend on the parts in which it is given.
+    """
+
+    n_rows: int = 0
+    has_header: bool = False
+    n_bytes: int = 0
+    checksum: int = 0
+    piece: bytes | None = None
+    chunks: list[int] = field(default_factory=list)
 
 
 class TableWriter:
@@ -40,8 +66,12 @@ class TableWriter:
     distinct from no value.
 
     Args:
-        path: The file, which must not be there yet.
+        path: The file, which must not be there yet, unless it is to be taken up.
         columns: The names of the columns, in order.
+        taken_up: What `state` said of an earlier writer of this file. What came after is cut off.
+
+    Raises:
+        UserError: If the file is to be taken up and is not what that writer left.
 
     Example:
         >>> with TableWriter(Path("t.csv.gz"), ["word"]) as writer:  # doctest: +SKIP
@@ -49,30 +79,37 @@ class TableWriter:
         ...     writer.end_piece()
     """
 
-    def __init__(self, path: Path, columns: list[str]) -> None:
+    def __init__(self, path: Path, columns: list[str], taken_up: TableState | None = None) -> None:
         self.path = path
         self.columns = columns
-        self.n_rows = 0
-        self._has_header = False
+        self._state = TableState()
         self._piece: IO[bytes] | None = None
+        self._is_whole = True
         self._compressor = zlib.compressobj()
-        # One that is empty is left of a run that ended before its first piece.
-        path.touch(exist_ok=not path.exists() or path.stat().st_size == 0)
+        if taken_up is None:
+            # One that is empty is left of a run that ended before its first piece.
+            path.touch(exist_ok=not path.exists() or path.stat().st_size == 0)
+        else:
+            self._take_up(taken_up)
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows were written."""
+        return self._state.n_rows
 
     def write(self, rows: pa.Table) -> None:
         """Add rows to the piece under way; they need the table's columns, in any order."""
-        if self._piece is None:
-            self._begin_piece()
         text = io.BytesIO()
         pyarrow.csv.write_csv(
             rows.select(self.columns),
             text,
-            pyarrow.csv.WriteOptions(include_header=not self._has_header, null_string=MISSING),
+            pyarrow.csv.WriteOptions(
+                include_header=not self._state.has_header, null_string=MISSING
+            ),
         )
-        self._has_header = True
-        self.n_rows += rows.num_rows
-        assert self._piece is not None
-        self._piece.write(self._compressor.compress(text.getbuffer()))
+        self._add(text.getbuffer())
+        self._state.has_header = True
+        self._state.n_rows += rows.num_rows
 
     def end_piece(self) -> None:
         """Append the piece under way to the file and see it safely on disk.
@@ -84,6 +121,8 @@ class TableWriter:
         piece, self._piece = self._piece, None
         size = self.path.stat().st_size
         with piece:
+            if not self._is_whole:
+                return
             piece.write(self._compressor.flush())
             piece.seek(0)
             try:
@@ -92,8 +131,20 @@ class TableWriter:
                     file.flush()
                     os.fsync(file.fileno())
             except BaseException:
-                os.truncate(self.path, size)
+                with suppress(OSError):  # what went wrong matters, not that it cannot be undone
+                    os.truncate(self.path, size)
                 raise
+            piece.seek(0)
+            self._state.checksum, n_bytes = _checksum(piece, start=self._state.checksum)
+            self._state.n_bytes += n_bytes
+
+    def state(self) -> TableState:
+        """How far the table has come, with the piece under way."""
+        if self._piece is None:
+            return replace(self._state, chunks=[])
+        self._piece.seek(0)
+        piece = self._piece.read() + self._compressor.copy().flush()
+        return replace(self._state, piece=piece, chunks=list(self._state.chunks))
 
     def __enter__(self) -> Self:
         return self
@@ -107,12 +158,54 @@ class TableWriter:
         """Keep what was measured, also of a piece that was not finished."""
         self.end_piece()
 
+    def _add(self, text: bytes | memoryview) -> None:
+        """Compress a text into the piece under way."""
+        if self._piece is None:
+            self._begin_piece()
+        assert self._piece is not None
+        # A signal or a full disk may come in between, and half a chunk would spoil the piece.
+        self._is_whole = False
+        self._piece.write(self._compressor.compress(text))
+        self._state.chunks.append(len(text))
+        self._is_whole = True
+
     def _begin_piece(self) -> None:
         self._piece = tempfile.SpooledTemporaryFile(  # noqa: SIM115
             _KEPT_IN_MEMORY, dir=str(self.path.parent)
         )
-        # A gzip member without name and time, so that equal tables are equal files.
-        self._compressor = zlib.compressobj(_COMPRESSION_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+        self._compressor = zlib.compressobj(_COMPRESSION_LEVEL, zlib.DEFLATED, _GZIP)
+        self._state.chunks = []
+        self._is_whole = True
+
+    def _take_up(self, state: TableState) -> None:
+        """Cut the file back to where it was, and put the piece under way together again."""
+        try:
+            with self.path.open("rb") as file:
+                checksum, n_bytes = _checksum(file, at_most=state.n_bytes)
+        except FileNotFoundError:
+            checksum, n_bytes = 0, 0
+        if (checksum, n_bytes) != (state.checksum, state.n_bytes):
+            raise UserError(
+                f"{self.path} must begin with the {state.n_bytes} bytes that the run had written "
+                f"when its checkpoint was made, but it has {n_bytes} or other ones. Put it back, "
+                f"or start again in another output_dir."
+            )
+        self.path.touch()
+        os.truncate(self.path, state.n_bytes)
+        text = memoryview(zlib.decompress(state.piece, _GZIP) if state.piece else b"")
+        for length in state.chunks:
+            self._add(text[:length])
+            text = text[length:]
+        self._state = replace(state, piece=None, chunks=list(state.chunks))
+
+
+def _checksum(file: IO[bytes], start: int = 0, at_most: int | None = None) -> tuple[int, int]:
+    """The CRC-32 of a file, going on from that of what stands before it, and how long it is."""
+    checksum, n_bytes = start, 0
+    while block := file.read(2**20 if at_most is None else min(2**20, at_most - n_bytes)):
+        checksum = zlib.crc32(block, checksum)
+        n_bytes += len(block)
+    return checksum, n_bytes
 
 
 def load_metrics(path: str | Path) -> pd.DataFrame:

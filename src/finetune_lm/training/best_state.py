@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,28 +20,48 @@ class BestState:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._copies: list[Tensor] | None = None
+        self._copies: dict[str, Tensor] | None = None
+
+    @property
+    def weights(self) -> dict[str, Tensor] | None:
+        """What is kept, by name; None before anything is."""
+        return self._copies
 
     def keep(self) -> None:
         """Take the weights as they are now."""
         import torch
 
         with torch.no_grad():
+            weights = weights_of(self._model)
             if self._copies is None:
-                self._copies = [tensor.detach().clone() for tensor in self._tensors()]
-            for copy, tensor in zip(self._copies, self._tensors(), strict=True):
-                copy.copy_(tensor)
+                self._copies = {name: weight.clone() for name, weight in weights.items()}
+            for name, weight in weights.items():
+                self._copies[name].copy_(weight)
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Take weights that were kept before."""
+        self._copies = {
+            name: weights[name].to(weight.device, copy=True)
+            for name, weight in weights_of(self._model).items()
+        }
 
     def restore(self) -> None:
         """Put the kept weights back into the model, if any were kept."""
-        import torch
+        if self._copies is not None:
+            put_weights(self._model, self._copies)
 
-        if self._copies is None:
-            return
-        with torch.no_grad():
-            for copy, tensor in zip(self._copies, self._tensors(), strict=True):
-                tensor.copy_(copy)
 
-    def _tensors(self) -> list[Tensor]:
-        # Both iterate over shared tensors once.
-        return [*self._model.parameters(), *self._model.buffers()]
+def weights_of(model: Any) -> dict[str, Tensor]:
+    """A model's parameters and buffers by name, those that are shared once; not copied."""
+    # Both iterate over shared tensors once.
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {name: tensor.detach() for name, tensor in named}
+
+
+def put_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
+    """Give a model the weights that `weights_of` gave of one like it."""
+    import torch
+
+    with torch.no_grad():
+        for name, tensor in weights_of(model).items():
+            tensor.copy_(weights[name])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass
@@ -38,18 +40,21 @@ class EarlyStopping:
     _loss_to_beat: float = math.inf
 
     def update(self, epoch: int, loss: float) -> bool:
-        """Take in an epoch's validation loss.
+        """Take in an epoch's validation loss. One that is not finite is never an improvement.
 
         Returns:
             Whether it is the best so far.
         """
         self.n_epochs += 1
+        if not math.isfinite(loss):
+            self.epochs_without_improvement += 1
+            return False
         if loss < self._loss_to_beat - self.delta:
             self._loss_to_beat = loss
             self.epochs_without_improvement = 0
         else:
             self.epochs_without_improvement += 1
-        is_best = loss < self.best_loss or self.best_epoch is None
+        is_best = loss < self.best_loss
         if is_best:
             self.best_loss, self.best_epoch = loss, epoch
         return is_best
@@ -60,6 +65,16 @@ class EarlyStopping:
         if self.patience is None:
             return None
         return max(self.patience - self.epochs_without_improvement, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was found so far. Patience and the like come from the run's arguments."""
+        found = ("best_loss", "best_epoch", "epochs_without_improvement", "n_epochs")
+        return {name: getattr(self, name) for name in (*found, "_loss_to_beat")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        for name in self.state_dict():
+            setattr(self, name, state[name])
 
     def should_stop(self) -> bool:
         """Whether enough epochs have gone by without improvement."""

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
+from finetune_lm.constants import SKIP
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.evaluate import (
     check_finite,
     evaluate,
+    is_finite,
     n_labels,
     outputs_labels,
     record_batch,
 )
-from finetune_lm.evaluation.losses import EpochLosses
+from finetune_lm.evaluation.forward import Outputs
+from finetune_lm.evaluation.memory import memory_watched
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.interruption import Interruption
 from finetune_lm.results.columns import LOSS
-from finetune_lm.results.loss_history import LossHistory
-from finetune_lm.results.tables import TableWriter
-from finetune_lm.training.best_state import BestState
+from finetune_lm.training.checkpoints import Checkpoints
 from finetune_lm.training.early_stopping import EarlyStopping
 from finetune_lm.training.learner import Learner
+from finetune_lm.training.progress import BEFORE_TRAINING
+from finetune_lm.training.state import TrainingState
 
 if TYPE_CHECKING:
-    import torch
-
     from finetune_lm.arguments import DataTrainingArguments
-
-BEFORE_TRAINING = -1
-"""The epoch of rows that were measured before anything was learned."""
+    from finetune_lm.data.batch import Batch
 
 
 def train(
@@ -38,10 +38,9 @@ def train(
     training: Split,
     validation: Split,
     args: DataTrainingArguments,
-    table: TableWriter,
-    history: LossHistory,
-    stopping: EarlyStopping,
-    best: BestState,
+    state: TrainingState,
+    interruption: Interruption,
+    checkpoints: Checkpoints,
 ) -> None:
     """Train until the epochs are over or patience is, keeping the state that validates best.
 
@@ -49,121 +48,155 @@ def train(
         learner: What learns.
         training: What it learns from.
         validation: What it is judged by after each epoch.
-        args: Epochs, shuffling, seed.
-        table: Where rows go, one piece an epoch.
-        history: Where losses go.
-        stopping: Judges the validation losses.
-        best: Keeps the best weights.
+        args: Epochs, shuffling, what to do about a loss that is not finite.
+        state: Where the training is, and where rows, losses and the best weights go.
+        interruption: Says at the end of each step whether to stop.
+        checkpoints: Where the state is saved after epochs, and when a signal stops the run.
 
     Raises:
         UserError: If a loss is not finite, or nothing in the data counts in the loss.
         Interrupted: If a signal came, at the end of the step.
     """
-    import torch
+    progress, stopping, callbacks = state.progress, state.stopping, learner.callbacks
 
-    generator = torch.Generator().manual_seed(args.seed)
-    device = learner.accelerator.device
+    def stop_if_asked() -> None:
+        interruption.check(before=lambda: checkpoints.write(state.capture()))
 
-    def validate(epoch: int) -> dict[str, float]:
+    def is_over() -> bool:
+        return progress.epoch >= args.epochs or stopping.should_stop()
+
+    def validate() -> dict[str, float]:
         return evaluate(
             learner.model,
             validation,
-            table,
-            history,
-            epoch=epoch,
-            device=device,
-            on_batch=interruption.check,
-            callbacks=learner.callbacks,
+            state.table,
+            state.history,
+            epoch=progress.epoch,
+            device=learner.accelerator.device,
+            on_batch=stop_if_asked,
+            callbacks=callbacks,
+            progress=progress.validation,
+            on_nan=args.on_nan,
         )
 
-    with (
-        Interruption() as interruption,
-        tqdm(range(args.epochs), desc="training", unit="epoch", dynamic_ncols=True) as epochs,
-    ):
-        learner.callbacks.run("pre_training")
-        if args.eval_before_training:
-            validate(BEFORE_TRAINING)
-            table.end_piece()
-        for epoch in epochs:
-            learner.callbacks.run("begin_epoch", epoch)
-            train_means = train_epoch(
-                learner, training, args, table, history, epoch, generator, interruption
-            )
-            validation_means = validate(epoch)
-            table.end_piece()
-            if stopping.update(epoch, validation_means[LOSS]):
-                best.keep()
-            epochs.set_postfix_str(_progress(train_means, validation_means, stopping))
-            learner.callbacks.run("end_epoch", epoch)
-            if stopping.should_stop():
-                break
-        learner.callbacks.run("post_training")
+    if not progress.has_begun:
+        callbacks.run("pre_training")
+    with tqdm(
+        initial=max(progress.epoch, 0),
+        total=args.epochs,
+        desc="training",
+        unit="epoch",
+        dynamic_ncols=True,
+    ) as bar:
+        if progress.epoch == BEFORE_TRAINING:
+            validate()
+            state.table.end_piece()
+            progress.begin_epoch(0)
+        while not is_over():
+            if not progress.training.n_batches:
+                callbacks.run("begin_epoch", progress.epoch)
+            train_means = train_epoch(learner, training, args, state, stop_if_asked)
+            validation_means = validate()
+            state.table.end_piece()
+            if stopping.update(progress.epoch, validation_means[LOSS]):
+                state.best.keep()
+            bar.update()
+            bar.set_postfix_str(_told(train_means, validation_means, stopping))
+            callbacks.run("end_epoch", progress.epoch)
+            progress.begin_epoch(progress.epoch + 1)
+            # At the end a smaller one is written instead.
+            if not is_over() and checkpoints.is_due(progress.epoch):
+                checkpoints.write(state.capture())
+        callbacks.run("post_training")
+        stop_if_asked()
 
 
 def train_epoch(
     learner: Learner,
     split: Split,
     args: DataTrainingArguments,
-    table: TableWriter,
-    history: LossHistory,
-    epoch: int,
-    generator: torch.Generator,
-    interruption: Interruption,
+    state: TrainingState,
+    after_step: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
-    """Learn from every training example once.
+    """Learn from every training example once, or from those that are left of this epoch.
 
     The rows of a batch come from the forward pass that made its loss: before its update, with
-    dropout if the model has it. From a batch with nothing to predict, such as one in which no word
-    was found to mask, nothing is learned.
+    dropout if the model has it.
 
     Returns:
         The mean of each loss over the labels that count.
+
+    Raises:
+        UserError: If a loss is not finite and that is to stop the run, or no loss is.
+    """
+    epoch, progress = state.progress.epoch, state.progress.training
+    order = state.progress.order(len(split.dataset)) if args.shuffle_train else None
+    for number, batch in progress.batches(split, order):
+        learner.callbacks.run("pre_train_batch", epoch, number)
+        with memory_watched(split, batch, number, epoch):
+            outputs, losses = learn(learner, split, batch, args, epoch, number)
+            record_batch(
+                split, batch, outputs, losses, state.table, state.history, progress, epoch, number
+            )
+        learner.callbacks.run("post_train_batch", epoch, number)
+        after_step()
+    split.rows.warn_if_empty()
+    if progress.n_not_finite and progress.means.is_empty:
+        raise UserError(
+            f"losses must be finite but in epoch {epoch} none of the {progress.n_not_finite} "
+            f"training batches had such a loss, so nothing is learned any more. What was recorded "
+            f"is kept. A lower lr often helps."
+        )
+    return progress.means.means(split.dataset.name)
+
+
+def learn(
+    learner: Learner,
+    split: Split,
+    batch: Batch,
+    args: DataTrainingArguments,
+    epoch: int,
+    number: int,
+) -> tuple[Outputs, dict[str, float] | None]:
+    """One step: from a batch to its losses, gradients and update.
+
+    From a batch with nothing to predict, such as one in which no word was found to mask, nothing is
+    learned; nor from one whose loss is not finite, if such are to be skipped.
+
+    Returns:
+        What the model returned, and the losses; None where nothing is to be predicted.
     """
     import torch
 
     assert split.losses is not None
     device = learner.accelerator.device
     callbacks = learner.callbacks
-    order = (
-        torch.randperm(len(split.dataset), generator=generator).numpy()
-        if args.shuffle_train
-        else None
-    )
-    means = EpochLosses()
-    for number, batch in enumerate(split.dataset.batches(split.batch_size, order)):
-        callbacks.run("pre_train_batch", epoch, number)
-        learner.model.train()
-        if not n_labels(split.dataset, batch):
-            with torch.no_grad():
-                outputs = split.forward(batch, device)
-            record_batch(split, batch, outputs, None, table, history, means, epoch, number)
-            callbacks.run("post_train_batch", epoch, number)
-            continue
-        outputs = split.forward(batch, device)
-        loss = split.losses(outputs.for_losses, outputs_labels(batch, device))
-        losses = loss.numbers()
-        check_finite(losses, split.dataset_type, epoch, number)
+    learner.model.train()
+    if not n_labels(split.dataset, batch):
+        with torch.no_grad():
+            return split.forward(batch, device), None
+    outputs = split.forward(batch, device)
+    loss = split.losses(outputs.for_losses, outputs_labels(batch, device))
+    losses = loss.numbers()
+    if args.on_nan == SKIP and not is_finite(losses):
+        return outputs, losses
+    check_finite(losses, split, batch, epoch, number)
 
-        if not loss.total.requires_grad:
-            raise UserError(
-                "a training loss must depend on the model, but no gradient comes of "
-                f"{', '.join(split.losses.names)} as they are reduced."
-            )
-        learner.accelerator.backward(loss.total)
-        callbacks.run("pre_train_step", epoch, number)
-        learner.optimizer.step()
-        callbacks.after_step(epoch, number)
-        callbacks.run("post_train_step", epoch, number)
-        learner.optimizer.zero_grad()
-
-        record_batch(split, batch, outputs, losses, table, history, means, epoch, number)
-        callbacks.run("post_train_batch", epoch, number)
-        interruption.check()
-    split.rows.warn_if_empty()
-    return means.means(split.dataset.name)
+    if not loss.total.requires_grad:
+        raise UserError(
+            "a training loss must depend on the model, but no gradient comes of "
+            f"{', '.join(split.losses.names)} as they are reduced."
+        )
+    learner.accelerator.backward(loss.total)
+    callbacks.run("pre_train_step", epoch, number)
+    learner.optimizer.step()
+    callbacks.after_step(epoch, number)
+    callbacks.run("post_train_step", epoch, number)
+    learner.optimizer.zero_grad()
+    return outputs, losses
 
 
-def _progress(
+def _told(
     train_means: dict[str, float], validation_means: dict[str, float], stopping: EarlyStopping
 ) -> str:
     """What the bar says behind the epochs: losses, the best epoch, patience left."""

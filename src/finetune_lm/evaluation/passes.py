@@ -1,0 +1,63 @@
+"""A pass through a data set that can be left after any batch and taken up there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from finetune_lm.data.batch import Batch
+from finetune_lm.data.ragged import IntArray
+from finetune_lm.evaluation.losses import EpochLosses
+from finetune_lm.evaluation.splits import Split
+
+
+class Pass:
+    """One pass through a data set, and how far it has come.
+
+    Attributes:
+        n_batches: How many batches there were so far.
+        n_examples: How many examples these took, before any preprocessing per batch.
+        n_not_finite: In how many batches a loss was infinite or no number.
+        means: The losses of the other batches.
+    """
+
+    def __init__(self) -> None:
+        self.n_batches = 0
+        self.n_examples = 0
+        self.n_not_finite = 0
+        self.means = EpochLosses()
+
+    def batches(self, split: Split, order: IntArray | None = None) -> Iterator[tuple[int, Batch]]:
+        """The batches that are left, each with its number.
+
+        A batch counts as done as soon as it is given out, so that whoever has dealt with one can
+        ask `state_dict` where to go on.
+
+        Args:
+            split: The data set.
+            order: The order in which to take all of its examples; by default that of the file.
+        """
+        order = np.arange(len(split.dataset)) if order is None else order
+        for begin in range(self.n_examples, len(order), split.batch_size):
+            end = begin + split.batch_size
+            # Preprocessing may leave none of the examples; they then are no batch.
+            for batch in split.dataset.batches(split.batch_size, order[begin:end]):
+                number = self.n_batches
+                self.n_batches, self.n_examples = number + 1, end
+                yield number, batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far it has come, in plain types."""
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        return {**numbers, "means": self.means.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        for name in _NUMBERS:
+            setattr(self, name, state[name])
+        self.means.load_state_dict(state["means"])
+
+
+_NUMBERS = ("n_batches", "n_examples", "n_not_finite")

@@ -1,0 +1,77 @@
+"""Keep ``run.json`` while a run is under way, and tell how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_lm.arguments import ModelArguments, without_token
+from finetune_lm.data.files import Files, file_hashes
+from finetune_lm.errors import UserError
+from finetune_lm.interruption import Interrupted
+from finetune_lm.results import output_directory as place
+from finetune_lm.results.earlier_run import EarlierRun
+from finetune_lm.results.run_record import RunRecord
+
+if TYPE_CHECKING:
+    import torch
+
+    from finetune_lm.models.loading import LoadedModel
+
+
+@contextmanager
+def on_record(
+    output_dir: Path,
+    model_args: ModelArguments,
+    loaded: LoadedModel,
+    device: torch.device,
+    files: Files,
+    earlier: EarlierRun | None = None,
+) -> Iterator[RunRecord]:
+    """Keep ``run.json`` while a run is under way, and say in it how the run ended.
+
+    Args:
+        output_dir: Where it is.
+        model_args: The arguments with the token, which is to be on no record.
+        loaded: The model.
+        device: Where it runs.
+        files: The data.
+        earlier: The run that is resumed, if one is.
+
+    Raises:
+        UserError: Instead of an error of the operating system about writing there.
+    """
+    record = RunRecord(
+        output_dir / place.RUN_JSON,
+        earlier.record if earlier else None,
+        model={"name": loaded.name, "task": loaded.task.name, "n_params": loaded.n_params},
+        device=str(device),
+        data={kind: {f.path: len(f) for f in group} for kind, group in files.items() if group},
+        data_sha256=file_hashes(files),
+    )
+    try:
+        yield record
+    except OSError as error:
+        record.end("failed", without_token(str(error), model_args))
+        if not place.is_about_writing(error, output_dir):
+            raise
+        then = f" When that is mended: --resume {output_dir}" if _resumable(output_dir) else ""
+        raise UserError(
+            f"{output_dir} cannot be written into: {error.strerror or error}. What was written "
+            f"before is kept.{then}"
+        ) from error
+    except KeyboardInterrupt as error:
+        if isinstance(error, Interrupted) and (_resumable(output_dir) or not files["train"]):
+            error.output_dir = output_dir
+        record.end("interrupted")
+        raise
+    except BaseException as error:
+        record.end("failed", without_token(f"{type(error).__name__}: {error}", model_args))
+        raise
+    record.end("finished")
+
+
+def _resumable(output_dir: Path) -> bool:
+    return (output_dir / place.CHECKPOINTS).is_dir()

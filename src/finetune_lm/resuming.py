@@ -1,0 +1,89 @@
+"""Go on with a run that was stopped, as if it had not been."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from finetune_lm.arguments import (
+    DataTrainingArguments,
+    ModelArguments,
+    OptimizationArguments,
+    config_yaml,
+    parse_arguments,
+)
+from finetune_lm.errors import UserError
+from finetune_lm.experiment import conduct
+from finetune_lm.messages import say
+from finetune_lm.results.earlier_run import EarlierRun
+from finetune_lm.results.run_lock import RunLock
+from finetune_lm.results.run_result import RunResult
+
+
+def resume(
+    output_dir: str | Path,
+    model_args: ModelArguments | None = None,
+    data_args: DataTrainingArguments | None = None,
+    optimization_args: OptimizationArguments | None = None,
+) -> RunResult:
+    """Go on with a run from its last checkpoint.
+
+    Its finished tables are the same to the byte as if it had never been stopped. A run that is
+    finished is left as it is.
+
+    Args:
+        output_dir: The run's output directory.
+        model_args: The run's arguments. By default those in its ``config.yaml``; who has given
+            objects in Python that no dotted name leads to, or needs a token, gives them again.
+        data_args: Likewise. Those that make no difference to the results may be others, and
+            ``epochs`` and ``patience`` larger.
+        optimization_args: Likewise.
+
+    Returns:
+        What the whole run has found.
+
+    Raises:
+        UserError: If there is no such run, no checkpoint, or something on which the results depend
+            is not what it was.
+
+    Example:
+        >>> finetune_lm.resume("outputs/mine").metrics  # doctest: +SKIP
+    """
+    directory = Path(output_dir)
+    EarlierRun.read(directory)  # that there is one, before anything is put there
+    with RunLock(directory):
+        return _resume(directory, model_args, data_args, optimization_args)
+
+
+def _resume(
+    directory: Path,
+    model_args: ModelArguments | None,
+    data_args: DataTrainingArguments | None,
+    optimization_args: OptimizationArguments | None,
+) -> RunResult:
+    earlier = EarlierRun.read(directory)
+    if model_args is None or data_args is None:
+        parsed = parse_arguments(["--resume", str(directory)])
+        # Without a problem, which would have been raised, all of them are there.
+        assert parsed.model is not None
+        assert parsed.data is not None
+        model_args, data_args = model_args or parsed.model, data_args or parsed.data
+        optimization_args = optimization_args or parsed.optimization
+    all_args = (model_args, data_args, optimization_args or OptimizationArguments())
+    changes = earlier.changes(_plain(config_yaml(*all_args)))
+    if earlier.is_finished:
+        if changes:
+            raise UserError(
+                f"a run that is finished cannot be resumed, as that in {earlier.directory} is, so "
+                f"it cannot be that {', '.join(changes)}. Start another run."
+            )
+        say(f"The run in {earlier.directory} is finished; there is nothing left to do.")
+        return earlier.result()
+    return conduct(all_args, earlier)
+
+
+def _plain(config: str) -> dict[str, object]:
+    """A config file as it would be read back."""
+    import yaml
+
+    plain: dict[str, object] = yaml.safe_load(config)
+    return plain

@@ -1,0 +1,179 @@
+"""All that changes while a model learns: taken for a checkpoint, and put back from one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm.errors import UserError
+from finetune_lm.evaluation.splits import Split
+from finetune_lm.results.loss_history import LossHistory
+from finetune_lm.results.tables import TableWriter
+from finetune_lm.training.best_state import BestState, put_weights, weights_of
+from finetune_lm.training.checkpoints import BEGINNING, TRAINED, TRAINING, Saved
+from finetune_lm.training.early_stopping import EarlyStopping
+from finetune_lm.training.fingerprints import data_fingerprint, model_fingerprint
+from finetune_lm.training.generators import generator_states, restore_generators
+from finetune_lm.training.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from finetune_lm.training.learner import Learner
+
+
+@dataclass
+class TrainingState:
+    """All that changes while a model learns.
+
+    Attributes:
+        model: The model.
+        device: Where it is.
+        table: Where rows go.
+        history: Where losses go.
+        stopping: Judges the validation losses.
+        best: Keeps the best weights.
+        progress: Where the training is.
+        parts: What else has a state, by name: the optimizer, losses, callbacks. Each has
+            ``state_dict`` and ``load_state_dict``.
+        origin: What tells whether a later process begins with the same model and data.
+        is_over: Whether nothing is left to be learned.
+    """
+
+    model: Any
+    device: torch.device
+    table: TableWriter
+    history: LossHistory
+    stopping: EarlyStopping
+    best: BestState
+    progress: Progress
+    parts: dict[str, Any]
+    origin: dict[str, Any]
+    is_over: bool = False
+
+    def capture(self) -> Saved:
+        """What a checkpoint keeps. Weights and optimizer are not copied."""
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        return Saved(
+            TRAINING,
+            str(self.progress),
+            {**self._common(), "parts": parts},
+            weights=weights_of(self.model),
+            best=self.best.weights,
+            best_epoch=self.stopping.best_epoch,
+        )
+
+    def capture_trained(self) -> Saved:
+        """What a checkpoint keeps when the training is over and only testing is ahead."""
+        return Saved(
+            TRAINED,
+            "training is over",
+            self._common(),
+            best=self.best.weights,
+            best_epoch=self.stopping.best_epoch,
+        )
+
+    def capture_origin(self) -> Saved:
+        """What a checkpoint keeps before the first step: all else follows from the arguments."""
+        return Saved(BEGINNING, "the beginning", {"origin": self.origin})
+
+    def facts(self) -> dict[str, Any]:
+        """What is put on record of it."""
+        progress, stopping = self.progress, self.stopping
+        return {
+            "epochs": stopping.n_epochs,
+            "best_epoch": stopping.best_epoch,
+            "best_validation_loss": None if stopping.best_epoch is None else stopping.best_loss,
+            "metrics_rows": self.table.n_rows,
+            "skipped_steps": progress.n_skipped,
+            "unjudged_epochs": progress.n_unjudged,
+        }
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "origin": self.origin,
+            "progress": self.progress.state_dict(),
+            "stopping": self.stopping.state_dict(),
+            "history": self.history.state_dict(),
+            "table": asdict(self.table.state()),
+            "generators": generator_states(self.device),
+        }
+
+    def restore(self, saved: Saved) -> None:
+        """Go back to where a checkpoint was made. The table is taken up when it is opened."""
+        state = saved.state
+        if saved.kind == BEGINNING:
+            return
+        self.is_over = saved.kind == TRAINED
+        self.progress.load_state_dict(state["progress"])
+        self.stopping.load_state_dict(state["stopping"])
+        self.history.load_state_dict(state["history"])
+        if saved.best is not None:
+            self.best.load(saved.best)
+        if saved.weights is not None:
+            put_weights(self.model, saved.weights)
+        if saved.kind == TRAINING:
+            if self.parts.keys() != state["parts"].keys():
+                raise UserError(
+                    "a checkpoint must have the states of what this run has, but has those of "
+                    f"{', '.join(state['parts'])}, and the run has {', '.join(self.parts)}."
+                )
+            for name, part in self.parts.items():
+                part.load_state_dict(state["parts"][name])
+        # Last, since making or loading something may draw random numbers.
+        restore_generators(state["generators"])
+
+
+def parts_with_state(learner: Learner, *splits: Split) -> dict[str, Any]:
+    """What has a state beside the weights, by name.
+
+    Losses and callbacks take part if they have ``state_dict`` and ``load_state_dict``.
+
+    Args:
+        learner: Its optimizer and callbacks are among them.
+        *splits: Their losses are among them.
+    """
+    parts: dict[str, Any] = {
+        "optimizer": learner.optimizer,
+        "scaler": learner.accelerator.scaler,
+        "callbacks": learner.callbacks,
+    }
+    for split in splits:
+        if split.losses is not None:
+            for name, loss in split.losses.by_name().items():
+                parts[f"{split.dataset_type} loss {name}"] = loss
+    return {
+        name: part
+        for name, part in parts.items()
+        if callable(getattr(part, "state_dict", None))
+        and callable(getattr(part, "load_state_dict", None))
+    }
+
+
+def origin_of(model: Any, *splits: Split) -> dict[str, Any]:
+    """What tells whether a later process begins with the same model and data."""
+    data = {
+        split.dataset_type: (split.dataset.path, data_fingerprint(split.dataset))
+        for split in splits
+    }
+    return {"model": model_fingerprint(model), "data": data}
+
+
+def check_origin(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """See that a process begins with the same model and data as an earlier one.
+
+    Raises:
+        UserError: If not.
+    """
+    if earlier["model"] != now["model"]:
+        raise UserError(
+            "model_name_or_path must be the model that it was when the run began, but its weights "
+            "are other ones now. Put them back, or start again in another output_dir."
+        )
+    for dataset_type, (path, fingerprint) in now["data"].items():
+        if earlier["data"][dataset_type][1] != fingerprint:
+            raise UserError(
+                f"{path} must give the tokens that it gave when the run began, but gives others. "
+                f"Its tokenizer has changed, or its preprocessing does not follow from the seed."
+            )

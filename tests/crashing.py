@@ -1,0 +1,191 @@
+"""Runs in processes of their own that die, without any warning, where they are told to."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from setups import arguments
+
+_PRELOADED = [
+    *("torch", "accelerate", "datasets", "matplotlib.backends.backend_pdf"),
+    *(f"transformers.models.{kind}.modeling_{kind}" for kind in ("gpt2", "bert", "t5", "auto")),
+    *("transformers.models.auto.tokenization_auto", "transformers.tokenization_utils_tokenizers"),
+    *("finetune_lm.resuming", "finetune_lm.training.loop", "finetune_lm.training.start"),
+    *("finetune_lm.evaluation.testing", "finetune_lm.results.plots"),
+]
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(_PRELOADED)
+
+
+def in_a_process(function: Callable[..., Any], *args: Any) -> int:
+    """Call a function in a new process, which has torch and the rest loaded already.
+
+    Returns:
+        Its exit status as a shell has it for users' errors and signals; minus the signal if one
+        killed it.
+    """
+    process = _context.Process(target=_call, args=(function, args))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _call(function: Callable[..., Any], args: Any) -> None:
+    from finetune_lm.errors import UserError
+
+    try:
+        function(*args)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        status = 2
+    except KeyboardInterrupt as interrupt:
+        status = 128 + interrupt.signal_number
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    else:
+        status = 0
+    sys.stderr.flush()
+    os._exit(status)
+
+
+class Events:
+    """Counts everything that a run does to its files, and its steps, and kills it at one of them.
+
+    Args:
+        fatal: The number of the event, from 1, at which the process gets SIGKILL; None for never.
+        count_file: Where the number of events is written in the end.
+    """
+
+    def __init__(self, fatal: int | None, count_file: Path | None = None) -> None:
+        self.n = 0
+        self._fatal = fatal
+        self._count_file = count_file
+
+    def happen(self) -> bool:
+        """Count one more. Returns whether it is the last."""
+        self.n += 1
+        if self._count_file is not None:
+            self._count_file.write_text(str(self.n))
+        return self.n == self._fatal
+
+    def kill(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def install(self) -> None:
+        from finetune_lm.evaluation import evaluate
+        from finetune_lm.results import evaluation_progress, tables
+        from finetune_lm.training import loop
+
+        for place, name in (
+            *((os, name) for name in ("fsync", "rename", "replace", "link", "truncate")),
+            (shutil, "rmtree"),
+            (evaluate, "forward"),
+            (loop, "forward"),
+            (tables.TableWriter, "write"),
+            (evaluation_progress.EvaluationProgress, "add"),
+        ):
+            setattr(place, name, self._deadly(getattr(place, name)))
+        shutil.copyfileobj = self._deadly_in_the_middle
+
+    def _deadly(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.happen():
+                self.kill()
+            return function(*args, **kwargs)
+
+        return call
+
+    def _deadly_in_the_middle(self, source: Any, target: Any, *_: Any) -> None:
+        """Append a piece to a table, or half of it."""
+        data = source.read()
+        if self.happen():
+            target.write(data[: len(data) // 2])
+            target.flush()
+            self.kill()
+        target.write(data)
+
+
+def do_run(
+    directory: str,
+    model: dict[str, Any],
+    data: dict[str, Any],
+    fatal: int | None,
+    count: str | None,
+) -> None:
+    """Begin a run, or go on with it if it has begun, and die at an event."""
+    import finetune_lm
+
+    os.chdir(directory)
+    Events(fatal, Path(count) if count else None).install()
+    if Path(data["output_dir"], "run.json").exists():
+        finetune_lm.resume(data["output_dir"])
+    else:
+        finetune_lm.run(*arguments(model, data))
+
+
+def run_with_kills(
+    directory: Path, model: dict[str, Any], data: dict[str, Any], fatal_events: list[int]
+) -> int:
+    """Do a run whose processes are killed one after another, until one finishes.
+
+    Args:
+        directory: Where it is started.
+        model: Keyword arguments of ``ModelArguments``.
+        data: Keyword arguments of ``DataTrainingArguments``.
+        fatal_events: At which event each process is killed; the one after them is not.
+
+    Returns:
+        How many were killed.
+    """
+    for n_killed, fatal in enumerate([*fatal_events, None]):
+        status = in_a_process(do_run, str(directory), model, data, fatal, None)
+        if status == 0:
+            return n_killed
+        assert status == -signal.SIGKILL, status
+    raise AssertionError("the last process did not finish")
+
+
+def n_events(directory: Path, model: dict[str, Any], data: dict[str, Any]) -> int:
+    """Do a run to its end. Returns how many events there were."""
+    count = directory / "events"
+    assert in_a_process(do_run, str(directory), model, data, None, str(count)) == 0
+    n = int(count.read_text())
+    count.unlink()
+    return n
+
+
+def difference(one: Path, other: Path) -> list[str]:
+    """What is not the same to the byte in the output directories of two runs.
+
+    ``run.json`` is left out, and so is the output directory's own name in the configurations.
+    """
+    files = {
+        str(path.relative_to(place)): path
+        for place in (one, other)
+        for path in place.rglob("*")
+        if path.is_file() and path.name != "run.json"
+    }
+    different = []
+    for name in sorted(files):
+        contents = [_content(place, place / name) for place in (one, other)]
+        if contents[0] != contents[1]:
+            different.append(name)
+    return different
+
+
+def _content(place: Path, path: Path) -> bytes | None:
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    return content.replace(place.name.encode(), b"") if path.name.startswith("config.") else content

@@ -1,0 +1,47 @@
+"""Losses and callbacks with something to remember, as users may write them."""
+
+from __future__ import annotations
+
+import torch
+
+from finetune_lm.loss_classes import OutputsDefaultLoss
+
+
+class ForgetfulNoisyLoss(OutputsDefaultLoss):
+    """The model's loss times random numbers of its own, which a checkpoint knows nothing of."""
+
+    def __init__(self, model, tokenizer, seed=11):
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, outputs, labels):
+        return outputs.loss * (0.5 + torch.rand((), generator=self.generator))
+
+
+class NoisyLoss(ForgetfulNoisyLoss):
+    """The same, with its generator in every checkpoint."""
+
+    def state_dict(self):
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state):
+        self.generator.set_state(state["generator"])
+
+
+class FreezeAndDamp:
+    """Holds the first parameter as it is, and makes gradients smaller from step to step."""
+
+    def __init__(self, model, tokenizer):
+        self.model = model
+        self.n_steps = 0
+
+    def __call__(self, epoch, batch):
+        self.n_steps += 1
+        for number, parameter in enumerate(self.model.parameters()):
+            if parameter.grad is not None:
+                parameter.grad *= 0.0 if number == 0 else 0.9**self.n_steps
+
+    def state_dict(self):
+        return {"n_steps": self.n_steps}
+
+    def load_state_dict(self, state):
+        self.n_steps = state["n_steps"]

@@ -1,0 +1,30 @@
+"""Runs killed in the middle of whatever they do end up the same to the byte as unbroken ones."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from crashing import difference, n_events, run_with_kills
+from setups import setup
+
+FATAL = {
+    # Events of each process, one after another: steps, parts of files, names of files.
+    "lm": [3, 21, 30, 26, 34],
+    "mlm": [45, 17, 38],
+    "seq2seq": [28, 33, 37],
+}
+
+
+@pytest.mark.parametrize("kind", FATAL)
+def test_a_run_that_is_killed_again_and_again(tmp_path, kind):
+    model, data = setup(kind)
+    assert n_events(tmp_path, model, {**data, "output_dir": "whole"}) > 80
+    data["output_dir"] = "parts"
+    assert run_with_kills(tmp_path, model, data, FATAL[kind]) == len(FATAL[kind])
+    assert difference(tmp_path / "whole", tmp_path / "parts") == []
+    record = json.loads((tmp_path / "parts" / "run.json").read_text())
+    assert record["state"] == "finished"
+    states = [session["state"] for session in record["sessions"]]
+    assert states == ["killed"] * (len(states) - 1) + ["finished"]
