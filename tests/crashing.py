@@ -83,15 +83,13 @@ class Events:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def install(self) -> None:
-        from finetune_lm.evaluation import evaluate
+        from finetune_lm.evaluation.forward import Forward
         from finetune_lm.results import evaluation_progress, tables
-        from finetune_lm.training import loop
 
         for place, name in (
             *((os, name) for name in ("fsync", "rename", "replace", "link", "truncate")),
             (shutil, "rmtree"),
-            (evaluate, "forward"),
-            (loop, "forward"),
+            (Forward, "__call__"),
             (tables.TableWriter, "write"),
             (evaluation_progress.EvaluationProgress, "add"),
         ):

@@ -618,7 +618,7 @@ def test_masked_data_without_masks(models, files):
 
 
 def test_a_test_evaluation_goes_on_where_it_was_stopped(models, files, monkeypatch):
-    from finetune_lm.evaluation import evaluate
+    from finetune_lm.evaluation.forward import Forward
 
     whole = run(
         models["gpt2"],
@@ -637,15 +637,15 @@ def test_a_test_evaluation_goes_on_where_it_was_stopped(models, files, monkeypat
         "seed": 3,
     }
     calls = []
-    forward = evaluate.forward
+    forward = Forward.__call__
 
-    def killed(*arguments):
+    def killed(*arguments, **options):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return forward(*arguments)
+        return forward(*arguments, **options)
 
-    monkeypatch.setattr(evaluate, "forward", killed)
+    monkeypatch.setattr(Forward, "__call__", killed)
     with pytest.raises(KeyboardInterrupt):
         run(models["gpt2"], DataTrainingArguments(**args))
     assert [p.name for p in Path("parts").glob("*.json.gz")] == ["tmp-test-0-probe.json.gz"]

@@ -105,11 +105,10 @@ class Forward:
                 between them, or `forget` is called, so that several may go in together.
         """
         rows, positions = self._task.predictions(batch.inputs["labels"])
+        if self._is_fast and len(rows) and not self._is_checked:
+            self._check(batch, rows, positions, device)
         if not self._is_fast or not len(rows):
             return self._plain(batch, device)
-        if not self._is_checked:
-            self._check(batch, rows, positions, device)
-            return self(batch, device, alone=alone)
         index = np.full(_logits_shape(batch), -1)
         index[rows.numpy(), positions.numpy()] = np.arange(len(rows))
         if alone or not self._may_group or not self._output_layer().resumes:
