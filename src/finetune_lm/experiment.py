@@ -127,6 +127,8 @@ def conduct(
     testing = make_splits("test", datasets, loaded, data_args, test_columns)
     learner = make_learner(model_args, data_args, loaded, accelerator) if training else None
 
+    if earlier is not None:
+        earlier.warn_of_surroundings(str(accelerator.device))
     place.make_output_dir(output_dir)
     stopping = at_end = test_results = None
     with (
