@@ -163,27 +163,29 @@ def n_events(directory: Path, model: dict[str, Any], data: dict[str, Any]) -> in
     return n
 
 
+OF_NO_MATTER = (b"output_dir:", b"checkpoint_every:", b"save_tmp_test_files:")
+"""Arguments that may differ between runs that are compared."""
+
+
 def difference(one: Path, other: Path) -> list[str]:
     """What is not the same to the byte in the output directories of two runs.
 
-    ``run.json`` is left out, and so is the output directory's own name in the configurations.
+    ``run.json``, which has times, is left out.
     """
-    files = {
-        str(path.relative_to(place)): path
+    names = {
+        str(path.relative_to(place))
         for place in (one, other)
         for path in place.rglob("*")
         if path.is_file() and path.name != "run.json"
     }
-    different = []
-    for name in sorted(files):
-        contents = [_content(place, place / name) for place in (one, other)]
-        if contents[0] != contents[1]:
-            different.append(name)
-    return different
+    return [name for name in sorted(names) if _content(one / name) != _content(other / name)]
 
 
-def _content(place: Path, path: Path) -> bytes | None:
+def _content(path: Path) -> bytes | None:
     if not path.is_file():
         return None
     content = path.read_bytes()
-    return content.replace(place.name.encode(), b"") if path.name.startswith("config.") else content
+    if path.name in ("config.txt", "config.yaml"):
+        lines = content.splitlines()
+        return b"".join(line for line in lines if not line.strip().startswith(OF_NO_MATTER))
+    return content

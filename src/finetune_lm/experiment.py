@@ -140,6 +140,8 @@ def conduct(
     )
     learner = make_learner(data_args, loaded, accelerator, callbacks) if training else None
 
+    if earlier is not None:
+        earlier.warn_of_surroundings(str(accelerator.device))
     place.make_output_dir(output_dir)
     stopping = at_end = test_results = None
     used = {**files, "loss": loss_files}

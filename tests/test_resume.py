@@ -1,0 +1,473 @@
+"""Runs stopped by signals, and gone on with: the same to the byte as unbroken ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import finetune_lm
+from crashing import difference
+from finetune_lm import UserError
+from finetune_lm.evaluation import evaluate
+from finetune_lm.interruption import Interrupted
+from finetune_lm.training import loop
+from helpers import write_lines
+from setups import arguments, setup
+
+SHORT = {"epochs": 2, "eval_before_training": False, "max_test_samples": 6}
+N_STEPS = 2 * (3 + 2)
+N_TEST_BATCHES = 2
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The output directory of an unbroken run of each kind of model, made when first asked for."""
+    runs = {}
+
+    def get(kind, **changed):
+        key = (kind, json.dumps(changed))
+        if key not in runs:
+            place = tmp_path_factory.mktemp(kind) / "whole"
+            model, data = setup(kind, **{**SHORT, **changed, "output_dir": str(place)})
+            runs[key] = finetune_lm.run(*arguments(model, data)).output_dir
+        return runs[key]
+
+    return get
+
+
+@pytest.fixture
+def signals(monkeypatch):
+    """Sends this process signals while the model is at work: by number of the forward pass."""
+    plan, calls = {}, []
+    for place in (evaluate, loop):
+
+        def forward(*args, original=place.forward):
+            calls.append(1)
+            for number in plan.get(len(calls), ()):
+                os.kill(os.getpid(), number)
+            return original(*args)
+
+        monkeypatch.setattr(place, "forward", forward)
+
+    def set_plan(new):
+        plan.clear()
+        plan.update(new)
+        calls.clear()
+        return calls
+
+    return set_plan
+
+
+def begin(kind="lm", output_dir="parts", **changed):
+    model, data = setup(kind, **{**SHORT, **changed, "output_dir": output_dir})
+    return finetune_lm.run(*arguments(model, data))
+
+
+def stop(signals, step, number=signal.SIGTERM, do=begin, **changed):
+    signals({step: [number]})
+    with pytest.raises(Interrupted) as caught:
+        do(**changed)
+    signals({})
+    return caught.value
+
+
+def state():
+    return json.loads(Path("parts/run.json").read_text())
+
+
+def manifests(output_dir="parts"):
+    paths = sorted(Path(output_dir, "checkpoints").glob("*/manifest.json"))
+    return [json.loads(path.read_text()) for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("step", "every"),
+    [*((step, 0) for step in range(1, N_STEPS + N_TEST_BATCHES + 1)), (1, 1), (6, 1), (11, 1)],
+)
+def test_a_signal_at_any_step(whole, signals, step, every):
+    stopped = stop(signals, step, checkpoint_every=every)
+    assert stopped.signal_number == signal.SIGTERM
+    assert stopped.output_dir == Path("parts")
+    assert state()["state"] == "interrupted"
+    # Nothing is done twice: what is left is what an unbroken run would still have done.
+    calls = signals({})
+    result = finetune_lm.resume("parts")
+    assert len(calls) == N_STEPS + N_TEST_BATCHES - step
+    assert difference(whole("lm"), Path("parts")) == []
+    assert (result.best_epoch, result.best_loss) == (
+        state()["best_epoch"],
+        state()["best_validation_loss"],
+    )
+    assert not Path("parts/checkpoints").exists()
+    assert not Path("parts/.lock").exists()
+
+
+@pytest.mark.parametrize("kind", ["mlm", "seq2seq"])
+@pytest.mark.parametrize("step", [2, 4, 8, 11])
+def test_other_kinds_with_masks_drawn_for_each_batch(whole, signals, kind, step):
+    stop(signals, step, signal.SIGUSR1, kind=kind, checkpoint_every=0)
+    finetune_lm.resume("parts")
+    assert difference(whole(kind), Path("parts")) == []
+
+
+def test_stopped_at_every_step(whole, signals):
+    """Each process does one step and is stopped."""
+    stop(signals, 1)
+    for _ in range(N_STEPS + N_TEST_BATCHES - 1):
+        stop(signals, 1, signal.SIGINT, do=lambda: finetune_lm.resume("parts"))
+    finetune_lm.resume("parts")
+    assert difference(whole("lm"), Path("parts")) == []
+    sessions = state()["sessions"]
+    assert [s["state"] for s in sessions] == ["interrupted"] * (len(sessions) - 1) + ["finished"]
+    assert len(sessions) == N_STEPS + N_TEST_BATCHES + 1
+    assert state()["seconds"]["total"] >= state()["seconds"]["training"] > 0
+
+
+def test_the_epoch_before_training_too(whole, signals):
+    stop(signals, 1, checkpoint_every=0, eval_before_training=True)
+    assert manifests()[0]["position"] == "epoch -1, validation batch 1"
+    finetune_lm.resume("parts")
+    assert difference(whole("lm", eval_before_training=True), Path("parts")) == []
+
+
+def test_what_a_checkpoint_does_not_know_of_is_lost(whole, signals):
+    """The comparison above can fail: here a generator is in no checkpoint."""
+    forgetful = {"loss_classes": {"train": ["stateful.ForgetfulNoisyLoss"]}}
+    stop(signals, 2, **forgetful)
+    finetune_lm.resume("parts")
+    assert "metrics.csv.gz" in difference(whole("lm", **forgetful), Path("parts"))
+
+
+def test_a_second_ctrl_c_stops_at_once(whole, signals):
+    signals({3: [signal.SIGINT, signal.SIGINT]})
+    with pytest.raises(Interrupted) as caught:
+        begin()
+    assert caught.value.at_once
+    metrics = pd.read_csv("parts/metrics.csv.gz")
+    assert set(zip(metrics["epoch"], metrics["batch_number"], strict=True)) == {(0, 0), (0, 1)}
+    assert not Path("parts/model").exists()
+    assert manifests()[-1]["kind"] == "beginning"
+    signals({})
+    finetune_lm.resume("parts")
+    assert difference(whole("lm"), Path("parts")) == []
+
+
+def test_two_checkpoints_are_kept_and_the_best_weights_written_once(signals):
+    stop(signals, 5 * 3 + 1, epochs=6, train_optimizer_kwargs={"lr": 0.5})
+    folders = sorted(Path("parts/checkpoints").iterdir())
+    assert len(folders) == 2
+    for folder, manifest in zip(folders, manifests(), strict=True):
+        assert sorted(p.name for p in folder.iterdir()) == sorted(
+            ["manifest.json", *manifest["files"]]
+        )
+    # With such a learning rate it only gets worse after the first epoch.
+    assert [m["best_epoch"] for m in manifests()] == [manifests()[0]["best_epoch"]] * 2
+    best = [folder / "best.safetensors" for folder in folders]
+    assert best[0].samefile(best[1])
+
+
+@pytest.mark.parametrize("file", ["state.pt", "model.safetensors", "best.safetensors"])
+@pytest.mark.parametrize("damage", ["shorter", "other", "gone"])
+def test_a_damaged_checkpoint_is_not_used(whole, signals, capsys, file, damage):
+    stop(signals, 9)
+    folders = sorted(Path("parts/checkpoints").iterdir())
+    path = folders[-1] / file
+    content = path.read_bytes()
+    path.unlink()  # the best weights may be the same file as those of the checkpoint before
+    if damage != "gone":
+        changed = bytes([content[-1] ^ 1])
+        path.write_bytes(content[:-1] + (b"" if damage == "shorter" else changed))
+    finetune_lm.resume("parts")
+    said = capsys.readouterr().err
+    assert f"warning: checkpoint {folders[-1]} is damaged" in said
+    assert "Going on with the run in parts from epoch 1." in said
+    assert difference(whole("lm"), Path("parts")) == []
+
+
+def test_all_checkpoints_damaged(signals):
+    stop(signals, 9)
+    for path in Path("parts/checkpoints").glob("*/manifest.json"):
+        path.write_text("{")
+    table = Path("parts/metrics.csv.gz").read_bytes()
+    with pytest.raises(UserError, match="all in parts/checkpoints are damaged"):
+        finetune_lm.resume("parts")
+    assert Path("parts/metrics.csv.gz").read_bytes() == table
+
+
+def test_a_checkpoint_of_another_version(signals):
+    stop(signals, 9)
+    for path in Path("parts/checkpoints").glob("*/manifest.json"):
+        path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(UserError, match="written by another version of finetune-lm"):
+        finetune_lm.resume("parts")
+
+
+def test_nothing_in_a_checkpoint_is_run(signals):
+    import torch
+
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (Path("evil"),))
+
+    stop(signals, 9)
+    for folder in Path("parts/checkpoints").iterdir():
+        torch.save({"origin": Evil()}, folder / "state.pt")
+        manifest = json.loads((folder / "manifest.json").read_text())
+        from finetune_lm.training.checkpoints import _facts
+
+        manifest["files"]["state.pt"] = _facts(folder / "state.pt")
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="are damaged"):
+        finetune_lm.resume("parts")
+    assert not Path("evil").exists()
+
+
+def test_a_finished_run_is_left_as_it_is(capsys):
+    result = begin()
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in Path("parts").rglob("*.*")}
+    again = finetune_lm.resume("parts")
+    assert "The run in parts is finished; there is nothing left to do." in capsys.readouterr().err
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in Path("parts").rglob("*.*")} == before
+    assert (again.best_epoch, again.best_loss) == (result.best_epoch, result.best_loss)
+    pd.testing.assert_frame_equal(again.test_results, result.test_results)
+    model, data = arguments(*setup("lm", **{**SHORT, "epochs": 5, "output_dir": "parts"}))
+    with pytest.raises(UserError, match=r"finished cannot be resumed.* epochs was 2 and is 5"):
+        finetune_lm.resume("parts", model, data)
+
+
+# What has changed in the meantime
+
+
+def resume_with(kind="lm", model=None, **changed):
+    model_settings, data = setup(kind, **{**SHORT, **changed, "output_dir": "parts"})
+    return finetune_lm.resume("parts", *arguments({**model_settings, **(model or {})}, data))
+
+
+FORBIDDEN = {
+    "seed": ({"seed": 4}, "seed was 3 and is 4"),
+    "lr": (
+        {"train_optimizer_kwargs": {"lr": 1e-4, "weight_decay": 0.01}},
+        "train_optimizer_kwargs.lr was 0.001 and is 0.0001",
+    ),
+    "batch size": (
+        {"per_device_validation_batch_size": 8},
+        "per_device_validation_batch_size was 4 and is 8",
+    ),
+    "fewer epochs": ({"epochs": 1}, r"epochs was 2 and is 1\. epochs can only be raised"),
+    "patience": ({"patience": 1}, "patience was None and is 1"),
+    "losses": ({"loss_classes": {}}, "loss_classes.train was .*NoisyLoss.* and is .*DefaultLoss"),
+    "model": ({"model": {"model_revision": "x"}}, "model_revision was main and is x"),
+}
+
+
+@pytest.mark.parametrize("case", FORBIDDEN)
+def test_arguments_that_matter_cannot_be_others(signals, case):
+    stop(signals, 2)
+    before = {p: p.read_bytes() for p in Path("parts").rglob("*.*")}
+    changed, message = FORBIDDEN[case]
+    with pytest.raises(UserError, match=message):
+        resume_with(**changed)
+    assert {p: p.read_bytes() for p in Path("parts").rglob("*.*")} == before
+
+
+def test_arguments_of_no_matter_may_be_others(whole, signals):
+    stop(signals, 2)
+    resume_with(
+        checkpoint_every=0,
+        save_tmp_test_files=False,
+        preprocessing_num_workers=1,
+        on_nan="skip",
+        save_best_model_state_to_disk=False,
+    )
+    different = set(difference(whole("lm"), Path("parts")))
+    kept = {f for f in different if not f.startswith(("model", "tokenizer", "config."))}
+    assert kept == set()
+    assert "on_nan: skip" in Path("parts/config.yaml").read_text()
+
+
+def test_more_epochs_and_patience(whole, signals):
+    stop(signals, 7, patience=2)
+    resume_with(epochs=4, patience=3)
+    assert difference(whole("lm", epochs=4, patience=3), Path("parts")) == []
+
+
+def test_no_more_epochs_when_only_testing_is_left(signals):
+    stop(signals, N_STEPS + 1)
+    with pytest.raises(UserError, match="cannot be raised any more: the training is over, after 2"):
+        resume_with(epochs=4)
+
+
+def own_data():
+    lines = [f"The {noun} has always broken the glass." for noun in ("man", "woman", "boy")]
+    train = write_lines(Path("train.txt.gz"), lines, [{"item": i} for i in range(3)])
+    check = write_lines(Path("check.txt.gz"), lines[:1])
+    return {"train_file": train, "validation_file": check}
+
+
+@pytest.mark.parametrize("name", ["train.txt.gz", "train_metadata.json.gz", "check.txt.gz"])
+def test_changed_data(signals, name):
+    data = own_data()
+    stop(signals, 2, **data)
+    if "metadata" in name:
+        write_lines(Path(name), [{"item": i} for i in (0, 1, 7)])
+    else:
+        n = 3 if name.startswith("train") else 1
+        write_lines(Path(name), ["The teacher drank."] * n)
+    changed = name.replace("_metadata.json", ".txt")
+    with pytest.raises(UserError, match=f"^{changed} must say what it did when the run began"):
+        finetune_lm.resume("parts")
+
+
+def test_a_changed_model(signals):
+    builtin = Path(finetune_lm.__file__).parent / "models" / "builtin"
+    shutil.copytree(builtin / "tiny-lm", "mine")
+    model, data = setup("lm", **{**SHORT, "output_dir": "parts"})
+    model["model_name_or_path"] = "mine"
+    signals({2: [signal.SIGTERM]})
+    with pytest.raises(Interrupted):
+        finetune_lm.run(*arguments(model, data))
+    signals({})
+    # The same architecture and other weights.
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file("mine/model.safetensors")
+    save_file(
+        {name: weight * 1.5 for name, weight in weights.items()},
+        "mine/model.safetensors",
+        {"format": "pt"},
+    )
+    table = Path("parts/metrics.csv.gz").read_bytes()
+    with pytest.raises(UserError, match="model_name_or_path must be the model that it was"):
+        finetune_lm.resume("parts")
+    assert Path("parts/metrics.csv.gz").read_bytes() == table
+
+
+def unseeded(inputs, tokenizer):
+    """Masks another token each time, whatever the seed."""
+    ids = inputs["input_ids"].clone()
+    ids[:, 1] = 100 + next(_numbers)
+    return {**inputs, "input_ids": ids}
+
+
+_numbers = iter(range(1000))
+
+
+def test_preprocessing_that_does_not_follow_from_the_seed(signals):
+    functions = {"data_preprocessing_fn": {"train": unseeded}}
+    stop(signals, 2, **functions)
+    with pytest.raises(
+        UserError, match=r"flomped_active\.txt\.gz must give the tokens that it gave"
+    ):
+        resume_with(**functions)
+
+
+def test_other_software_is_warned_of(signals, capsys):
+    stop(signals, 2)
+    record = state()
+    record["versions"]["torch"] = "1.0"
+    Path("parts/run.json").write_text(json.dumps(record))
+    finetune_lm.resume("parts")
+    assert "began with other software or hardware (torch 1.0 -> 2." in capsys.readouterr().err
+
+
+# Where there is nothing to go on with
+
+
+def test_no_such_run(tmp_path):
+    with pytest.raises(UserError, match="there is no nowhere"):
+        finetune_lm.resume("nowhere")
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match=r"empty has no config\.yaml"):
+        finetune_lm.resume("empty")
+    assert list(Path("empty").iterdir()) == []
+
+
+def test_rows_but_no_checkpoint(signals):
+    stop(signals, 9)
+    shutil.rmtree("parts/checkpoints")
+    table = Path("parts/metrics.csv.gz").read_bytes()
+    with pytest.raises(UserError, match=r"but parts has none.*To do the run again: --config parts"):
+        finetune_lm.resume("parts")
+    assert Path("parts/metrics.csv.gz").read_bytes() == table
+
+
+def test_neither_rows_nor_checkpoint(whole, signals):
+    """The run had not come to its first epoch's end, so nothing is lost by beginning again."""
+    stop(signals, 2)
+    shutil.rmtree("parts/checkpoints")
+    Path("parts/metrics.csv.gz").write_bytes(b"")
+    finetune_lm.resume("parts")
+    assert difference(whole("lm"), Path("parts")) == []
+
+
+def test_another_table_than_the_runs_own(signals):
+    stop(signals, 9)
+    table = Path("parts/metrics.csv.gz")
+    content = table.read_bytes()
+    for damaged in (content[:1000], b"x" + content[1:], None):
+        table.unlink(missing_ok=True)
+        if damaged is not None:
+            table.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"must begin with the .* bytes that the run had"):
+            finetune_lm.resume("parts")
+
+
+def test_a_new_run_does_not_take_the_place_of_one_that_was_stopped(signals):
+    stop(signals, 9)
+    with pytest.raises(UserError, match="To go on with the run that was stopped there: --resume"):
+        begin()
+
+
+def test_two_processes_at_a_time(signals, monkeypatch):
+    from finetune_lm.results.run_lock import RunLock
+
+    stop(signals, 9)
+    with RunLock(Path("parts")), pytest.raises(UserError, match="must not be used by two runs"):
+        finetune_lm.resume("parts")
+    Path("other").mkdir()
+    with RunLock(Path("other")), pytest.raises(UserError, match=f"process {os.getpid()} on "):
+        begin(output_dir="other")
+    assert state()["state"] == "interrupted"
+    finetune_lm.resume("parts")
+
+
+# Only testing
+
+
+def test_a_test_goes_on_where_it_was(whole, signals):
+    model, data = setup("mlm", output_dir="parts", max_test_samples=14, seed=5)
+    for name in ("train_file", "validation_file", "loss_classes", "checkpoint_every"):
+        del data[name]
+    test_only = arguments(model, data)
+    signals({2: [signal.SIGTERM]})
+    with pytest.raises(Interrupted) as caught:
+        finetune_lm.run(*test_only)
+    assert caught.value.output_dir == Path("parts")
+    calls = signals({})
+    resumed = finetune_lm.resume("parts")
+    assert len(calls) == 4 - 2
+    data["output_dir"] = "whole"
+    unbroken = finetune_lm.run(*arguments(model, data))
+    assert resumed.test_results_path.read_bytes() == unbroken.test_results_path.read_bytes()
+    assert not list(Path("parts").glob("tmp-*"))
+
+
+def test_without_temporary_files_the_test_is_done_again_but_not_the_training(whole, signals):
+    stop(signals, N_STEPS + 1, save_tmp_test_files=False)
+    assert manifests()[-1]["kind"] == "trained"
+    assert set(manifests()[-1]["files"]) == {"state.pt", "best.safetensors"}
+    calls = signals({})
+    finetune_lm.resume("parts")
+    assert len(calls) == N_TEST_BATCHES
+    assert difference(whole("lm"), Path("parts")) == []
