@@ -14,9 +14,8 @@ import pytest
 import finetune_lm
 from crashing import difference
 from finetune_lm import UserError
-from finetune_lm.evaluation import evaluate
+from finetune_lm.evaluation.forward import Forward
 from finetune_lm.interruption import Interrupted
-from finetune_lm.training import loop
 from helpers import write_lines
 from setups import arguments, setup
 
@@ -50,15 +49,15 @@ def whole(tmp_path_factory):
 def signals(monkeypatch):
     """Sends this process signals while the model is at work: by number of the forward pass."""
     plan, calls = {}, []
-    for place in (evaluate, loop):
+    original = Forward.__call__
 
-        def forward(*args, original=place.forward):
-            calls.append(1)
-            for number in plan.get(len(calls), ()):
-                os.kill(os.getpid(), number)
-            return original(*args)
+    def forward(*args, **kwargs):
+        calls.append(1)
+        for number in plan.get(len(calls), ()):
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
 
-        monkeypatch.setattr(place, "forward", forward)
+    monkeypatch.setattr(Forward, "__call__", forward)
 
     def set_plan(new):
         plan.clear()

@@ -1,10 +1,11 @@
-"""Random numbers that follow from the run's seed without disturbing those of others."""
+"""Where random numbers come from: all generators, and some that disturb no others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -32,3 +33,43 @@ def apart_from_the_run() -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(state)
+
+
+def generator_states() -> dict[str, Any]:
+    """The states of the generators of Python, NumPy and torch, in types that can be kept.
+
+    A GPU has generators of its own, which are there as soon as it is used.
+    """
+    import numpy as np
+    import torch
+
+    name, keys, *rest = np.random.get_state()
+    states: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (name, np.asarray(keys).tolist(), *rest),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def restore_generators(states: Mapping[str, Any]) -> None:
+    """Put the generators into the states that `generator_states` gave.
+
+    Those of a device that is not there now are left out.
+    """
+    import numpy as np
+    import torch
+
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.is_available():
+        for index, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(state, index)
+    if "mps" in states and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(states["mps"])

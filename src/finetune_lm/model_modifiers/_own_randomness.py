@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from finetune_lm.randomness import generator_states, restore_generators
+
 _APART = 0x63616C6C
 """Makes of the run's seed another one, so that nothing is drawn here that the run draws too."""
 
@@ -38,8 +40,8 @@ class OwnRandomness:
     def __enter__(self) -> Self:
         # Made when first needed: a GPU's generator exists only by then.
         inside = _fresh(self._seed) if self._inside is None else self._inside
-        self._outside = _current()
-        _set(inside)
+        self._outside = generator_states()
+        restore_generators(inside)
         return self
 
     def __exit__(
@@ -48,8 +50,8 @@ class OwnRandomness:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._inside = _current()
-        _set(self._outside)
+        self._inside = generator_states()
+        restore_generators(self._outside)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the generators were left; empty if they were not used yet."""
@@ -58,36 +60,6 @@ class OwnRandomness:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where other generators were left."""
         self._inside = dict(state) or None
-
-
-def _current() -> dict[str, Any]:
-    """Where the generators of the process are."""
-    import numpy as np
-    import torch
-
-    current: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "cpu": torch.get_rng_state(),
-    }
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        current["cuda"] = torch.cuda.get_rng_state_all()
-    if torch.backends.mps.is_available():
-        current["mps"] = torch.mps.get_rng_state()
-    return current
-
-
-def _set(wanted: Mapping[str, Any]) -> None:
-    import numpy as np
-    import torch
-
-    random.setstate(wanted["python"])
-    np.random.set_state(wanted["numpy"])
-    torch.set_rng_state(wanted["cpu"])
-    if "cuda" in wanted:
-        torch.cuda.set_rng_state_all(wanted["cuda"])
-    if "mps" in wanted:
-        torch.mps.set_rng_state(wanted["mps"])
 
 
 def _fresh(seed: int) -> dict[str, Any]:
@@ -100,10 +72,11 @@ def _fresh(seed: int) -> dict[str, Any]:
     def begin(device: str) -> torch.Tensor:
         return torch.Generator(device=device).manual_seed(apart).get_state()
 
+    name, keys, *rest = np.random.RandomState(apart).get_state()
     fresh: dict[str, Any] = {
         "python": random.Random(apart).getstate(),
-        "numpy": np.random.RandomState(apart).get_state(),
-        "cpu": begin("cpu"),
+        "numpy": (name, np.asarray(keys).tolist(), *rest),
+        "torch": begin("cpu"),
     }
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         fresh["cuda"] = [begin(f"cuda:{i}") for i in range(torch.cuda.device_count())]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.splits import Split
+from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.results.loss_history import LossHistory
 from finetune_lm.results.tables import TableWriter
 from finetune_lm.training.best_state import BestState, put_weights, weights_of
 from finetune_lm.training.checkpoints import BEGINNING, TRAINED, TRAINING, Saved
 from finetune_lm.training.early_stopping import EarlyStopping
 from finetune_lm.training.fingerprints import data_fingerprint, model_fingerprint
-from finetune_lm.training.generators import generator_states, restore_generators
 from finetune_lm.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class TrainingState:
             "stopping": self.stopping.state_dict(),
             "history": self.history.state_dict(),
             "table": asdict(self.table.state()),
-            "generators": generator_states(self.device),
+            "generators": generator_states(),
         }
 
     def restore(self, saved: Saved) -> None:
