@@ -7,10 +7,10 @@ and `TableWriter.write` writes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import (
     DataTrainingArguments,
@@ -101,11 +101,12 @@ def conduct(
 
     # What can be found wrong without a model is found before one is loaded.
     files = read_files(data_args)
+    identity = config_dict(*all_args), file_hashes(files)
     if earlier is None:
         output_dir = place.choose_output_dir(
             data_args.output_dir, model_args.model_name_or_path, [f.name for f in files["train"]]
         )
-        place.check_output_dir(output_dir, config_dict(*all_args), file_hashes(files))
+        place.check_output_dir(output_dir, *identity)
     else:
         output_dir = earlier.directory
         earlier.check_data(file_hashes(files))
@@ -129,10 +130,9 @@ def conduct(
 
     if earlier is not None:
         earlier.warn_of_surroundings(str(accelerator.device))
-    place.make_output_dir(output_dir)
     stopping = at_end = test_results = None
     with (
-        nullcontext() if earlier else RunLock(output_dir),
+        nullcontext() if earlier else claimed(output_dir, *identity),
         on_record(output_dir, model_args, loaded, accelerator.device, files, earlier) as record,
         Interruption() as interruption,
     ):
@@ -176,6 +176,16 @@ def conduct(
         stopping.best_epoch if stopping else None,
         test_results,
     )
+
+
+@contextmanager
+def claimed(output_dir: Path, config: dict[str, Any], data: dict[str, str]) -> Iterator[None]:
+    """Make a new run's output directory, and keep others from writing into it."""
+    place.make_output_dir(output_dir)
+    with RunLock(output_dir):
+        # Once more, since another run may have come and gone while the model was loaded.
+        place.check_output_dir(output_dir, config, data)
+        yield
 
 
 def load(
