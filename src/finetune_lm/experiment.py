@@ -7,10 +7,10 @@ and `TableWriter.write` writes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import (
     DataTrainingArguments,
@@ -103,16 +103,16 @@ def conduct(
 
     # What can be found wrong without a model is found before one is loaded.
     files = read_files(data_args)
-    loss_files = read_loss_files(data_args) if files["train"] else []
-    hashes = file_hashes({**files, "loss": loss_files})
+    used = {**files, "loss": read_loss_files(data_args) if files["train"] else []}
+    identity = config_dict(*all_args), file_hashes(used)
     if earlier is None:
         output_dir = place.choose_output_dir(
             data_args.output_dir, model_args.model_name_or_path, [f.name for f in files["train"]]
         )
-        place.check_output_dir(output_dir, config_dict(*all_args), hashes)
+        place.check_output_dir(output_dir, *identity)
     else:
         output_dir = earlier.directory
-        earlier.check_data(hashes)
+        earlier.check_data(identity[1])
     losses = all_loss_columns(data_args.loss_classes) if files["train"] else []
     metadata = MetadataColumns.of_files([*files["train"], *files["validation"]], losses)
     test_metadata = MetadataColumns.of_files(files["test"])
@@ -142,11 +142,9 @@ def conduct(
 
     if earlier is not None:
         earlier.warn_of_surroundings(str(accelerator.device))
-    place.make_output_dir(output_dir)
     stopping = at_end = test_results = None
-    used = {**files, "loss": loss_files}
     with (
-        nullcontext() if earlier else RunLock(output_dir),
+        nullcontext() if earlier else claimed(output_dir, *identity),
         on_record(output_dir, model_args, loaded, accelerator.device, used, earlier) as record,
         Interruption() as interruption,
     ):
@@ -191,6 +189,16 @@ def conduct(
         stopping.best_epoch if stopping else None,
         test_results,
     )
+
+
+@contextmanager
+def claimed(output_dir: Path, config: dict[str, Any], data: dict[str, str]) -> Iterator[None]:
+    """Make a new run's output directory, and keep others from writing into it."""
+    place.make_output_dir(output_dir)
+    with RunLock(output_dir):
+        # Once more, since another run may have come and gone while the model was loaded.
+        place.check_output_dir(output_dir, config, data)
+        yield
 
 
 def load(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 import zlib
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
@@ -112,7 +113,6 @@ class Checkpoints:
 
         Raises:
             OSError: If it cannot be written.
-            UserError: The same, where a library says so in its own way.
         """
         problem = unkept(saved.state)
         if problem is not None:
@@ -180,14 +180,12 @@ class Checkpoints:
                 _remove(self.directory / name)
 
     def _write_files(self, aside: Path, saved: Saved) -> _Folder:
-        import torch
-
         names = self._names()
         number = int(names[-1]) + 1 if names else 0
         folder = _Folder(f"{number:06d}", saved.best_epoch)
         aside.mkdir()
         try:
-            torch.save(saved.state, aside / STATE)
+            _save_state(saved.state, aside / STATE)
             folder.files[STATE] = _finish(aside / STATE)
             if saved.weights is not None:
                 _save_tensors(saved.weights, aside / WEIGHTS)
@@ -197,11 +195,10 @@ class Checkpoints:
         except OSError:
             raise
         except Exception as error:
-            # torch and safetensors have errors of their own for a full disk.
-            raise UserError(
-                f"the checkpoint cannot be written into {self.directory}: "
-                f"{str(error).splitlines()[0]}. What was written before is kept."
-            ) from error
+            # safetensors tells of a full disk in its own way: "I/O error: ... (os error 28)".
+            if (found := re.search(r"os error (\d+)", str(error))) is not None:
+                raise OSError(int(found[1]), os.strerror(int(found[1])), str(aside)) from error
+            raise
         manifest = {
             "format": FORMAT,
             "kind": saved.kind,
@@ -287,6 +284,37 @@ def unkept(value: Any, name: str = "") -> str | None:
 
 
 _PLAIN = (type(None), bool, int, float, complex, str)
+
+
+def _save_state(state: dict[str, Any], path: Path) -> None:
+    import torch
+
+    with path.open("wb") as file:
+        writer = _Writer(file)
+        try:
+            torch.save(state, cast("IO[bytes]", writer))
+        except RuntimeError:
+            if writer.error is not None:
+                raise writer.error from None
+            raise
+
+
+class _Writer:
+    """A file that remembers why it could not be written, which torch does not say."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

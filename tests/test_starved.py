@@ -1,0 +1,178 @@
+"""Runs whose disk is full, read-only or gone in the middle: told in words, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import finetune_lm
+from crashing import difference, in_a_process
+from finetune_lm import UserError
+from finetune_lm.training import loop
+from setups import arguments, setup
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    place = tmp_path_factory.mktemp("whole") / "out"
+    return finetune_lm.run(*arguments(*setup("lm", output_dir=str(place)))).output_dir
+
+
+def begin(output_dir):
+    return finetune_lm.run(*arguments(*setup("lm", output_dir=str(output_dir))))
+
+
+def readable_epochs(output_dir):
+    metrics = pd.read_csv(Path(output_dir) / "metrics.csv.gz")
+    return sorted(metrics["epoch"].unique())
+
+
+def state(output_dir):
+    return json.loads((Path(output_dir) / "run.json").read_text())["state"]
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of a few megabytes, and what mounts it with other options."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    if sys.platform != "linux" or subprocess.run(command, check=False).returncode:
+        pytest.skip("only root can mount a file system")
+
+    def mount(*options):
+        subprocess.run(["mount", *options, str(place)], check=True)
+
+    yield place, mount
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+# 2 MB hold no weights, 3 no optimizer, 8 one checkpoint, 12 two but not the saved model as well.
+@pytest.mark.parametrize("megabytes", [2, 3, 8, 12])
+def test_a_full_disk(whole, disk, megabytes):
+    place, mount = disk
+    out = place / "out"
+    mount("-o", f"remount,size={megabytes}m")
+    with pytest.raises(UserError) as caught:
+        begin(out)
+    assert str(caught.value) == (
+        f"{out} cannot be written into: No space left on device. What was written before is kept. "
+        f"When that is mended: --resume {out}"
+    )
+    assert readable_epochs(out)[:2] == [-1, 0]
+    assert state(out) == "failed"
+    assert not (out / "checkpoints" / ".new").exists()
+    mount("-o", "remount,size=64m")
+    finetune_lm.resume(out)
+    assert difference(whole, out) == []
+
+
+def test_a_disk_that_becomes_read_only(whole, disk, monkeypatch):
+    place, mount = disk
+    out = place / "out"
+    mount("-o", "remount,size=64m")
+    steps = []
+
+    def forward(*args, original=loop.forward):
+        steps.append(1)
+        if len(steps) == 5:
+            # A second, read-only view of it in its place.
+            mount("--bind", str(place))
+            mount("-o", "remount,bind,ro")
+        return original(*args)
+
+    monkeypatch.setattr(loop, "forward", forward)
+    with pytest.raises(UserError, match="cannot be written into: Read-only file system"):
+        begin(out)
+    assert readable_epochs(out) == [-1, 0]
+    with pytest.raises(UserError, match="output_dir must be writable"):
+        finetune_lm.resume(out)
+    subprocess.run(["umount", str(place)], check=True)
+    finetune_lm.resume(out)
+    assert difference(whole, out) == []
+
+
+@pytest.mark.parametrize("gone", ["out", "out/checkpoints", "out/metrics.csv.gz"])
+def test_a_directory_that_vanishes(whole, monkeypatch, gone):
+    steps = []
+
+    def forward(*args, original=loop.forward):
+        steps.append(1)
+        if len(steps) == 5:
+            Path(gone).rename("elsewhere")
+        return original(*args)
+
+    monkeypatch.setattr(loop, "forward", forward)
+    if gone == "out/checkpoints":  # nobody misses them, since the next one makes them again
+        begin("out")
+        assert difference(whole, Path("out")) == []
+        return
+    with pytest.raises(UserError, match="out cannot be written into: No such file or directory"):
+        begin("out")
+    kept = Path("elsewhere/metrics.csv.gz" if gone == "out" else "elsewhere")
+    metrics = pd.read_csv(kept, compression="gzip")
+    assert sorted(metrics["epoch"].unique()) == [-1, 0]
+    # Once it is back, the run goes on.
+    Path("elsewhere").replace(gone)
+    finetune_lm.resume("out")
+    assert difference(whole, Path("out")) == []
+
+
+def run_with_a_limit(n_bytes):
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, most))
+    try:
+        begin("out")
+    except UserError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        Path("said").write_text(str(error))
+        raise
+
+
+@pytest.mark.parametrize("n_bytes", [2_000, 10_000, 1_000_000, 4_000_000])
+def test_a_file_that_may_not_become_so_large(whole, n_bytes):
+    """As with a quota: the configuration, a table, weights and the optimizer are too large."""
+    assert in_a_process(run_with_a_limit, n_bytes) == 2
+    assert "out cannot be written into: File too large" in Path("said").read_text()
+    if n_bytes > 2_000:
+        finetune_lm.resume("out")
+        assert difference(whole, Path("out")) == []
+
+
+def test_room_on_the_disk_is_not_needed_to_say_that_there_is_none(
+    whole, disk, monkeypatch, tmp_path
+):
+    """The table cannot take one byte more, nor can run.json be written again."""
+    place, mount = disk
+    out = place / "out"
+    mount("-o", "remount,size=64m")
+    filler = place / "filler"
+
+    def forward(*args, original=loop.forward):
+        if not filler.exists() and (out / "checkpoints" / "000002").exists():
+            with filler.open("wb", buffering=0) as file, suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+        return original(*args)
+
+    monkeypatch.setattr(loop, "forward", forward)
+    with pytest.raises(UserError, match="No space left on device"):
+        begin(out)
+    assert readable_epochs(out) == [-1, 0, 1]
+    filler.unlink()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    finetune_lm.resume(out)
+    assert difference(whole, out) == []
