@@ -154,6 +154,14 @@ def at(hook, cls, **kwargs):
         ),
         (
             {
+                "model_pre_train_step_callbacks": [ModelCallback],
+                "model_callbacks_kwargs": {"pre_train_step": {"ModelCallback": {"word": 1}}},
+            },
+            f"{STEP}.ModelCallback has no use because model_callbacks.pre_train_step is empty. Did "
+            "you mean model_pre_train_step_callbacks_kwargs.ModelCallback?",
+        ),
+        (
+            {
                 **at("end_epoch", ModelCallback),
                 "model_callbacks_kwargs": {"end_epoch": {"ModelCalback": {"word": 1}}},
             },

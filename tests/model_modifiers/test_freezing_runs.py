@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 
@@ -37,25 +38,13 @@ OPTIMIZERS = {
 STEP = "model_pre_train_step_callbacks"
 
 
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
 def crined(tmp_path):
     """Models that have the word `crined` as a token of its own, added as users add it."""
 
     def make(name):
         fam = family(name)
-        tokenizer = type(fam.tokenizer)(
-            tokenizer_object=fam.tokenizer.backend_tokenizer.from_str(
-                fam.tokenizer.backend_tokenizer.to_str()
-            ),
-            **{
-                k: str(v) for k, v in fam.tokenizer.special_tokens_map.items() if isinstance(v, str)
-            },
-        )
+        tokenizer = copy.deepcopy(fam.tokenizer)
         tokenizer.add_tokens(["crined"])
         fam.model.resize_token_embeddings(len(tokenizer))
         return save_family(fam._replace(tokenizer=tokenizer), tmp_path / name)

@@ -80,7 +80,7 @@ def test_untied_parameters_are_two():
         ),
         (
             "transformer.h.0",
-            "called 'transformer.h.0'. transformer.h.0.* means the 12 below it, such as "
+            "called 'transformer.h.0'. transformer.h.0.* means all that are below it, such as "
             "transformer.h.0.ln_1.weight.",
         ),
         ("transformer.x.*", "called 'transformer.x.*'. There are "),

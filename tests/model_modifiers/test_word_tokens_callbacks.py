@@ -117,7 +117,7 @@ def test_embeddings_by_name():
             "word_embeddings_name: no parameter of the model is called 'model.embed_token.weight'. "
             "There are model.embed_tokens.weight,",
         ),
-        ("model.embed_tokens", "model.embed_tokens.* means the 1 below it, such as model.embed_to"),
+        ("model.embed_tokens", "model.embed_tokens.* means all that are below it, such as model"),
         (
             "model.norm.weight",
             "word_embeddings_name must name a parameter with a row for each token, but it has 16 "
