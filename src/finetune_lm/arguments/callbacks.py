@@ -64,12 +64,22 @@ def callback_problems(rows: Sequence[CallbackRow]) -> list[str]:
     """Return a message for each callback that cannot be made or called, as far as that shows."""
     problems: list[str] = []
     for row in rows:
-        problems += kwargs_problems(
-            row.kwargs_place, dict(row.kwargs), row.place, list(row.classes)
-        )
+        problems += _unused_kwargs_problems(row, rows)
         for entry in row.entries():
             problems += _entry_problems(entry)
     return list(dict.fromkeys(problems))
+
+
+def _unused_kwargs_problems(row: CallbackRow, rows: Sequence[CallbackRow]) -> list[str]:
+    """Kwargs for what the row does not hold, with the row that does."""
+    problems = []
+    for name, kwargs in row.kwargs.items():
+        found = kwargs_problems(row.kwargs_place, {name: kwargs}, row.place, list(row.classes))
+        holders = [other for other in rows if name in map(short_name, other.classes)]
+        if found and holders and "Did you mean" not in found[0]:
+            found = [f"{found[0]} Did you mean {holders[0].kwargs_place}.{name}?"]
+        problems += found
+    return problems
 
 
 def _entry_problems(entry: CallbackEntry) -> list[str]:

@@ -88,7 +88,7 @@ def no_such_parameter(name: str, names: Sequence[str]) -> str:
     message = f"no parameter of the model is called {name!r}."
     inside = [other for other in names if other.startswith(f"{name}.")]
     if inside:
-        return f"{message} {name}.* means the {len(inside)} below it, such as {inside[0]}."
+        return f"{message} {name}.* means all that are below it, such as {inside[0]}."
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     close = close or [other for other in names if name.strip("*?.") in other][:3] or [*names[:3]]
     return f"{message} There are {', '.join(close)}{' and others' if len(names) > 3 else ''}."

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments.callbacks import takes_epoch_and_batch
-from finetune_lm.arguments.references import check_call
 from finetune_lm.errors import UserError
 from finetune_lm.hooks import HOOKS, PRE_TRAIN_STEP
 from finetune_lm.model_modifiers._own_randomness import OwnRandomness
@@ -143,13 +142,12 @@ def make_callbacks(
         is_testing: Whether it tests.
 
     Raises:
-        UserError: If one cannot be made with what is given for it.
+        UserError: If one of them says that it cannot do with this model.
     """
     rows: dict[str, list[Any]] = {}
     randomness = OwnRandomness(seed)
     for entry in entries:
         if is_testing if HOOKS[entry.hook].is_of_testing else is_training:
-            check_call(entry.cls, entry.kwargs_place, entry.kwargs, "model, tokenizer")
             with randomness:
                 made = entry.cls(model, tokenizer, **entry.kwargs)
             rows.setdefault(entry.hook, []).append(made)

@@ -80,7 +80,8 @@ class ModelCallback:
 def _hook_lines() -> str:
     lines = []
     for name, hook in HOOKS.items():
-        told = [word for word, is_told in (("epoch", hook.has_epoch), ("batch", hook.has_batch))]
+        is_told = {"epoch": hook.has_epoch, "batch": hook.has_batch}
+        told = [word for word, is_there in is_told.items() if is_there]
         lines.append(f"    {name} ({', '.join(told) or 'neither'}): {hook.when}")
     return "\n".join(lines)
 
