@@ -6,4 +6,6 @@ tokenizer and perhaps keyword arguments; its instances are called with ``epoch``
 the gradients are computed and before the optimizer uses them.
 """
 
-__all__: list[str] = []
+from finetune_lm.model_modifiers.add_new_tokens import add_new_tokens
+
+__all__ = ["add_new_tokens"]
