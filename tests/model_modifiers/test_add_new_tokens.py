@@ -290,6 +290,22 @@ def test_words_that_are_there_already(capsys):
     assert torch.equal(model.get_input_embeddings().weight, rows)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama", "t5", "bert"])
+def test_common_words_that_a_small_vocabulary_lacks(name):
+    """Also those that the new tokenizer is tried out on."""
+    model, tokenizer = model_and_tokenizer(name)
+    words = ["the", "man", "water", "is", "old", "said", "and", "then", "so", "child", "bread"]
+    words += ["d", "ed", "reed", "reeds", "manly", "unmanly", "xo", "xo-xo"]
+    before = copy.deepcopy(tokenizer)
+    lacking = [word for word in words if len(in_sentence(before, word)) > 1]
+    assert len(lacking) > 3
+    add_new_tokens(model, tokenizer, words)
+    for word in words:
+        assert len(in_sentence(tokenizer, word)) == 1
+    per_word = 1 if is_bert(tokenizer) else 2
+    assert len(tokenizer) - len(before) <= per_word * len(lacking)
+
+
 def test_what_is_said(capsys):
     said = {}
     for name in BUILTIN:

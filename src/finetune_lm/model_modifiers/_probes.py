@@ -9,21 +9,42 @@ from typing import Any
 from finetune_lm.errors import UserError
 from finetune_lm.vocabulary import spelled
 
-# What stands before and behind a new word.
+# What stands before and behind a new word. Twice each, in other words, since those that are new
+# themselves are no neighbours to compare with.
 _IN_SENTENCES = (
     ("", " is old."),
+    ("", " was here."),
     ("the man ", " the water."),
+    ("a child ", " any bread."),
     ("the man ", ", and then"),
+    ("a child ", ", or so"),
     ("the man, ", "."),
+    ("a child, ", "."),
     ("the man ", "'s"),
     ("the man ", ""),
+    ("a child ", ""),
 )
 # Here tokenizers may cut an ordinary word and its neighbour differently from a new one.
-_BESIDE_MARKS = (('he said "', '".'), ("the (", ") man"), ("so-", "-so"))
-_IN_LONGER_WORDS = (("re", "s"), ("", "s"), ("the un", " man"), ("the ", "ly, so"))
+_BESIDE_MARKS = (
+    ('he said "', '".'),
+    ('she wrote "', '".'),
+    ("the (", ") man"),
+    ("a (", ") child"),
+    ("so-", "-so"),
+    ("like-", "-like"),
+)
+_IN_LONGER_WORDS = (
+    ("re", "s"),
+    ("", "s"),
+    ("the un", " man"),
+    ("a un", " child"),
+    ("un", "ly, so"),
+)
 
 
-def check_reading(before: Any, after: Any, word: str, ids: Collection[int]) -> None:
+def check_reading(
+    before: Any, after: Any, word: str, ids: Collection[int], new_words: Collection[str]
+) -> None:
     """See that a tokenizer reads a new word as one token, and all around it as before.
 
     Args:
@@ -31,41 +52,58 @@ def check_reading(before: Any, after: Any, word: str, ids: Collection[int]) -> N
         after: The same that does.
         word: The word.
         ids: Its tokens, of which each place in a text has one.
+        new_words: All words that only the second knows.
 
     Raises:
         UserError: With a text, if not.
     """
-    for text, begin in _texts(word, _IN_SENTENCES):
-        old, new = _encoded(before, text), _encoded(after, text)
-        span = (begin, begin + len(word))
-        if not (
-            _is_once(new, ids)
-            and _same_text(before, after, old, new)
-            and _same_around(text, span, old, new, ids)
-        ):
-            _refuse(after, word, text, new["input_ids"])
-    for text, _ in _texts(word, _BESIDE_MARKS):
-        old, new = _encoded(before, text), _encoded(after, text)
-        if not (_is_once(new, ids) and _same_text(before, after, old, new)):
-            _refuse(after, word, text, new["input_ids"])
+    for places, is_exact in ((_IN_SENTENCES, True), (_BESIDE_MARKS, False)):
+        for text, begin in _texts(word, places, new_words):
+            old, new = _encoded(before, text), _encoded(after, text)
+            span = (begin, begin + len(word))
+            place = _place(text, span, new, ids)
+            if (
+                place is None
+                or not _same_text(before, after, old, new)
+                or (is_exact and not _same_around(text, span, old, new, place))
+            ):
+                _refuse(after, word, text, new["input_ids"])
     if re.fullmatch(r"\w.*\w|\w", word):
-        for text, _ in _texts(word, _IN_LONGER_WORDS):
+        for text, _ in _texts(word, _IN_LONGER_WORDS, new_words):
             old, new = _encoded(before, text), _encoded(after, text)
             if dict(old) != dict(new):
                 _refuse(after, word, text, new["input_ids"])
 
 
-def _texts(word: str, places: Sequence[tuple[str, str]]) -> list[tuple[str, int]]:
-    """Texts with the word in them, and the character where it begins."""
-    return [(before + word + behind, len(before)) for before, behind in places]
+def _texts(
+    word: str, places: Sequence[tuple[str, str]], new_words: Collection[str]
+) -> list[tuple[str, int]]:
+    """Texts with the word in them and no other new word, and the character where it begins."""
+    new = {new_word.casefold() for new_word in new_words}
+    return [
+        (before + word + behind, len(before))
+        for before, behind in places
+        if new.isdisjoint(_words(f"{before} {behind}"))
+        and (new - {word.casefold()}).isdisjoint(_words(before + word + behind))
+    ]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
 
 
 def _encoded(tokenizer: Any, text: str) -> Any:
     return tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
 
 
-def _is_once(new: Any, ids: Collection[int]) -> bool:
-    return sum(token in ids for token in new["input_ids"]) == 1
+def _place(text: str, span: tuple[int, int], new: Any, ids: Collection[int]) -> int | None:
+    """Which token the word is; None if it is not one, and one of these."""
+    begin, end = span
+    spans = [_without_space(text, offsets) for offsets in new["offset_mapping"]]
+    places = [i for i, (first, last) in enumerate(spans) if first < end and begin < last]
+    if len(places) == 1 and spans[places[0]] == span and new["input_ids"][places[0]] in ids:
+        return places[0]
+    return None
 
 
 def _same_text(before: Any, after: Any, old: Any, new: Any) -> bool:
@@ -83,29 +121,24 @@ def _same_text(before: Any, after: Any, old: Any, new: Any) -> bool:
     )
 
 
-def _same_around(
-    text: str, span: tuple[int, int], old: Any, new: Any, ids: Collection[int]
-) -> bool:
-    """Whether the tokens around the word are the same and at the same places, and it is at its.
+def _same_around(text: str, span: tuple[int, int], old: Any, new: Any, place: int) -> bool:
+    """Whether the tokens around the word are the same, and at the same places.
 
     A token that was partly of the word and partly not cannot be the same; nothing is asked then.
     """
-    place = next(i for i, token in enumerate(new["input_ids"]) if token in ids)
-    if _without_space(text, new["offset_mapping"][place]) != span:
-        return False
     n_behind = len(new["input_ids"]) - place - 1
-    inside = old["offset_mapping"][place : len(old["offset_mapping"]) - n_behind]
-    around = [
+    before, after = (
         [*zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)]
         for encoded in (old, new)
-    ]
-    if around[0][:place] == around[1][:place] and (
-        not n_behind or around[0][-n_behind:] == around[1][-n_behind:]
+    )
+    if (
+        len(before) > place + n_behind
+        and before[:place] == after[:place]
+        and before[len(before) - n_behind :] == after[place + 1 :]
     ):
-        return bool(inside)
-    begin, end = span
+        return True
     spans = [_without_space(text, offsets) for offsets in old["offset_mapping"]]
-    return any(first < edge < last for first, last in spans for edge in (begin, end))
+    return any(first < edge < last for first, last in spans for edge in span)
 
 
 def _without_space(text: str, offsets: tuple[int, int]) -> tuple[int, int]:

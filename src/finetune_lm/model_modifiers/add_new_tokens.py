@@ -83,7 +83,8 @@ def add_new_tokens(
     trial = copy.deepcopy(tokenizer)
     teach(trial, spelling, list(words))
     for read, word in words.items():
-        check_reading(tokenizer, trial, word, set(_ids(trial, spelling, read)))
+        ids = set(_ids(trial, spelling, read))
+        check_reading(tokenizer, trial, word, ids, [*words, *words.values()])
 
     n_before = n_rows(model)
     known = sorted(row for row in tokenizer.get_vocab().values() if row < n_before)
