@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,10 @@ BoolArray = npt.NDArray[np.bool_]
 
 SENTINEL = "<extra_id_{}>"
 """How span-denoising models name the tokens that stand for a span."""
+
+JOINER = "\N{WORD JOINER}"
+"""A character that nobody sees and no vocabulary has. It marks words that were added to a tokenizer
+in what that makes of a text (`finetune_lm.model_modifiers.add_new_tokens`)."""
 
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
@@ -179,6 +184,11 @@ def vocabulary_of(tokenizer: Any) -> Vocabulary:
 @lru_cache(maxsize=4)
 def _vocabulary(tokenizer: Any, state: tuple[int, ...]) -> Vocabulary:
     return Vocabulary(tokenizer)
+
+
+def spelled(tokenizer: Any, ids: Iterable[int]) -> list[str]:
+    """Tokens as the vocabulary spells them, for people to read."""
+    return [str(t).replace(JOINER, "") for t in tokenizer.convert_ids_to_tokens(list(ids))]
 
 
 def padding_id(tokenizer: Any) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from finetune_lm.arguments.base import Arguments, choice_problem, kwargs_problems
 from finetune_lm.arguments.callbacks import CallbackEntry, CallbackRow, callback_problems
 from finetune_lm.arguments.declared import option
+from finetune_lm.arguments.modifiers import modifier_problems
 from finetune_lm.constants import TASK_NAMES
 from finetune_lm.hooks import HOOKS, PRE_TRAIN_STEP
 
@@ -72,12 +73,13 @@ class ModelArguments(Arguments):
     model_modifier_fns: list[Callable[..., Any]] = option(
         [],
         "Functions that change the model once, before training, in the order given. Each is "
-        "called with model, tokenizer and its kwargs. Example: my_module.my_function",
+        "called with model, tokenizer and its kwargs. Examples: model_modifiers.add_new_tokens, "
+        "my_module.my_function",
     )
     model_modifier_fn_kwargs: dict[str, dict[str, Any]] = option(
         {},
         "Keyword arguments for the modifier functions, under each function's name. Example: "
-        "--model_modifier_fn_kwargs.my_function.words blick dax",
+        "--model_modifier_fn_kwargs.add_new_tokens.added_tokens blick dax",
     )
     model_pre_train_step_callbacks: list[Callable[..., Any]] = option(
         [],
@@ -137,6 +139,7 @@ class ModelArguments(Arguments):
             "model_modifier_fns",
             self.model_modifier_fns,
         )
+        problems += modifier_problems(self.model_modifier_fns, self.model_modifier_fn_kwargs)
         return problems + callback_problems(self._callback_rows())
 
     def callbacks(self) -> list[CallbackEntry]:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from finetune_lm.arguments.nearest import did_you_mean
+from finetune_lm.arguments.keywords import keyword_problems
 from finetune_lm.arguments.references import short_name
 from finetune_lm.errors import UserError
 
@@ -82,20 +82,15 @@ def _signature_problems(
         for p in parameters
         if p.name not in reserved and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
-    takes = f"takes {', '.join(own)}" if own else "takes none"
-    problems = [
-        f"{kwargs_place}.{name} is no argument of {short_name(function)}, which {takes}."
-        f"{did_you_mean(name, own, f'{kwargs_place}.')}"
-        for name in given
-        if name not in own and (name in reserved or inspect.Parameter.VAR_KEYWORD not in kinds)
-    ]
-    if is_used:
-        problems += [
-            f"{kwargs_place}.{name} must be given, because {short_name(function)} needs it."
-            for name, parameter in own.items()
-            if parameter.default is parameter.empty and name not in given
-        ]
-    return problems
+    return keyword_problems(
+        kwargs_place,
+        short_name(function),
+        own,
+        given,
+        reserved=reserved,
+        takes_any=inspect.Parameter.VAR_KEYWORD in kinds,
+        is_used=is_used,
+    )
 
 
 def _value_problems(

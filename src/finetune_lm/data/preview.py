@@ -10,7 +10,7 @@ import numpy as np
 from finetune_lm.constants import IGNORED_LABEL
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
-from finetune_lm.vocabulary import IntArray, vocabulary_of
+from finetune_lm.vocabulary import IntArray, spelled, vocabulary_of
 
 WIDTH = 100
 IGNORED = "-"
@@ -85,10 +85,8 @@ def _beside_sentinels(
 def _tokens(tokenizer: Any, ids: IntArray) -> list[str]:
     """Tokens as the vocabulary spells them."""
     real = np.where(ids == IGNORED_LABEL, 0, ids).tolist()
-    texts = tokenizer.convert_ids_to_tokens(real)
-    return [
-        IGNORED if i == IGNORED_LABEL else str(text) for i, text in zip(ids, texts, strict=True)
-    ]
+    texts = spelled(tokenizer, real)
+    return [IGNORED if i == IGNORED_LABEL else text for i, text in zip(ids, texts, strict=True)]
 
 
 def _laid_out(columns: list[Column]) -> list[str]:

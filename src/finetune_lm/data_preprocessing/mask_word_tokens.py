@@ -11,7 +11,7 @@ from finetune_lm.data_preprocessing._settings import for_tasks
 from finetune_lm.data_preprocessing._words import find, with_capitalized
 from finetune_lm.errors import UserError
 from finetune_lm.spelling import checked_words, spellings
-from finetune_lm.vocabulary import vocabulary_of
+from finetune_lm.vocabulary import spelled, vocabulary_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ def _check(
         ways = spellings([word], tokenizer, vocabulary)
         known = [ids for ids in ways if tokenizer.unk_token_id not in ids]
         if not any(len(ids) == 1 for ids in known):
-            shown = " ".join(tokenizer.convert_ids_to_tokens(ways[-1])) if ways else "nothing"
+            shown = " ".join(spelled(tokenizer, ways[-1])) if ways else "nothing"
             problems.append(
                 f"word_tokens_to_mask must hold words that are single tokens of the model but "
                 f"{word!r} is {shown}. Use mask_words for words of several tokens."
