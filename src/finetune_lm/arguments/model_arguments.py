@@ -60,6 +60,11 @@ class ModelArguments(Arguments):
             "that holds it; True takes the one of `hf auth login`. It is never written anywhere."
         },
     )
+    trust_remote_code: bool = option(
+        False,
+        "Run Python code that comes with the model, the tokenizer or the configuration. It can do "
+        "on this machine whatever you can: read it first.",
+    )
     use_gpu: bool = option(False, "Run on the GPU.")
     model_task: str | None = option(
         None,
