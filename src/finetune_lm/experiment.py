@@ -21,6 +21,7 @@ from finetune_lm.arguments import (
     config_yaml,
     without_token,
 )
+from finetune_lm.arguments.redaction import hides_secrets
 from finetune_lm.data.files import Files, file_hashes, read_files
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import accelerate
     import torch
 
+    from finetune_lm.arguments.base import Arguments
     from finetune_lm.data.dataset import Dataset
     from finetune_lm.evaluation.splits import Split
     from finetune_lm.models.loading import LoadedModel
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from finetune_lm.training.learner import Learner
 
 
+@hides_secrets
 def run(
     model_args: ModelArguments,
     data_args: DataTrainingArguments,
@@ -85,6 +88,8 @@ def run(
         data_args.output_dir, model_args.model_name_or_path, [f.name for f in files["train"]]
     )
     place.check_output_dir(output_dir, config_dict(*all_args), file_hashes(files))
+    if files["test"]:
+        place.results_name(data_args.test_output_file_prefix, model_args.model_name_or_path)
     losses = all_loss_columns(data_args.loss_classes) if files["train"] else []
     metadata = MetadataColumns.of_files([*files["train"], *files["validation"]], losses)
     test_metadata = MetadataColumns.of_files(files["test"])
@@ -105,7 +110,7 @@ def run(
     place.make_output_dir(output_dir)
     stopping = None
     test_results = None
-    with on_record(output_dir, model_args, loaded, accelerator.device, files) as record:
+    with on_record(output_dir, all_args, loaded, accelerator.device, files) as record:
         write_text(output_dir / place.CONFIG_YAML, config_yaml(*all_args))
         write_text(output_dir / place.CONFIG_TEXT, config_text(*all_args))
         if learner is not None:
@@ -147,6 +152,7 @@ def load(
     return accelerator, loaded, load_datasets(files, loaded, data_args)
 
 
+@hides_secrets
 def preview(model_args: ModelArguments, data_args: DataTrainingArguments, n: int) -> str:
     """Show what the model will be fed, for a person to look at. Nothing is trained or written.
 
@@ -244,8 +250,7 @@ def test(
     """
     from finetune_lm.evaluation.testing import record_test_sets
 
-    prefix = place.as_file_name(args.test_output_file_prefix or loaded.name)
-    path = output_dir / f"{prefix}{place.TEST_RESULTS_SUFFIX}"
+    path = output_dir / place.results_name(args.test_output_file_prefix, loaded.name)
     columns = table_columns(
         with_sequence_type=loaded.task.reports_greedy_rows,
         losses=[],
@@ -292,7 +297,7 @@ def plot_losses(
 @contextmanager
 def on_record(
     output_dir: Path,
-    model_args: ModelArguments,
+    all_args: tuple[Arguments, ...],
     loaded: LoadedModel,
     device: torch.device,
     files: Files,
@@ -308,7 +313,7 @@ def on_record(
     try:
         yield record
     except OSError as error:
-        record.end("failed", without_token(str(error), model_args))
+        record.end("failed", without_token(str(error), *all_args))
         if not place.is_about_writing(error, output_dir):
             raise
         raise UserError(
@@ -319,7 +324,7 @@ def on_record(
         record.end("interrupted")
         raise
     except BaseException as error:
-        record.end("failed", without_token(f"{type(error).__name__}: {error}", model_args))
+        record.end("failed", without_token(f"{type(error).__name__}: {error}", *all_args))
         raise
     record.end("finished")
 

@@ -116,6 +116,11 @@ class ModelArguments(Arguments):
         problems: list[str] = []
         if not self.model_name_or_path.strip():
             problems.append("model_name_or_path cannot be empty.")
+        problems += [
+            f"{name} cannot have a NUL character in it."
+            for name in ("model_name_or_path", "config_name", "tokenizer_name")
+            if "\0" in (getattr(self, name) or "")
+        ]
         if self.model_task is not None:
             problems += choice_problem("model_task", self.model_task, TASK_NAMES)
         problems += kwargs_problems(
