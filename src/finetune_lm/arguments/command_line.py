@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_lm.arguments.nested import DEEPEST, HALF_PAIR
+from finetune_lm.errors import UserError
 
 _NAME = re.compile(r"--[A-Za-z]")
 
@@ -46,12 +47,8 @@ def split_command_line(argv: Sequence[str], problems: list[str]) -> list[Given]:
         [Given(name='params.lr.values', texts=('1e-5', '1e-4')), Given(name='use_gpu', texts=())]
     """
     given: list[Given] = []
-    for number, token in enumerate(argv, start=1):
-        if HALF_PAIR.search(token):
-            # What the shell gave was no text; Python marks the bytes like this.
-            shown = token.encode("utf-8", "backslashreplace").decode()[:80]
-            problems.append(f"word {number} of the command must be UTF-8 but is {shown!r}.")
-        elif token == "-h":
+    for token in argv:
+        if token == "-h":
             given.append(Given("help", ()))
         elif _NAME.match(token):
             name, equals, text = token.removeprefix("--").partition("=")
@@ -64,6 +61,21 @@ def split_command_line(argv: Sequence[str], problems: list[str]) -> list[Given]:
                 "--model_name_or_path gpt2."
             )
     return given
+
+
+def check_words(argv: Sequence[str]) -> None:
+    """See that all words of a command line are text.
+
+    Raises:
+        UserError: If the shell gave bytes that are none, which Python marks with half characters.
+    """
+    problems = [
+        f"word {number} of the command must be UTF-8 but is {ascii(word)[:80]}."
+        for number, word in enumerate(argv, start=1)
+        if HALF_PAIR.search(word)
+    ]
+    if problems:
+        raise UserError(*problems)
 
 
 def nest(given: Iterable[tuple[tuple[str, ...], Any]], problems: list[str]) -> dict[str, Any]:

@@ -305,7 +305,7 @@ class DataTrainingArguments(Arguments):
             for name in (*at_least_one, "min_epochs", "patience")
             if (value := getattr(self, name)) is not None and value > MAX_COUNT
         ]
-        if self.min_epochs > self.epochs:
+        if self.min_epochs > self.epochs >= 1:
             problems.append(
                 f"min_epochs cannot be larger than epochs ({self.epochs}) but got "
                 f"{self.min_epochs}."

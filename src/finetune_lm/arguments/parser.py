@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from finetune_lm.arguments.base import Arguments, prepare
-from finetune_lm.arguments.command_line import Given, nest, split_command_line
+from finetune_lm.arguments.command_line import Given, check_words, nest, split_command_line
 from finetune_lm.arguments.config_files import read_config_file
 from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
 from finetune_lm.arguments.declared import default_of, field_types, is_dictionary, is_required
@@ -78,6 +78,7 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
         >>> parsed.data.test_file
         ['test.txt.gz']
     """
+    check_words(argv)
     problems: list[str] = []
     given = split_command_line(argv, problems)
     options = [each for each in given if each.name in OPTIONS]

@@ -132,8 +132,10 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
         >>> distinct_names(["a/x.txt.gz", "b/x.txt", "b/x.json", "y.txt"])
         ['a/x', 'b/x.txt', 'b/x.json', 'y']
     """
-    for path, count in Counter(str(Path(path).resolve()) for path in paths).items():
+    places = [_place(path) for path in paths]
+    for place, count in Counter(places).items():
         if count > 1:
+            path = paths[places.index(place)]
             raise UserError(f"each data file must be given once but {path} is given {count} times.")
     names = [dataset_name(path) for path in paths]
     for longer in (lambda path: str(Path(path).parent / dataset_name(path)), str):
@@ -143,6 +145,14 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
             for path, name in zip(paths, names, strict=True)
         ]
     return names
+
+
+def _place(path: str) -> str:
+    """Where a file is, whatever it is called."""
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):  # a NUL in it
+        return path
 
 
 def read_examples(path: str, max_samples: int | None = None) -> Examples:
