@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from finetune_lm.arguments import (
     USAGE,
@@ -15,10 +16,14 @@ from finetune_lm.arguments import (
     parse_arguments,
     without_token,
 )
+from finetune_lm.arguments.command_line import split_command_line
 from finetune_lm.errors import UserError
 
 SUCCESS = 0
+FAILURE = 1
 USER_ERROR = 2
+MOST_PROBLEMS = 50
+"""That are told one by one."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The command line without the program's own name. By default that of this process.
 
     Returns:
-        The exit status: 0, 2 after a mistake that the user can put right, 128 and the signal after
-        Ctrl-C or SIGTERM.
+        The exit status: 0, 2 after a mistake that the user can put right, 1 after any other, 128
+        and the signal after Ctrl-C or SIGTERM.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv:
@@ -41,16 +46,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         _do(parsed)
     except UserError as error:
         wants_traceback = parsed.debug if parsed is not None else "--debug" in argv
-        lines = [f"finetune-lm: error: {problem}" for problem in error.problems]
+        lines = [f"finetune-lm: error: {problem}" for problem in error.problems[:MOST_PROBLEMS]]
+        if len(error.problems) > MOST_PROBLEMS:
+            lines.append(f"finetune-lm: and {len(error.problems) - MOST_PROBLEMS} more errors.")
         if wants_traceback:
             lines.insert(0, traceback.format_exc())
-        sys.stderr.write(without_token("\n".join(lines), parsed.model if parsed else None) + "\n")
+        sys.stderr.write(without_token("\n".join(lines), *_holders(argv, parsed)) + "\n")
         return USER_ERROR
+    except Exception:
+        # A mistake in the program, or in what it was given to run. Python's own way of telling
+        # would show what a library has put into its message.
+        sys.stderr.write(without_token(traceback.format_exc(), *_holders(argv, parsed)))
+        return FAILURE
     except KeyboardInterrupt as interrupt:
         sys.stderr.write(_told(interrupt, parsed))
         # As shells have it: 128 and the signal. Ctrl-C outside of a run is SIGINT, which is 2.
         return 128 + getattr(interrupt, "signal_number", 2)
     return SUCCESS
+
+
+def _holders(argv: Sequence[str], parsed: ParsedArguments | None) -> list[Any]:
+    """What may hold secrets: the arguments, or the command line that could not be read."""
+    if parsed is not None:
+        return [parsed.model, parsed.data, parsed.optimization]
+    return [{each.path[-1]: list(each.texts)} for each in split_command_line(argv, [])]
 
 
 def _do(parsed: ParsedArguments) -> None:

@@ -20,6 +20,7 @@ from finetune_lm.arguments import (
     config_text,
     config_yaml,
 )
+from finetune_lm.arguments.redaction import hides_secrets
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.data.files import Files, file_hashes, read_files
 from finetune_lm.errors import UserError
@@ -81,6 +82,7 @@ def run(
     return conduct((model_args, data_args, optimization_args or OptimizationArguments()))
 
 
+@hides_secrets
 def conduct(
     all_args: tuple[ModelArguments, DataTrainingArguments, OptimizationArguments],
     earlier: EarlierRun | None = None,
@@ -113,6 +115,8 @@ def conduct(
     else:
         output_dir = earlier.directory
         earlier.check_data(identity[1])
+    if files["test"]:
+        place.results_name(data_args.test_output_file_prefix, model_args.model_name_or_path)
     losses = all_loss_columns(data_args.loss_classes) if files["train"] else []
     metadata = MetadataColumns.of_files([*files["train"], *files["validation"]], losses)
     test_metadata = MetadataColumns.of_files(files["test"])
@@ -145,7 +149,7 @@ def conduct(
     stopping = at_end = test_results = None
     with (
         nullcontext() if earlier else claimed(output_dir, *identity),
-        on_record(output_dir, model_args, loaded, accelerator.device, used, earlier) as record,
+        on_record(output_dir, all_args, loaded, accelerator.device, used, earlier) as record,
         Interruption() as interruption,
     ):
         write_text(output_dir / CONFIG_YAML, config_yaml(*all_args))
@@ -222,6 +226,7 @@ def load(
     return accelerator, loaded, load_datasets(files, loaded, data_args)
 
 
+@hides_secrets
 def preview(model_args: ModelArguments, data_args: DataTrainingArguments, n: int) -> str:
     """Show what the model will be fed, for a person to look at. Nothing is trained or written.
 
@@ -349,8 +354,7 @@ def test(
     """
     from finetune_lm.evaluation.testing import record_test_sets
 
-    prefix = place.as_file_name(args.test_output_file_prefix or loaded.name)
-    path = output_dir / f"{prefix}{place.TEST_RESULTS_SUFFIX}"
+    path = output_dir / place.results_name(args.test_output_file_prefix, loaded.name)
     columns = table_columns(
         with_sequence_type=loaded.task.reports_greedy_rows,
         losses=[],

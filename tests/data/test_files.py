@@ -1,4 +1,4 @@
-"""Reading data files, and what is said of bad ones."""
+"""Reading data files. What is said of bad ones is in `bad_input.py`."""
 
 from __future__ import annotations
 
@@ -77,96 +77,6 @@ def test_dataset_name():
     assert dataset_name("x.jsonl") == "x"
 
 
-BAD_FILES = [
-    ("x.txt", "", "must have at least one line"),
-    ("x.txt.gz", "", "must have at least one line"),
-    ("x.txt", "a\n\nb\n", "line 2: must not be blank"),
-    ("x.txt", "a\n \t\n", "line 2: must not be blank"),
-    ("x.txt", b"ok\nno \xff\xfe\n", "line 2: must be UTF-8"),
-    ("x.csv", "a\n", "must end in one of"),
-    ("x.json", "a\n", "line 1: must be JSON but is not"),
-    ("x.json", '{"text": "a"}\n["b"]\n', "line 2: must be a JSON object"),
-    ("x.json", '{"txt": "a"}\n', "line 1: an example must have the key 'text' but has 'txt'"),
-    ("x.json", '{"text": 3}\n', "line 1: 'text' must be a string but got 3"),
-    ("x.json", '{"text": " "}\n', "line 1: 'text' must not be blank"),
-    (
-        "x.json",
-        '{"text": "a", "labels": null}\n',
-        "line 1: 'labels' must be a string but got null",
-    ),
-    ("x.json", '{"text": "a"}\n\n{"text": "b"}\n', "line 2: must be a JSON object but is blank"),
-    ("x.json", '{"text": "a", "text": "b"}\n', "key 'text' is given twice"),
-    (
-        "x.json",
-        '{"text": "a"}\n{"text": "b", "labels": "c"}\n',
-        "line 2 has them and line 1 has not",
-    ),
-    (
-        "x.json",
-        '{"text": "a", "labels": "c"}\n{"text": "b"}\n',
-        "line 1 has them and line 2 has not",
-    ),
-    ("x.txt", "a\0b\n", "line 1: must be text but has a NUL"),
-    ("x.json", '{"text": "a \\ud800"}\n', "line 1: 'text' must be text but has"),
-    ("x.json", "[" * 100_000 + "\n", "line 1: "),
-]
-
-
-@pytest.mark.parametrize(("name", "content", "message"), BAD_FILES)
-def test_bad_files(tmp_path, name, content, message):
-    path = write(tmp_path / name, content)
-    with pytest.raises(UserError) as caught:
-        read_examples(path)
-    assert message in str(caught.value)
-    assert path in str(caught.value)
-
-
-def test_bad_last_line_of_many(tmp_path):
-    path = write(tmp_path / "x.json.gz", '{"text": "a"}\n' * 20_000 + "{")
-    with pytest.raises(UserError, match="line 20001: must be JSON"):
-        read_examples(path)
-
-
-def test_file_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match=r"there is no file .*nothing.txt.gz\."):
-        read_examples(str(tmp_path / "nothing.txt.gz"))
-
-
-def test_directory_as_a_file(tmp_path):
-    (tmp_path / "d.txt.gz").mkdir()
-    with pytest.raises(UserError, match="must be a file but is a directory"):
-        read_examples(str(tmp_path / "d.txt.gz"))
-
-
-def test_file_named_gz_that_is_not(tmp_path):
-    (tmp_path / "x.txt.gz").write_text("plain\n")
-    with pytest.raises(UserError, match="must be gzipped but"):
-        read_examples(str(tmp_path / "x.txt.gz"))
-
-
-def test_truncated_gzip(tmp_path):
-    data = gzip.compress("\n".join(f"line {i}" for i in range(5000)).encode())
-    (tmp_path / "x.txt.gz").write_bytes(data[: len(data) // 2])
-    with pytest.raises(UserError, match="truncated or damaged"):
-        read_examples(str(tmp_path / "x.txt.gz"))
-
-
-def test_symlink_loop(tmp_path):
-    (tmp_path / "x.txt").symlink_to(tmp_path / "x.txt")
-    with pytest.raises(UserError, match="cannot be read"):
-        read_examples(str(tmp_path / "x.txt"))
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_metadata_of_another_length(tmp_path, n):
-    path = write(tmp_path / "x.txt.gz", "a\nb\n")
-    write(tmp_path / "x_metadata.json.gz", "{}\n" * n)
-    with pytest.raises(UserError) as caught:
-        read_examples(path)
-    assert f"has {n} and" in str(caught.value)
-    assert "has 2." in str(caught.value)
-
-
 def test_metadata_is_checked_before_it_is_cut(tmp_path):
     path = write(tmp_path / "x.txt.gz", "a\nb\n")
     write(tmp_path / "x_metadata.json.gz", "{}\n")
@@ -186,19 +96,6 @@ def test_metadata_is_checked_before_it_is_cut(tmp_path):
 def test_any_text_comes_back_as_written(tmp_path_factory, texts):
     path = tmp_path_factory.mktemp("data") / "x.txt.gz"
     assert read_examples(write(path, "\n".join(texts))).texts == texts
-
-
-@pytest.mark.parametrize("key", ["", " ", "a\\nb"])
-def test_metadata_keys_that_cannot_be_columns(tmp_path, key):
-    path = write(tmp_path / "x.txt", "a\n")
-    write(tmp_path / "x_metadata.json", f'{{"{key}": 1}}\n')
-    with pytest.raises(UserError, match=r"x_metadata.json, line 1: a key must be the name"):
-        read_examples(path)
-
-
-def test_a_name_that_is_too_long_for_a_file():
-    with pytest.raises(UserError, match="cannot be read: File name too long"):
-        read_examples("x" * 300 + ".txt")
 
 
 def test_names_of_test_files_are_distinct(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from finetune_lm.results.output_directory import (
     choose_output_dir,
     is_about_writing,
     make_output_dir,
+    results_name,
 )
 from finetune_lm.results.whole_files import write_whole
 
@@ -98,10 +100,36 @@ def test_a_file_where_the_directory_should_be(tmp_path):
         check_output_dir(tmp_path / "x" / "y", TRAINING, HASHES)
 
 
-def test_a_directory_that_cannot_be_written_into(tmp_path, monkeypatch):
-    monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(UserError, match="must be writable"):
-        check_output_dir(tmp_path / "y", TRAINING, HASHES)
+def test_a_directory_that_cannot_be_written_into(tmp_path):
+    # Not even root can write into the first; anybody else cannot into the second.
+    directory = Path("/proc") if os.geteuid() == 0 else tmp_path
+    tmp_path.chmod(0o500)
+    if not directory.is_dir():
+        pytest.skip("there is no such directory on this system")
+    with pytest.raises(UserError, match=rf"must be writable but {directory} is not \(.*\)\."):
+        check_output_dir(directory / "x" / "y", TRAINING, HASHES)
+
+
+@pytest.mark.parametrize("target", ["x", "nothing"])
+def test_a_link_that_leads_nowhere(tmp_path, target):
+    (tmp_path / "x").symlink_to(tmp_path / target)
+    for directory in (tmp_path / "x", tmp_path / "x" / "y"):
+        with pytest.raises(UserError, match=r"x is a link that leads nowhere\."):
+            check_output_dir(directory, TRAINING, HASHES)
+
+
+def test_the_table_of_test_results_has_a_name_that_a_file_can_have():
+    assert results_name(None, "org/model") == "org-model-test_results.csv.gz"
+    assert results_name("mine", "org/model") == "mine-test_results.csv.gz"
+    longest = results_name("é" * 115, "m")
+    assert len(longest.encode()) == 250
+    for prefix, name, whose in [
+        ("x" * 300, "m", "test_output_file_prefix"),
+        (None, "/scratch/" * 40, "model_name_or_path"),
+        ("é" * 117, "m", "test_output_file_prefix"),
+    ]:
+        with pytest.raises(UserError, match=f"{whose} is too long for the name of a file"):
+            results_name(prefix, name)
 
 
 def test_whole_or_not_at_all(tmp_path):

@@ -10,6 +10,7 @@ from finetune_lm.arguments.checking import conform, type_problems
 from finetune_lm.arguments.declared import default_of, field_types, is_dictionary
 from finetune_lm.arguments.merging import merge
 from finetune_lm.arguments.nearest import choices, did_you_mean
+from finetune_lm.arguments.nested import DEEPEST, HALF_PAIR, is_deeper_than, strings_in
 from finetune_lm.arguments.redaction import SECRET_KEYS, without_secrets
 from finetune_lm.arguments.references import numbered_names, resolve_references, short_name
 from finetune_lm.arguments.values import DELETE_FIELD
@@ -88,6 +89,12 @@ def prepare(
     """Return the value of one argument in its declared form, and what is wrong with it."""
     problems: list[str] = []
     annotation = field_types(cls)[field.name]
+    if is_deeper_than(value, DEEPEST):
+        problems.append(f"{field.name} has more than {DEEPEST} lists or dictionaries in a row.")
+        return default_of(field), problems
+    if any(map(HALF_PAIR.search, strings_in(value))):
+        problems.append(f"{field.name} must be text that UTF-8 can hold but has half a character.")
+        return default_of(field), problems
     if is_dictionary(annotation):
         if value is DELETE_FIELD:
             value = {}
@@ -130,7 +137,7 @@ def minimum_problem(name: str, value: float | None, minimum: int) -> list[str]:
     # Written so that NaN, which compares as False with everything, is a problem too.
     if value is None or value >= minimum:
         return []
-    shown = int(value) if float(value).is_integer() else value
+    shown = int(value) if isinstance(value, float) and value.is_integer() else value
     if minimum == 0 and value < 0:
         return [f"{name} cannot be negative but got {shown}."]
     return [f"{name} must be at least {minimum} but got {shown}."]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from finetune_lm.arguments.declared import (
@@ -38,7 +39,10 @@ def conform(value: Any, annotation: Any) -> Any:
     if isinstance(value, os.PathLike) and is_text(annotation):
         return os.fspath(value)
     is_whole = isinstance(value, int) and not isinstance(value, bool)
-    return float(value) if is_whole and allows(annotation, float) else value
+    if is_whole and allows(annotation, float):
+        # A larger integer stays what it is, and that is no number of this type.
+        return float(value) if abs(value) <= sys.float_info.max else value
+    return value
 
 
 def type_problems(value: Any, annotation: Any, name: str) -> list[str]:

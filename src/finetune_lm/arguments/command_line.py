@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_lm.arguments.nested import DEEPEST, HALF_PAIR
+from finetune_lm.errors import UserError
+
 _NAME = re.compile(r"--[A-Za-z]")
 
 
@@ -60,6 +63,21 @@ def split_command_line(argv: Sequence[str], problems: list[str]) -> list[Given]:
     return given
 
 
+def check_words(argv: Sequence[str]) -> None:
+    """See that all words of a command line are text.
+
+    Raises:
+        UserError: If the shell gave bytes that are none, which Python marks with half characters.
+    """
+    problems = [
+        f"word {number} of the command must be UTF-8 but is {ascii(word)[:80]}."
+        for number, word in enumerate(argv, start=1)
+        if HALF_PAIR.search(word)
+    ]
+    if problems:
+        raise UserError(*problems)
+
+
 def nest(given: Iterable[tuple[tuple[str, ...], Any]], problems: list[str]) -> dict[str, Any]:
     """Return a nested dictionary of values by their paths, each of which is given once.
 
@@ -69,16 +87,22 @@ def nest(given: Iterable[tuple[tuple[str, ...], Any]], problems: list[str]) -> d
             dictionary, goes here.
     """
     nested: dict[str, Any] = {}
-    seen: dict[tuple[str, ...], None] = {}
+    seen: set[tuple[str, ...]] = set()
+    longer: dict[tuple[str, ...], tuple[str, ...]] = {}  # by what they begin with
     for path, value in given:
         if not all(path):
             problems.append(f"{'.'.join(path)} has a dot with no name on one side of it.")
             continue
-        conflict = _conflict(path, seen)
+        if len(path) > DEEPEST:
+            problems.append(f"{'.'.join(path)[:40]}... has more than {DEEPEST} names in a row.")
+            continue
+        beginnings = [path[:n] for n in range(1, len(path))]
+        conflict = _conflict(path, seen, longer, beginnings)
         if conflict is not None:
             problems.append(conflict)
             continue
-        seen[path] = None
+        seen.add(path)
+        longer.update(dict.fromkeys(beginnings, path))
         level = nested
         for part in path[:-1]:
             level = level.setdefault(part, {})
@@ -86,15 +110,21 @@ def nest(given: Iterable[tuple[tuple[str, ...], Any]], problems: list[str]) -> d
     return nested
 
 
-def _conflict(path: tuple[str, ...], seen: Iterable[tuple[str, ...]]) -> str | None:
-    name = ".".join(path)
-    for other in seen:
-        if other == path:
-            return f"{name} is given more than once."
-        shorter, longer = sorted((other, path), key=len)
-        if longer[: len(shorter)] == shorter:
-            return (
-                f"{'.'.join(shorter)} and {'.'.join(longer)} cannot both be given: one sets "
-                "the whole and the other a part of it."
-            )
-    return None
+def _conflict(
+    path: tuple[str, ...],
+    seen: set[tuple[str, ...]],
+    longer: dict[tuple[str, ...], tuple[str, ...]],
+    beginnings: list[tuple[str, ...]],
+) -> str | None:
+    if path in seen:
+        return f"{'.'.join(path)} is given more than once."
+    whole, part = next(
+        ((beginning, path) for beginning in beginnings if beginning in seen),
+        (path, longer.get(path)),
+    )
+    if part is None:
+        return None
+    return (
+        f"{'.'.join(whole)} and {'.'.join(part)} cannot both be given: one sets the whole and the "
+        "other a part of it."
+    )

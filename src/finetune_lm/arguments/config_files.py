@@ -7,10 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune_lm.arguments.nested import DEEPEST, HALF_PAIR
 from finetune_lm.errors import UserError
 
 if TYPE_CHECKING:
     import yaml
+
+LARGEST = 2**20
+"""Of a config file, in bytes."""
+
+MOST_VALUES = 100_000
+"""In a config file. A few lines of YAML can stand for any number of values, by naming others."""
 
 _STANDARD_TAG = "tag:yaml.org,2002:"
 _SCALARS = frozenset({"str", "int", "float", "bool", "null", "timestamp", "value"})
@@ -33,11 +40,13 @@ class ConfigFile:
         entries: Path and raw value of each name at the top level. Raw texts are still to be read
             by the value rules.
         lines: Line of each path in the file, from 1.
+        n_values: How many values it has, at all depths.
     """
 
     source: str
     entries: list[tuple[tuple[str, ...], Any]] = field(default_factory=list)
     lines: dict[tuple[str, ...], int] = field(default_factory=dict)
+    n_values: int = 0
 
     def place(self, path: tuple[str, ...]) -> str:
         """Return the file and the line of a path, or of the nearest dictionary around it."""
@@ -59,7 +68,12 @@ def read_config_file(name: str) -> ConfigFile:
     import yaml
 
     try:
-        text = Path(name).read_text(encoding="utf-8")
+        with Path(name).open("rb") as opened:
+            # A device never ends.
+            content = opened.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise UserError(f"{name}: a config file cannot be larger than {LARGEST // 2**20} MB.")
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{name}: the config file cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
@@ -81,6 +95,8 @@ def read_config_file(name: str) -> ConfigFile:
         raise UserError(f"{name}, line {line}: not valid YAML: {error.problem}.") from None
     except RecursionError:
         raise UserError(f"{name}: the YAML is nested too deeply.") from None
+    except (ValueError, OverflowError) as error:  # an escape for a character that does not exist
+        raise UserError(f"{name}: not valid YAML: {error}.") from None
     file = ConfigFile(name)
     if root is None:  # nothing but comments
         return file
@@ -93,6 +109,8 @@ def read_config_file(name: str) -> ConfigFile:
         path = tuple(key.split("."))
         file.lines[path] = _line(node)
         file.entries.append((path, _convert(node, path, file, (root,))))
+    if any(HALF_PAIR.search(part) for path, _ in file.entries for part in path):
+        raise UserError(f"{name}: a name has half a character in it, which UTF-8 cannot hold.")
     return file
 
 
@@ -129,6 +147,14 @@ def _convert(
 
     if any(node is outer for outer in around):
         raise UserError(f"{file.source}, line {_line(node)}: this value contains itself.")
+    if len(around) > DEEPEST:
+        raise UserError(f"{file.source}, line {_line(node)}: the YAML is nested too deeply.")
+    file.n_values += 1
+    if file.n_values > MOST_VALUES:
+        raise UserError(
+            f"{file.source}, line {_line(node)}: a config file cannot have more than {MOST_VALUES} "
+            "values, those counted again that are named again."
+        )
     kind = str(node.tag).removeprefix(_STANDARD_TAG)
     around = (*around, node)
     if isinstance(node, yaml.MappingNode) and kind == "map":

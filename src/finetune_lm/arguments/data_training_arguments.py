@@ -31,6 +31,7 @@ DATASET_TYPES = ("train", "validation", "test")
 LOSS_DATASET_TYPES = ("train", "validation")
 BOS_POLICIES = ("auto", "eos", "none")
 MAX_SEED = 2**32 - 1
+MAX_COUNT = 2**31 - 1
 
 _BATCH_SIZE_NOTE = (
     "Preprocessing with the strategy per_batch may turn them into more or fewer examples."
@@ -322,6 +323,9 @@ class DataTrainingArguments(Arguments):
         ]
 
     def _file_problems(self) -> list[str]:
+        for name in ("output_dir", "test_output_file_prefix"):
+            if "\0" in (getattr(self, name) or ""):
+                return [f"{name} cannot have a NUL character in it."]
         if self.train_file and not self.validation_file:
             return ["validation_file must be given when train_file is."]
         if self.validation_file and not self.train_file:
@@ -345,7 +349,12 @@ class DataTrainingArguments(Arguments):
             for name in names
             for problem in minimum_problem(name, getattr(self, name), minimum)
         ]
-        if self.min_epochs > self.epochs:
+        problems += [
+            f"{name} must be at most {MAX_COUNT} but got {value}."
+            for name in (*at_least_one, "min_epochs", "patience")
+            if (value := getattr(self, name)) is not None and value > MAX_COUNT
+        ]
+        if self.min_epochs > self.epochs >= 1:
             problems.append(
                 f"min_epochs cannot be larger than epochs ({self.epochs}) but got "
                 f"{self.min_epochs}."

@@ -63,6 +63,11 @@ class ModelArguments(Arguments):
             "that holds it; True takes the one of `hf auth login`. It is never written anywhere."
         },
     )
+    trust_remote_code: bool = option(
+        False,
+        "Run Python code that comes with the model, the tokenizer or the configuration. It can do "
+        "on this machine whatever you can: read it first.",
+    )
     use_gpu: bool = option(False, "Run on the GPU.")
     model_task: str | None = option(
         None,
@@ -131,6 +136,11 @@ class ModelArguments(Arguments):
         problems: list[str] = []
         if not self.model_name_or_path.strip():
             problems.append("model_name_or_path cannot be empty.")
+        problems += [
+            f"{name} cannot have a NUL character in it."
+            for name in ("model_name_or_path", "config_name", "tokenizer_name")
+            if "\0" in (getattr(self, name) or "")
+        ]
         if self.model_task is not None:
             problems += choice_problem("model_task", self.model_task, TASK_NAMES)
         problems += kwargs_problems(

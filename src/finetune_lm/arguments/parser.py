@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from finetune_lm.arguments.base import Arguments, prepare
-from finetune_lm.arguments.command_line import Given, nest, split_command_line
+from finetune_lm.arguments.command_line import Given, check_words, nest, split_command_line
 from finetune_lm.arguments.config_files import read_config_file
 from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
 from finetune_lm.arguments.declared import default_of, field_types, is_dictionary, is_required
@@ -24,6 +24,7 @@ from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
 
 A = TypeVar("A", bound=Arguments)
+_MOST_SUGGESTIONS = 50
 GROUPS: tuple[type[Arguments], ...] = (ModelArguments, DataTrainingArguments, OptimizationArguments)
 _WITH_VALUES = ("config", "preview", "resume")
 
@@ -82,6 +83,7 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
         >>> parsed.data.test_file
         ['test.txt.gz']
     """
+    check_words(argv)
     problems: list[str] = []
     given = split_command_line(argv, problems)
     options = [each for each in given if each.name in OPTIONS]
@@ -140,9 +142,9 @@ def _read_preview(options: list[Given], problems: list[str]) -> int | None:
     if len(options) > 1:
         problems.append("preview is given more than once.")
     for option in options:
-        if len(option.texts) == 1 and option.texts[0].isdecimal() and int(option.texts[0]) > 0:
+        if re.fullmatch(r"0*[1-9][0-9]{0,8}", " ".join(option.texts)):
             return int(option.texts[0])
-        shown = " ".join(option.texts) or "nothing"
+        shown = " ".join(option.texts)[:80] or "nothing"
         problems.append(f"preview must be a number of examples, at least 1, but got {shown}.")
     return None
 
@@ -197,6 +199,7 @@ def _read_layer(
     """Fill a layer with the values of the arguments that exist."""
     owners = {each.name: group for group in GROUPS for each in fields(group)}
     known: list[tuple[tuple[str, ...], Any]] = []
+    n_unknown = 0
     for path, raw in entries:
         if path[0] in owners or not all(path):
             known.append((path, raw))
@@ -204,7 +207,10 @@ def _read_layer(
             message = f"{'.'.join(path)} can be given only on the command line, and without a dot."
             problems.append(layer.locate(path, message))
         else:
-            message = f"--{'.'.join(path)} is not an argument.{suggestion(path)}"
+            n_unknown += 1
+            # Of a file that is no config file at all, nothing near will be found, and slowly.
+            close = suggestion(path) if n_unknown <= _MOST_SUGGESTIONS else ""
+            message = f"--{'.'.join(path)[:80]} is not an argument.{close}"
             problems.append(layer.locate(path, message))
     nesting_problems: list[str] = []
     raw_values = nest(known, nesting_problems)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from finetune_lm.arguments.nested import DEEPEST, is_deeper_than
 from finetune_lm.arguments.references import describe, resolve_builtin, resolve_name
 from finetune_lm.errors import UserError
 
@@ -114,14 +115,20 @@ def _read_number(text: str) -> int | float | None:
 
 
 def _read_json(text: str) -> Any:
+    too_deep = UserError("what follows json: is nested too deeply.")
     try:
-        return json.loads(text.removeprefix("json:"))
+        value = json.loads(text.removeprefix("json:"))
     except json.JSONDecodeError as error:
         raise UserError(
             f"what follows json: is not valid JSON: {error.msg} at character {error.pos + 1}."
         ) from None
+    except ValueError as error:  # an integer of more digits than Python reads
+        raise UserError(f"what follows json: cannot be read: {error}.") from None
     except RecursionError:
-        raise UserError("what follows json: is nested too deeply.") from None
+        raise too_deep from None
+    if is_deeper_than(value, DEEPEST):
+        raise too_deep
+    return value
 
 
 def _is_dotted(text: str) -> bool:

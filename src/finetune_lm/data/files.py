@@ -7,6 +7,8 @@ import gzip
 import hashlib
 import json
 import os
+import re
+import stat
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from finetune_lm.arguments.nested import strings_in
+from finetune_lm.data.json_lines import read_object
 from finetune_lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +26,12 @@ if TYPE_CHECKING:
 TEXT_SUFFIXES = (".txt.gz", ".txt")
 JSON_SUFFIXES = (".json.gz", ".json", ".jsonl.gz", ".jsonl")
 METADATA_ENDINGS = tuple(f"_metadata{suffix}" for suffix in JSON_SUFFIXES)
+
+LONGEST_LINE = 2**26
+"""Of a line, in bytes. What is longer is no text, and reading on might fill the memory."""
+
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+"""What neither a tokenizer nor a reader of CSV files takes."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +134,10 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
         >>> distinct_names(["a/x.txt.gz", "b/x.txt", "b/x.json", "y.txt"])
         ['a/x', 'b/x.txt', 'b/x.json', 'y']
     """
-    for path, count in Counter(str(Path(path).resolve()) for path in paths).items():
+    places = [_place(path) for path in paths]
+    for place, count in Counter(places).items():
         if count > 1:
+            path = paths[places.index(place)]
             raise UserError(f"each data file must be given once but {path} is given {count} times.")
     names = [dataset_name(path) for path in paths]
     for longer in (lambda path: str(Path(path).parent / dataset_name(path)), str):
@@ -135,6 +147,14 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
             for path, name in zip(paths, names, strict=True)
         ]
     return names
+
+
+def _place(path: str) -> str:
+    """Where a file is, whatever it is called."""
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):  # a NUL in it
+        return path
 
 
 def read_examples(path: str, max_samples: int | None = None) -> Examples:
@@ -152,6 +172,11 @@ def read_examples(path: str, max_samples: int | None = None) -> Examples:
         texts, labels = list(_read_lines(path)), None
         for number, text in enumerate(texts, start=1):
             _check_text(text, f"{path}, line {number}:")
+            if "\r" in text:
+                raise UserError(
+                    f"{path}, line {number}: must not have a carriage return (\\r) within it. "
+                    f"Lines end in \\n, or in \\r\\n."
+                )
     elif path.endswith(JSON_SUFFIXES):
         texts, labels = _read_json_examples(path)
     else:
@@ -208,7 +233,7 @@ def check_texts(path: str, texts: Sequence[Any], labels: Sequence[Any] | None) -
 def _check_text(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{where} must be a string but got {json.dumps(value)[:80]}.")
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+    if _NO_TEXT.search(value):
         raise UserError(f"{where} must be text but has a NUL or half a surrogate pair in it.")
     if not value.strip():
         raise UserError(f"{where} must not be blank. Take blank lines out of the file.")
@@ -218,15 +243,26 @@ def _check_text(value: Any, where: str) -> str:
 def _read_metadata(path: str, n_examples: int) -> tuple[list[dict[str, Any]], str | None]:
     """The metadata of each example, and the file it is from."""
     stem = path.removesuffix(Path(path).name) + dataset_name(path)
-    files = [stem + ending for ending in METADATA_ENDINGS if os.path.exists(stem + ending)]  # noqa: PTH110
+    # A link that leads nowhere is there too: without it metadata would be lost in silence.
+    files = [stem + ending for ending in METADATA_ENDINGS if os.path.lexists(stem + ending)]
     if not files:
         return [{} for _ in range(n_examples)], None
+    if len(files) > 1:
+        raise UserError(
+            f"{path} must have its metadata in one file, but there are {' and '.join(files)}. Take "
+            f"away those that are not meant."
+        )
     metadata = []
     for number, values in enumerate(_read_objects(files[0]), start=1):
         for key in values:
             if not key.isprintable() or not key.strip():
                 raise UserError(
                     f"{files[0]}, line {number}: a key must be the name of a column but is {key!r}."
+                )
+            if any(_NO_TEXT.search(text) for text in strings_in(values[key])):
+                raise UserError(
+                    f"{files[0]}, line {number}: {key!r} must be text but has a NUL or half a "
+                    f"surrogate pair in it."
                 )
         metadata.append(values)
     if len(metadata) != n_examples:
@@ -239,29 +275,7 @@ def _read_metadata(path: str, n_examples: int) -> tuple[list[dict[str, Any]], st
 
 def _read_objects(path: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(_read_lines(path), start=1):
-        where = f"{path}, line {number}"
-        if not line.strip():
-            raise UserError(f"{where}: must be a JSON object but is blank.")
-        try:
-            value = json.loads(line, object_pairs_hook=_without_repeats)
-        except RecursionError:
-            raise UserError(f"{where}: must be JSON but is nested too deep to be read.") from None
-        except ValueError as error:
-            raise UserError(f"{where}: must be JSON but is not ({error}).") from None
-        if not isinstance(value, dict):
-            raise UserError(
-                f'{where}: must be a JSON object, as in {{"text": "..."}}, but got {line[:80]}.'
-            )
-        yield value
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's pairs as a dictionary; a key given twice would silently lose one value."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(k for k in keys if keys.count(k) > 1)!r} is given twice")
-    return value
+        yield read_object(line, f"{path}, line {number}")
 
 
 def _keys(example: dict[str, Any]) -> str:
@@ -272,18 +286,27 @@ def _read_lines(path: str) -> Iterator[str]:
     """Lines of a text file, gzipped if so named, without their line ends.
 
     Only a line feed ends a line: other characters that Unicode counts as line ends may stand in a
-    text. A carriage return before it is Windows' line end and goes with it.
+    text. A carriage return before it is Windows' line end and goes with it. So does a byte-order
+    mark, which files that were put together have in their middle too.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):  # noqa: PTH112, PTH116
+            # Opening a pipe may wait for ever, and a device may never end.
+            raise UserError(f"{path} must be a file but is a pipe or a device.")
         with Path(path).open("rb") as raw, contextlib.ExitStack() as stack:
             file: IO[bytes] = raw
             if path.endswith(".gz"):
                 if raw.peek(2)[:2] not in (b"\x1f\x8b", b""):
                     raise UserError(f"a file named .gz must be gzipped but {path} is not.")
                 file = cast("IO[bytes]", stack.enter_context(gzip.open(raw)))
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), 1):
+                if len(line) > LONGEST_LINE:
+                    raise UserError(
+                        f"{path}, line {number}: must be a line of text but is longer than "
+                        f"{LONGEST_LINE // 2**20} MB."
+                    )
                 try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                    text = line.decode("utf-8-sig")
                 except UnicodeDecodeError as error:
                     raise UserError(
                         f"{path}, line {number}: must be UTF-8 but is not ({error.reason} at byte "

@@ -108,9 +108,11 @@ class TextEncoder:
                 offsets = np.asarray(encoded["offset_mapping"][i], dtype=np.int64).reshape(-1, 2)
                 char_start[of_text] = offsets[of_text, 0]
             else:
-                char_start[of_text] = starts_by_decoding(
-                    self.tokenizer, text, ids[of_text].tolist()
-                )
+                # Of what is cut off it is enough to know where it begins.
+                kept = ids[of_text][: self.max_length + 1].tolist()
+                starts = starts_by_decoding(self.tokenizer, text, kept)
+                starts += [starts[-1]] * (int(of_text.sum()) - len(kept)) if starts else []
+                char_start[of_text] = starts
             encodings.append(self._bounded(*self._with_ends(ids.tolist(), char_start.tolist())))
         return encodings
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.arguments.references import check_call, short_name
 from finetune_lm.constants import BUILTIN_MODELS
 from finetune_lm.errors import UserError
+from finetune_lm.messages import warn
 from finetune_lm.models.origin import remember_origin
 from finetune_lm.models.tasks import Task, find_task
+from finetune_lm.models.weights import check_weights
 
 if TYPE_CHECKING:
     from finetune_lm.arguments import ModelArguments
@@ -57,6 +61,12 @@ def identify(args: ModelArguments) -> tuple[Any, Task]:
     )
     task = find_task(name, config, args.model_task)
     _check_kind(name, task, config, getattr(transformers, task.auto_class))
+    if getattr(config, "auto_map", None) and not args.trust_remote_code:
+        # transformers has a class for it, else its configuration would not have been loaded.
+        warn(
+            f"{name} comes with Python code of its own, which is not run: the class that "
+            f"transformers has for it is used instead. --trust_remote_code runs it."
+        )
     return config, task
 
 
@@ -87,13 +97,18 @@ def load_model(args: ModelArguments, known: tuple[Any, Task] | None = None) -> L
     precision = (
         {} if {"dtype", "torch_dtype"} & args.model_kwargs.keys() else {"dtype": torch.float32}
     )
-    model = _from_pretrained(
-        getattr(transformers, task.auto_class),
-        "model_name_or_path",
-        name,
-        {**hub, **precision, "config": config},
-        args.model_kwargs,
-    )
+    # transformers prints long tables about what check_weights says in a line.
+    report = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    with _less_verbose():
+        model, loading_info = _from_pretrained(
+            getattr(transformers, task.auto_class),
+            "model_name_or_path",
+            name,
+            {**hub, **precision, "config": config},
+            {**args.model_kwargs, **report},
+        )
+    wanted = bool(args.model_kwargs.get("ignore_mismatched_sizes"))
+    check_weights(name, task, model, loading_info, ignore_mismatched=wanted)
     if "gguf_file" in args.model_kwargs:
         _forget_quantization(model)
     if hasattr(model, "loss_type") and model.loss_type is None and task.loss_type is not None:
@@ -113,8 +128,13 @@ def load_model(args: ModelArguments, known: tuple[Any, Task] | None = None) -> L
 
 def _hub(args: ModelArguments) -> dict[str, Any]:
     """Where a model is looked for."""
-    token = read_token(args.token)
-    return {"revision": args.model_revision, "cache_dir": args.cache_dir, "token": token}
+    return {
+        "revision": args.model_revision,
+        "cache_dir": args.cache_dir,
+        "token": read_token(args.token),
+        # Without this transformers would ask on the terminal, and wait.
+        "trust_remote_code": args.trust_remote_code,
+    }
 
 
 def model_path(name: str) -> str:
@@ -209,6 +229,9 @@ def _check_kind(name: str, task: Task, config: Any, auto_model: Any) -> None:
     )
 
 
+_PARTS = {"AutoConfig": "configuration", "AutoTokenizer": "tokenizer"}
+
+
 def _from_pretrained(
     auto_class: Any, argument: str, name: str, standard: dict[str, Any], given: dict[str, Any]
 ) -> Any:
@@ -216,18 +239,51 @@ def _from_pretrained(
     try:
         return auto_class.from_pretrained(model_path(name), **{**standard, **given})
     except ImportError as error:
-        raise UserError(f"{argument} {name!r} needs a package: {_first_line(error)}") from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise UserError(f"{argument} {name!r} needs a package: {_in_short(error)}") from error
+    except Exception as error:
+        # Broken files have as many kinds of errors as there are readers for them.
+        if "trust_remote_code=True" in str(error):
+            raise UserError(
+                f"{argument} {name!r} needs Python code that comes with it, which is not run "
+                f"unless you trust it. Read it, and then give --trust_remote_code."
+            ) from error
         where = "is a directory that" if Path(name).is_dir() else "is no directory here, and"
         raise UserError(
             f"{argument} {name!r} {where} cannot be loaded as "
-            f"{auto_class.__name__.removeprefix('Auto').lower()}: {_first_line(error)}"
+            f"{_PARTS.get(auto_class.__name__, 'model')}: {_in_short(error)}"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def _in_short(error: Exception) -> str:
+    """The first line of what a library says, with what kind of error it is if that helps."""
+    if "Weights only load failed" in str(error):
+        return (
+            "its weights are a pickle of more than numbers, which could run any program. "
+            "Save them as safetensors."
+        )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    if len(lines) > 1 and lines[0].endswith(":"):
+        lines = [" ".join(lines[:2])]
+    kind = type(error).__name__
+    if kind == "error":  # as the standard library's modules call their own
+        kind = f"{type(error).__module__}.error"
+    if not lines:
+        return kind
+    telling = isinstance(error, (OSError, ValueError, RuntimeError, ImportError))
+    return lines[0] if telling else f"{kind}: {lines[0]}"
+
+
+@contextmanager
+def _less_verbose() -> Iterator[None]:
+    """Leave out what transformers says that is no error."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(max(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _forget_quantization(model: Any) -> None:

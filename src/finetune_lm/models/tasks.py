@@ -263,6 +263,11 @@ def _tasks_of_config(config: Any) -> list[Task]:
     ]
     if by_architecture:
         return by_architecture
+    # Of a model that brings its own code this says what the code is for.
+    own_code = getattr(config, "auto_map", None) or {}
+    by_own_code = [task for task in TASKS.values() if task.auto_class in own_code]
+    if by_own_code:
+        return by_own_code
     return [task for task, table in families.items() if config.model_type in table]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -70,16 +71,52 @@ def check_output_dir(directory: Path, config: dict[str, Any], data: dict[str, st
     _check_no_results(directory, config, data)
 
 
+LONGEST_NAME = 255
+"""Of a file, in bytes, on nearly all file systems."""
+
+
+def results_name(prefix: str | None, model_name: str) -> str:
+    """The name of the table of test results.
+
+    Args:
+        prefix: How it begins, as the user says.
+        model_name: The model as named on the command line, which else it begins with.
+
+    Raises:
+        UserError: If it is too long for a file. Better said before a run than at its end.
+    """
+    name = f"{as_file_name(prefix or model_name)}{TEST_RESULTS_SUFFIX}"
+    # While it is written there are a few characters more.
+    if len(os.fsencode(name)) > LONGEST_NAME - len("..tmp"):
+        whose = "test_output_file_prefix" if prefix else "model_name_or_path"
+        raise UserError(
+            f"{whose} is too long for the name of a file ({len(name)} characters). Give a short "
+            f"--test_output_file_prefix."
+        )
+    return name
+
+
 def _check_writable(directory: Path) -> None:
-    if max(map(len, directory.parts), default=0) > 255:
-        raise UserError("output_dir must not have a name longer than 255 characters in it.")
+    if max((len(os.fsencode(part)) for part in directory.parts), default=0) > LONGEST_NAME:
+        raise UserError(f"output_dir must not have a name longer than {LONGEST_NAME} bytes in it.")
     existing = directory
-    while not existing.exists() and existing != existing.parent:
+    while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
+    if existing.is_symlink() and not existing.exists():
+        raise UserError(
+            f"output_dir must be a directory but {existing} is a link that leads nowhere."
+        )
     if not existing.is_dir():
         raise UserError(f"output_dir must be a directory but {existing} is a file.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"output_dir must be writable but {existing} is not. Give --output_dir.")
+    try:
+        # Asking is not enough: root may write everywhere, but not where nothing can be written.
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"output_dir must be writable but {existing} is not ({error.strerror}). Give another "
+            f"--output_dir."
+        ) from None
 
 
 def make_output_dir(directory: Path) -> None:

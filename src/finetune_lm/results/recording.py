@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune_lm.arguments import ModelArguments, without_token
+from finetune_lm.arguments import without_token
+from finetune_lm.arguments.base import Arguments
 from finetune_lm.data.files import Files, file_hashes
 from finetune_lm.errors import UserError
 from finetune_lm.interruption import Interrupted
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 @contextmanager
 def on_record(
     output_dir: Path,
-    model_args: ModelArguments,
+    all_args: tuple[Arguments, ...],
     loaded: LoadedModel,
     device: torch.device,
     files: Files,
@@ -34,7 +35,7 @@ def on_record(
 
     Args:
         output_dir: Where it is.
-        model_args: The arguments with the token, which is to be on no record.
+        all_args: The arguments, whose tokens and passwords are to be on no record.
         loaded: The model.
         device: Where it runs.
         files: The data.
@@ -54,7 +55,7 @@ def on_record(
     try:
         yield record
     except OSError as error:
-        record.end("failed", without_token(str(error), model_args))
+        record.end("failed", without_token(str(error), *all_args))
         if not place.is_about_writing(error, output_dir):
             raise
         then = f" When that is mended: --resume {output_dir}" if _resumable(output_dir) else ""
@@ -68,7 +69,7 @@ def on_record(
         record.end("interrupted")
         raise
     except BaseException as error:
-        record.end("failed", without_token(f"{type(error).__name__}: {error}", model_args))
+        record.end("failed", without_token(f"{type(error).__name__}: {error}", *all_args))
         raise
     record.end("finished")
 

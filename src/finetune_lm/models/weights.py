@@ -1,0 +1,80 @@
+"""Whether a checkpoint has the weights that its model needs.
+
+transformers fills what is missing with random numbers and goes on, and what comes of that looks
+like surprisals.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from finetune_lm.errors import UserError
+from finetune_lm.messages import warn
+from finetune_lm.models.tasks import Task
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+def check_weights(
+    name: str,
+    task: Task,
+    model: Any,
+    loading_info: dict[str, Any],
+    *,
+    ignore_mismatched: bool = False,
+) -> None:
+    """See that every weight of a model came from its checkpoint.
+
+    Weights that are tied to others come with these, and buffers are computed. A checkpoint may hold
+    more than the model takes, such as the head of another task; layers beyond those of the
+    configuration are worth a warning.
+
+    Args:
+        name: The model, for messages.
+        task: What kind it is.
+        model: The model.
+        loading_info: What transformers says under ``output_loading_info``.
+        ignore_mismatched: Whether the user says that weights of another shape may be random.
+
+    Raises:
+        UserError: Naming weights that are missing, or have another shape than the configuration
+            says.
+    """
+    parameters = {key for key, _ in model.named_parameters(remove_duplicate=False)}
+    mismatched = sorted(loading_info["mismatched_keys"])
+    if mismatched and not ignore_mismatched:
+        key, found, needed = mismatched[0]
+        raise UserError(
+            f"model_name_or_path {name!r} has weights that do not fit its configuration: {key} is "
+            f"of shape {tuple(found)} but must be of {tuple(needed)}{_and_more(len(mismatched))}."
+        )
+    if mismatched:
+        warn(
+            f"{name} has random weights where those of its checkpoint have another shape: "
+            f"{mismatched[0][0]}{_and_more(len(mismatched))}."
+        )
+    missing = sorted(parameters.intersection(loading_info["missing_keys"]))
+    if missing:
+        raise UserError(
+            f"model_name_or_path {name!r} lacks weights that a {task.description} of type "
+            f"{model.config.model_type!r} needs: {missing[0]}{_and_more(len(missing))}. They would "
+            f"be random. Name a model that has them."
+        )
+    beyond = _layers_beyond(loading_info["unexpected_keys"], parameters)
+    if beyond:
+        warn(
+            f"{name} has weights of more layers than its configuration says; they are not used: "
+            f"{beyond[0]}{_and_more(len(beyond))}."
+        )
+
+
+def _layers_beyond(unexpected: Iterable[str], parameters: Iterable[str]) -> list[str]:
+    """Weights that the model has too, but for a layer of another number."""
+    layered = {_NUMBER.sub("*", key) for key in parameters if _NUMBER.search(key)}
+    return sorted(key for key in unexpected if _NUMBER.sub("*", key) in layered)
+
+
+def _and_more(n: int) -> str:
+    return f" (and {n - 1} more)" if n > 1 else ""
