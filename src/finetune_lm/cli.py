@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(without_token("\n".join(lines), parsed.model if parsed else None) + "\n")
         return USER_ERROR
     except KeyboardInterrupt as interrupt:
-        sys.stderr.write("finetune-lm: interrupted. Finished batches of training are kept.\n")
+        is_study = parsed is not None and parsed.optimization and parsed.optimization.do_optimize
+        kept = "trials" if is_study else "batches of training"
+        sys.stderr.write(f"finetune-lm: interrupted. Finished {kept} are kept.\n")
         # As shells have it: 128 and the signal. Ctrl-C outside of a run is SIGINT, which is 2.
         return 128 + getattr(interrupt, "signal_number", 2)
     return SUCCESS

@@ -28,7 +28,7 @@ class Interruption:
     """While entered, SIGINT (Ctrl-C) and SIGTERM wait for the next call of `check`.
 
     A second SIGINT stops at once. Outside of the main thread, where Python handles no signals,
-    nothing is changed.
+    nothing is changed. One may be entered within another, which then knows of the signal as well.
 
     Example:
         >>> with Interruption() as interruption:
@@ -63,6 +63,9 @@ class Interruption:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+            around = getattr(handler, "__self__", None)
+            if isinstance(around, Interruption) and around._received is None:
+                around._received = self._received
         self._before.clear()
         if error is None:
             self.check()

@@ -11,6 +11,7 @@ from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import distinct_names
 from finetune_lm.evaluation.losses import Losses
 from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
+from finetune_lm.evaluation.unrecorded import NoRows
 from finetune_lm.models.loading import LoadedModel
 
 
@@ -38,7 +39,7 @@ def make_splits(
     datasets: Mapping[str, Sequence[Dataset]],
     loaded: LoadedModel,
     args: DataTrainingArguments,
-    columns: RunColumns,
+    columns: RunColumns | None,
 ) -> list[Split]:
     """Data sets of one type with what is computed and recorded of them.
 
@@ -47,7 +48,7 @@ def make_splits(
         datasets: All data sets by type.
         loaded: The model.
         args: Batch sizes and losses.
-        columns: What all rows of their table have in common.
+        columns: What all rows of their table have in common; None where there is no table.
     """
     batch_size: int = getattr(args, f"per_device_{dataset_type}_batch_size")
     group = datasets[dataset_type]
@@ -56,7 +57,7 @@ def make_splits(
             dataset_type,
             dataset,
             batch_size,
-            TokenRows(dataset, dataset_type, columns, name),
+            TokenRows(dataset, dataset_type, columns, name) if columns else NoRows(),
             _losses(dataset_type, loaded, args) if dataset_type in args.loss_classes else None,
         )
         for dataset, name in zip(group, distinct_names([d.path for d in group]), strict=True)

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ LOSS_CURVES = "loss_curves.pdf"
 CONFIG_YAML = "config.yaml"
 CONFIG_TEXT = "config.txt"
 RUN_JSON = "run.json"
+OPTIMIZATION_RESULTS = "optimization_results.csv.gz"
+OPTIMIZATION_PLOTS = "optimization_plots.pdf"
+OPTIMIZATION_PLOTS_HTML = "optimization_plots.html"
+JOURNAL = "optimization_journal.log"
+BEST_TRIAL = "best_trial"
 MODEL = "model"
 TOKENIZER = "tokenizer"
 
@@ -65,11 +71,16 @@ def check_output_dir(directory: Path, config: dict[str, Any], data: dict[str, st
     Raises:
         UserError: If not, saying what to do.
     """
-    _check_writable(directory)
+    check_writable(directory)
     _check_no_results(directory, config, data)
 
 
-def _check_writable(directory: Path) -> None:
+def check_writable(directory: Path) -> None:
+    """See that a directory is there and can be written into, or could be made.
+
+    Raises:
+        UserError: If not.
+    """
     if max(map(len, directory.parts), default=0) > 255:
         raise UserError("output_dir must not have a name longer than 255 characters in it.")
     existing = directory
@@ -96,12 +107,14 @@ def make_output_dir(directory: Path) -> None:
         ) from error
 
 
-RESULT_PATTERNS = (METRICS, f"*{TEST_RESULTS_SUFFIX}", MODEL)
+RUN_PATTERNS = (METRICS, f"*{TEST_RESULTS_SUFFIX}", MODEL)
+STUDY_PATTERNS = (OPTIMIZATION_RESULTS, JOURNAL)
+RESULT_PATTERNS = (*RUN_PATTERNS, *STUDY_PATTERNS)
 
 
-def results_in(directory: Path) -> list[str]:
-    """Names of what an earlier run has left in a directory."""
-    found = [path for pattern in RESULT_PATTERNS for path in directory.glob(pattern)]
+def results_in(directory: Path, patterns: Sequence[str] = RESULT_PATTERNS) -> list[str]:
+    """Names of what an earlier run or study has left in a directory."""
+    found = [path for pattern in patterns for path in directory.glob(pattern)]
     # A table without any row is what a run leaves that ended before its first step.
     return sorted(path.name for path in found if path.stat().st_size > 0)
 

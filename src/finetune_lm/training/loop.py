@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
@@ -43,6 +44,9 @@ def train(
     history: LossHistory,
     stopping: EarlyStopping,
     best: BestState,
+    *,
+    on_epoch_end: Callable[[int, float], None] = lambda epoch, validation_loss: None,
+    in_passing: bool = False,
 ) -> None:
     """Train until the epochs are over or patience is, keeping the state that validates best.
 
@@ -55,6 +59,10 @@ def train(
         history: Where losses go.
         stopping: Judges the validation losses.
         best: Keeps the best weights.
+        on_epoch_end: Told each epoch and its validation loss, once they are taken in. What it
+            raises ends the training.
+        in_passing: Whether this is one of many trainings, whose progress is shown only on a
+            terminal and wiped away at the end.
 
     Raises:
         UserError: If a loss is not finite, or nothing in the data counts in the loss.
@@ -78,7 +86,14 @@ def train(
 
     with (
         Interruption() as interruption,
-        tqdm(range(args.epochs), desc="training", unit="epoch", dynamic_ncols=True) as epochs,
+        tqdm(
+            range(args.epochs),
+            desc="training",
+            unit="epoch",
+            dynamic_ncols=True,
+            leave=not in_passing,
+            disable=None if in_passing else False,
+        ) as epochs,
     ):
         if args.eval_before_training:
             validate(BEFORE_TRAINING)
@@ -92,6 +107,7 @@ def train(
             if stopping.update(epoch, validation_means[LOSS]):
                 best.keep()
             epochs.set_postfix_str(_progress(train_means, validation_means, stopping))
+            on_epoch_end(epoch, validation_means[LOSS])
             if stopping.should_stop():
                 break
 
