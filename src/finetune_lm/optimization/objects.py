@@ -115,8 +115,8 @@ def without_foreign_defaults(
     ]
     if foreign:
         say(
-            f"{where}{_SUFFIX}: {', '.join(foreign)} are defaults for {short_name(default_cls)} "
-            f"and not passed to {short_name(cls)}."
+            f"{where}{_SUFFIX}: defaults for {short_name(default_cls)} are not passed to "
+            f"{short_name(cls)}: {', '.join(foreign)}."
         )
     return {name: value for name, value in kwargs.items() if name not in foreign}
 

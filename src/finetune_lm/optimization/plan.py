@@ -42,6 +42,7 @@ class Plan:
         parameters: What is searched for.
         name: The study's name.
         identity: All that its trials' values depend on, but the seed.
+        study_kwargs: What samplers and pruners are made with.
         direction: ``minimize`` or ``maximize``.
         output_dir: Where this process writes.
         place: Where the study is kept.
@@ -57,6 +58,7 @@ class Plan:
     parameters: Sequence[Parameter]
     name: str
     identity: dict[str, Any]
+    study_kwargs: dict[str, Any]
     direction: str
     output_dir: Path
     place: StoragePlace
@@ -83,7 +85,7 @@ def make_plan(
             "tested on it."
         )
         data_args = with_values(data_args, {("test_file",): None})
-    study_kwargs = optimization_args.study_kwargs
+    study_kwargs = _without_foreign_defaults(optimization_args.study_kwargs)
     files = read_files(data_args)
     parameters = search_space(optimization_args.params, data_args)
     # These are made again when the seed is known; what is wrong with them is told now.
@@ -117,6 +119,7 @@ def make_plan(
         parameters,
         name,
         identity,
+        study_kwargs,
         direction_of(study_kwargs),
         output_dir,
         place,
@@ -159,11 +162,6 @@ def _make(
     value, kwargs = study_kwargs.get(name), study_kwargs.get(f"{name}_kwargs") or {}
     if value is None:
         return None
-    [declared] = [f for f in fields(OptimizationArguments) if f.name == "study_kwargs"]
-    defaults = resolve_references(default_of(declared))
-    kwargs = without_foreign_defaults(
-        value, dict(kwargs), defaults[name], defaults[f"{name}_kwargs"], where
-    )
     made = make_object(value, kwargs, where, more)
     if not isinstance(made, kind):
         names = [f"optuna.{name}s.{each}" for each in module.__all__]
@@ -173,6 +171,23 @@ def _make(
             f"{did_you_mean(given, names)}"
         )
     return made
+
+
+def _without_foreign_defaults(study_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The study's keyword arguments without those that only the default classes take."""
+    [declared] = [f for f in fields(OptimizationArguments) if f.name == "study_kwargs"]
+    defaults = resolve_references(default_of(declared))
+    own = dict(study_kwargs)
+    for name in ("sampler", "pruner"):
+        if own.get(name) is not None and own.get(f"{name}_kwargs"):
+            own[f"{name}_kwargs"] = without_foreign_defaults(
+                own[name],
+                own[f"{name}_kwargs"],
+                defaults[name],
+                defaults[f"{name}_kwargs"],
+                f"study_kwargs.{name}",
+            )
+    return own
 
 
 def _optimize_kwargs(given: dict[str, Any]) -> dict[str, Any]:

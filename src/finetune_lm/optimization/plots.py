@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -48,13 +49,14 @@ def save_plots(study: optuna.Study, pdf: Path, html: Path) -> None:
         html: The file for a browser. It holds everything that it needs.
     """
     trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
-    possible = []
+    missing: dict[str, list[str]] = {}
     for plot in PLOTS:
         lacks = plot.lacks(trials)
-        if lacks is None:
-            possible.append(plot)
-        else:
-            say(f"{pdf.name}: no {plot.name}, because {lacks}.")
+        if lacks is not None:
+            missing.setdefault(lacks, []).append(plot.name)
+    for lacks, names in missing.items():
+        say(f"{pdf.name} has no {', '.join(names)}: {lacks}.")
+    possible = [plot for plot in PLOTS if plot.lacks(trials) is None]
     for save, path in ((_save_pdf, pdf), (_save_html, html)):
         try:
             save(study, possible, path)
@@ -74,8 +76,10 @@ def _save_pdf(study: optuna.Study, plots: Sequence[_Plot], path: Path) -> None:
     with (
         write_whole(path, shared=True) as aside,
         mpl.rc_context(),
+        warnings.catch_warnings(),
         PdfPages(aside, metadata={"CreationDate": None}) as pages,
     ):
+        warnings.simplefilter("ignore")  # of axes that show one value
         for plot, draw in _drawers(optuna.visualization.matplotlib, plots):
             others = set(plt.get_fignums())
             try:
@@ -158,13 +162,13 @@ def _one_completed(trials: Sequence[FrozenTrial]) -> str | None:
 def _several_parameters(trials: Sequence[FrozenTrial]) -> str | None:
     completed = _completed(trials)
     if len(completed) < 2:
-        return "it needs two trials that have been completed"
+        return "this needs two trials that have been completed"
     names = {name for trial in completed for name in trial.params}
     varied = [
         name for name in names if len({repr(trial.params.get(name)) for trial in completed}) > 1
     ]
     if len(varied) < 2:
-        return "it needs two parameters that differ among the trials"
+        return "this needs two parameters that differ among the trials"
     return None
 
 

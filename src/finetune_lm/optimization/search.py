@@ -111,7 +111,7 @@ def _seeded(args: DataTrainingArguments, seed: int) -> DataTrainingArguments:
 
 
 def _open(plan: Plan, record: StudyRecord) -> optuna.Study:
-    kwargs = plan.optimization_args.study_kwargs
+    kwargs = plan.study_kwargs
     sampler = StudySampler(make_sampler(kwargs, record.seed), sampler_seed(kwargs, record.seed))
     return load_study(plan.place, plan.name, sampler, make_pruner(kwargs))
 
