@@ -270,6 +270,8 @@ def _unusable_values(parameter: Parameter, args: DataTrainingArguments) -> list[
         except UserError as error:
             found = list(error.problems)
         problems += found
+        if found and parameter.kind != "categorical":
+            break  # the other end would be told the same
     return problems
 
 

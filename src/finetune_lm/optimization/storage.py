@@ -84,9 +84,23 @@ def _journal_place(path: Path) -> StoragePlace:
 
     def make() -> BaseStorage:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _check_is_journal(path)
         return JournalStorage(WholeLinesJournal(str(path)))
 
     return StoragePlace(str(path), _opening(make, str(path)), path.exists)
+
+
+def _check_is_journal(path: Path) -> None:
+    """See that a file is not something else, which would be written into.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if path.exists():
+        with path.open("rb") as file:
+            first = file.readline()
+        if first and not first.startswith(b'{"op_code":'):
+            raise ValueError("it is no journal of Optuna.")
 
 
 def _url_place(url: str, kwargs: Mapping[str, Any]) -> StoragePlace:

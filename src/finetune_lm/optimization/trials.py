@@ -159,10 +159,10 @@ class Trials:
 
     def _value(self, trial: optuna.Trial) -> float:
         self._interruption.check()
-        values = {parameter: parameter.suggest(trial) for parameter in self._parameters}
         if self._is_surplus(trial):
             trial.set_user_attr(SURPLUS, True)
             raise UserError("the study had all of its trials")
+        values = {parameter: parameter.suggest(trial) for parameter in self._parameters}
         named = {parameter.name: value for parameter, value in values.items()}
         repeats = trial.user_attrs.get(REPEATS)
         note = f", which does trial {repeats} again" if repeats is not None else ""
