@@ -88,7 +88,9 @@ def trials_of(result: Any) -> list[Any]:
 
 def start(*argv: Any, cwd: Path, **environment: str) -> subprocess.Popen[str]:
     """Start the program in a process of its own, with this directory's modules to name."""
-    path = os.pathsep.join([str(Path(finetune_lm.__file__).parent.parent), str(Path(__file__).parent)])
+    path = os.pathsep.join(
+        [str(Path(finetune_lm.__file__).parent.parent), str(Path(__file__).parent)]
+    )
     return subprocess.Popen(
         [sys.executable, "-m", "finetune_lm", *map(str, argv)],
         cwd=cwd,

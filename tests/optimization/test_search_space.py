@@ -215,7 +215,11 @@ def test_what_the_command_line_says():
         ]
     )
     delta, optimizer = search_space(parsed.optimization.params, parsed.data)
-    assert (delta.name, delta.bounds, delta.suggest_kwargs) == ("delta", (1e-5, 1e-4), {"log": True})
+    assert (delta.name, delta.bounds, delta.suggest_kwargs) == (
+        "delta",
+        (1e-5, 1e-4),
+        {"log": True},
+    )
     assert optimizer.choices == (torch.optim.SGD, torch.optim.AdamW)
 
 

@@ -161,7 +161,10 @@ def test_a_driver_that_is_not_there(monkeypatch):
 
 WRONG = {
     "no such place": ("/proc/nowhere/j.log", "/proc/nowhere/j.log cannot be opened"),
-    "no journal": ("no_journal.txt", r"no_journal.txt cannot be opened: it is no journal of Optuna."),
+    "no journal": (
+        "no_journal.txt",
+        r"no_journal.txt cannot be opened: it is no journal of Optuna.",
+    ),
     "no such database": ("frob://x", "frob://x needs a driver that is not there"),
     "a server of Redis": ("redis://x", "log_storage optuna.storages.journal.JournalRedisBackend"),
     "a class that is no storage": (dict, "must be a storage of Optuna, .* but got callable:dict"),

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -14,6 +15,7 @@ from optuna.exceptions import ExperimentalWarning
 
 from finetune_lm.messages import warn
 
+_HOME = str(Path(optuna.__file__).parent)
 # It tells of each trial in several lines; a study says so itself, in one.
 _ABOUT_TRIALS = ("optuna.study.study", "optuna.study._optimize")
 
@@ -34,9 +36,7 @@ class OptunaMessages:
         handler = _Handler(self._tell)
         logger = logging.getLogger("optuna")
         verbosity = optuna.logging.get_verbosity()
-        has_default_handler = any(
-            isinstance(each, logging.StreamHandler) for each in logger.handlers
-        )
+        has_default_handler = optuna.logging._default_handler in logger.handlers
         optuna.logging.disable_default_handler()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logger.addHandler(handler)
@@ -50,7 +50,7 @@ class OptunaMessages:
                 ) -> None:
                     if issubclass(category, ExperimentalWarning):
                         self._experimental.setdefault(_feature(str(message)))
-                    elif "optuna" in filename or "optuna" in str(message):
+                    elif filename.startswith(_HOME) or "optuna" in str(message):
                         self._tell(str(message))
                     else:
                         shown(message, category, filename, *rest)
