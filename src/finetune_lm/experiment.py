@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from finetune_lm.evaluation.splits import Split
     from finetune_lm.model_modifiers.callbacks import Callbacks
     from finetune_lm.models.loading import LoadedModel
+    from finetune_lm.optimization.study_result import StudyResult
     from finetune_lm.training.checkpoints import Checkpoints, Saved
     from finetune_lm.training.early_stopping import EarlyStopping
     from finetune_lm.training.learner import Learner
@@ -63,10 +64,11 @@ def run(
     Args:
         model_args: Which model, and how it is loaded and changed.
         data_args: Which data, how the model learns, what is recorded.
-        optimization_args: Put on record with the rest.
+        optimization_args: Whether to do a study of many runs instead (``do_optimize``), and how.
 
     Returns:
-        The tables, the best loss and the output directory.
+        The tables, the best loss and the output directory. After a study a `StudyResult`, which
+        also has the best values and the table of trials.
 
     Raises:
         UserError: If something is wrong that the user can put right. Nothing is written if that
@@ -95,13 +97,10 @@ def conduct(
     """
     model_args, data_args, _ = all_args
     problems = [problem for args in all_args for problem in args.problems()]
-    if all_args[2].do_optimize:
-        problems.append(
-            "do_optimize: this version cannot search for hyperparameters yet; leave it out to do a "
-            "single run."
-        )
     if problems:
         raise UserError(*problems)
+    if all_args[2].do_optimize:
+        return study(*all_args)
 
     # What can be found wrong without a model is found before one is loaded.
     files = read_files(data_args)
@@ -205,6 +204,29 @@ def claimed(output_dir: Path, config: dict[str, Any], data: dict[str, str]) -> I
         yield
 
 
+def study(
+    model_args: ModelArguments,
+    data_args: DataTrainingArguments,
+    optimization_args: OptimizationArguments,
+) -> StudyResult:
+    """Search for hyperparameters, and do the run of the best trial again if that is wanted.
+
+    Raises:
+        UserError: If something is wrong that the user can put right.
+    """
+    optimization_args.resolve()  # imports Optuna
+
+    from finetune_lm.optimization.best_run import best_run_args
+    from finetune_lm.optimization.search import search
+
+    result = search(model_args, data_args, optimization_args, load_without_data)
+    if optimization_args.keep_best_trial:
+        best_args = best_run_args(result, model_args)
+        if best_args is not None:
+            run(model_args, best_args)
+    return result
+
+
 def load(
     model_args: ModelArguments, data_args: DataTrainingArguments, files: Files
 ) -> tuple[accelerate.Accelerator, LoadedModel, dict[str, list[Dataset]]]:
@@ -214,7 +236,17 @@ def load(
         UserError: If the model is not there, or does not go with the data or with what is to be
             done to them. Where that can be told by its config, nothing else is loaded.
     """
-    from finetune_lm.data.loading import check_kinds, load_datasets
+    from finetune_lm.data.loading import load_datasets
+
+    accelerator, loaded = load_without_data(model_args, data_args, files)
+    return accelerator, loaded, load_datasets(files, loaded, data_args)
+
+
+def load_without_data(
+    model_args: ModelArguments, data_args: DataTrainingArguments, files: Files
+) -> tuple[accelerate.Accelerator, LoadedModel]:
+    """Seed the generators and load the model, once it is known that the data are for its kind."""
+    from finetune_lm.data.loading import check_kinds
     from finetune_lm.models.loading import identify, load_model
     from finetune_lm.training.setup import prepare_process
 
@@ -223,7 +255,7 @@ def load(
     check_kinds(files, model_args.model_name_or_path, task, data_args)
     loaded = load_model(model_args, (config, task))
     loaded.model.to(accelerator.device)
-    return accelerator, loaded, load_datasets(files, loaded, data_args)
+    return accelerator, loaded
 
 
 @hides_secrets

@@ -240,7 +240,7 @@ def test_what_is_written_reads_back(value: Any, text: str, files: list[str]) -> 
     data = DataTrainingArguments(
         test_file=["a", *files], loss_classes_kwargs={"train": {"OutputsDefaultLoss": {"y": value}}}
     )
-    optimization = OptimizationArguments(study_kwargs={"z": value})
+    optimization = OptimizationArguments(study_kwargs={"sampler_kwargs": {"z": value}})
     Path("run.yaml").write_text(config_yaml(model, data, optimization), encoding="utf-8")
     parsed = parse_arguments(["--config", "run.yaml"])
     for written, read in zip((model, data, optimization), arguments_of(parsed), strict=True):

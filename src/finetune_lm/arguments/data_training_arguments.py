@@ -38,6 +38,10 @@ _BATCH_SIZE_NOTE = (
 )
 
 
+class DrawnSeed(int):
+    """A seed that nobody chose, so that a process which joins a study may take the study's."""
+
+
 @dataclass(repr=False)
 class DataTrainingArguments(Arguments):
     """The data, their preprocessing, the training and the losses.
@@ -171,7 +175,7 @@ class DataTrainingArguments(Arguments):
         None, "How the file of test results begins.", default_text="the model's name"
     )
     seed: int = field(
-        default_factory=lambda: random.randint(0, MAX_SEED),
+        default_factory=lambda: DrawnSeed(random.randint(0, MAX_SEED)),
         metadata={
             "help": "Everything random in a run follows from it.",
             "default_text": f"a random number from 0 to {MAX_SEED}",

@@ -11,6 +11,7 @@ from finetune_lm.data.files import distinct_names
 from finetune_lm.evaluation.forward import Forward
 from finetune_lm.evaluation.losses import Losses
 from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
+from finetune_lm.evaluation.unrecorded import NoRows
 from finetune_lm.models.loading import LoadedModel
 
 
@@ -40,7 +41,7 @@ def make_splits(
     datasets: Mapping[str, Sequence[Dataset]],
     loaded: LoadedModel,
     args: DataTrainingArguments,
-    columns: RunColumns,
+    columns: RunColumns | None,
 ) -> list[Split]:
     """Data sets of one type with what is computed and recorded of them.
 
@@ -49,7 +50,7 @@ def make_splits(
         datasets: All data sets by type.
         loaded: The model.
         args: Batch sizes and losses.
-        columns: What all rows of their table have in common.
+        columns: What all rows of their table have in common; None where there is no table.
     """
     batch_size: int = getattr(args, f"per_device_{dataset_type}_batch_size")
     group = datasets[dataset_type]
@@ -69,7 +70,7 @@ def make_splits(
                 needs_logits=losses is not None and losses.need_logits,
                 fast=args.fast,
             ),
-            TokenRows(dataset, dataset_type, columns, name),
+            TokenRows(dataset, dataset_type, columns, name) if columns else NoRows(),
             losses,
         )
         for dataset, name in zip(group, distinct_names([d.path for d in group]), strict=True)

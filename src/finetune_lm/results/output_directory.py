@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ TEST_RESULTS_SUFFIX = "-test_results.csv.gz"
 LOSS_CURVES = "loss_curves.pdf"
 CONFIG_TEXT = "config.txt"
 RUN_JSON = "run.json"
+OPTIMIZATION_RESULTS = "optimization_results.csv.gz"
+OPTIMIZATION_PLOTS = "optimization_plots.pdf"
+OPTIMIZATION_PLOTS_HTML = "optimization_plots.html"
+JOURNAL = "optimization_journal.log"
+BEST_TRIAL = "best_trial"
 MODEL = "model"
 TOKENIZER = "tokenizer"
 CHECKPOINTS = "checkpoints"
@@ -67,7 +73,7 @@ def check_output_dir(directory: Path, config: dict[str, Any], data: dict[str, st
     Raises:
         UserError: If not, saying what to do.
     """
-    _check_writable(directory)
+    check_writable(directory)
     _check_no_results(directory, config, data)
 
 
@@ -96,7 +102,12 @@ def results_name(prefix: str | None, model_name: str) -> str:
     return name
 
 
-def _check_writable(directory: Path) -> None:
+def check_writable(directory: Path) -> None:
+    """See that a directory is there and can be written into, or could be made.
+
+    Raises:
+        UserError: If not.
+    """
     if max((len(os.fsencode(part)) for part in directory.parts), default=0) > LONGEST_NAME:
         raise UserError(f"output_dir must not have a name longer than {LONGEST_NAME} bytes in it.")
     existing = directory
@@ -134,12 +145,14 @@ def make_output_dir(directory: Path) -> None:
         ) from error
 
 
-RESULT_PATTERNS = (METRICS, f"*{TEST_RESULTS_SUFFIX}", MODEL)
+RUN_PATTERNS = (METRICS, f"*{TEST_RESULTS_SUFFIX}", MODEL)
+STUDY_PATTERNS = (OPTIMIZATION_RESULTS, JOURNAL)
+RESULT_PATTERNS = (*RUN_PATTERNS, *STUDY_PATTERNS)
 
 
-def results_in(directory: Path) -> list[str]:
-    """Names of what an earlier run has left in a directory."""
-    found = [path for pattern in RESULT_PATTERNS for path in directory.glob(pattern)]
+def results_in(directory: Path, patterns: Sequence[str] = RESULT_PATTERNS) -> list[str]:
+    """Names of what an earlier run or study has left in a directory."""
+    found = [path for pattern in patterns for path in directory.glob(pattern)]
     # A table without any row is what a run leaves that ended before its first step.
     return sorted(path.name for path in found if path.stat().st_size > 0)
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def write_whole(path: Path) -> Iterator[Path]:
+def write_whole(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Write a file or directory aside and put it in its place when it is finished.
+
+    Args:
+        path: Its place.
+        shared: Whether other processes may be writing the same file. One of them then is the last.
 
     Yields:
         Where to write: beside ``path``, where nothing is yet.
     """
-    aside = path.with_name(f".{path.name}.tmp")
+    mine = f".{socket.gethostname()}.{os.getpid()}" if shared else ""
+    aside = path.with_name(f".{path.name}{mine}.tmp")
     try:
         _remove(aside)
         yield aside

@@ -41,6 +41,9 @@ def train(
     state: TrainingState,
     interruption: Interruption,
     checkpoints: Checkpoints,
+    *,
+    on_epoch_end: Callable[[int, float], None] = lambda epoch, validation_loss: None,
+    in_passing: bool = False,
 ) -> None:
     """Train until the epochs are over or patience is, keeping the state that validates best.
 
@@ -52,6 +55,10 @@ def train(
         state: Where the training is, and where rows, losses and the best weights go.
         interruption: Says at the end of each step whether to stop.
         checkpoints: Where the state is saved after epochs, and when a signal stops the run.
+        on_epoch_end: Told each epoch and its validation loss, once they are taken in. What it
+            raises ends the training.
+        in_passing: Whether this is one of many trainings, whose progress is shown only on a
+            terminal and wiped away at the end.
 
     Raises:
         UserError: If a loss is not finite, or nothing in the data counts in the loss.
@@ -87,6 +94,8 @@ def train(
         desc="training",
         unit="epoch",
         dynamic_ncols=True,
+        leave=not in_passing,
+        disable=None if in_passing else False,
     ) as bar:
         if progress.epoch == BEFORE_TRAINING:
             validate()
@@ -103,6 +112,7 @@ def train(
             bar.update()
             bar.set_postfix_str(_told(train_means, validation_means, stopping))
             callbacks.run("end_epoch", progress.epoch)
+            on_epoch_end(progress.epoch, validation_means[LOSS])
             progress.begin_epoch(progress.epoch + 1)
             # At the end a smaller one is written instead.
             if not is_over() and checkpoints.is_due(progress.epoch):

@@ -1,0 +1,168 @@
+"""Classes with their ``*_kwargs`` -> objects, at any depth."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_lm.arguments.checking import show
+from finetune_lm.arguments.nearest import did_you_mean
+from finetune_lm.arguments.references import describe, short_name
+from finetune_lm.errors import UserError
+from finetune_lm.messages import say
+
+_SUFFIX = "_kwargs"
+
+
+def make_objects(
+    kwargs: Mapping[str, Any], where: str, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Keyword arguments in which every class has become an object.
+
+    A class ``x`` is made with what stands beside it as ``x_kwargs``, in which the same holds. A
+    function stays one, with these as its keyword arguments if there are any. ``x_kwargs`` with no
+    class ``x`` beside it is an argument of its own.
+
+    Args:
+        kwargs: The keyword arguments.
+        where: Their dotted name, for messages.
+        more: What any class is given that takes it and is not given it, such as a seed.
+
+    Raises:
+        UserError: If a class cannot be made with its keyword arguments.
+
+    Example:
+        >>> make_objects({"codec": dict, "codec_kwargs": {"a": 1}, "n": 2}, "storage_kwargs")
+        {'codec': {'a': 1}, 'n': 2}
+    """
+    made: dict[str, Any] = {}
+    for name, value in kwargs.items():
+        if name.endswith(_SUFFIX) and callable(kwargs.get(name.removesuffix(_SUFFIX))):
+            continue
+        its_kwargs = kwargs.get(f"{name}{_SUFFIX}") if callable(value) else None
+        made[name] = make_object(value, its_kwargs, f"{where}.{name}", more)
+    return made
+
+
+def make_object(
+    value: Any,
+    kwargs: Mapping[str, Any] | None,
+    where: str,
+    more: Mapping[str, Any] | None = None,
+) -> Any:
+    """An object of a class, or what is no class as it is.
+
+    Args:
+        value: A class, a function or anything else.
+        kwargs: What a class is made with, or a function called with.
+        where: The dotted name of the value, for messages.
+        more: What any class is given that takes it and is not given it.
+
+    Raises:
+        UserError: If a class cannot be made with its keyword arguments.
+    """
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise UserError(f"{where}{_SUFFIX} must be a dictionary but got {show(kwargs)}.")
+    if not isinstance(value, type):
+        if kwargs and not callable(value):
+            raise UserError(
+                f"{where}{_SUFFIX} ({', '.join(kwargs)}) cannot be used because {where} is an "
+                f"object already. Give its class instead, or leave them out."
+            )
+        if not kwargs:
+            return value
+        _check_names(value, kwargs, where)
+        return functools.partial(value, **make_objects(kwargs, f"{where}{_SUFFIX}", more))
+    made = make_objects(kwargs or {}, f"{where}{_SUFFIX}", more)
+    for name, extra in (more or {}).items():
+        if name in _parameters(value):
+            made.setdefault(name, extra)
+    _check_names(value, made, where)
+    try:
+        return value(**made)
+    except (TypeError, ValueError, ImportError, OSError, RuntimeError) as error:
+        given = ", ".join(f"{name}={show(item)}" for name, item in made.items())
+        raise UserError(
+            f"{where} {describe(value)} cannot be made with {given or 'nothing'}: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def without_foreign_defaults(
+    cls: Any, kwargs: dict[str, Any], default_cls: Any, defaults: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """Keyword arguments without those that are only there because another class is the default.
+
+    Args:
+        cls: The class that is used.
+        kwargs: Its keyword arguments, which were merged with the defaults.
+        default_cls: The class that the defaults are for.
+        defaults: The keyword arguments of that class.
+        where: The dotted name of the class, for messages.
+    """
+    if cls is default_cls:
+        return kwargs
+    own = _parameters(cls) if isinstance(cls, type) else {}
+    foreign = [
+        name
+        for name, value in kwargs.items()
+        if name in defaults
+        and value == defaults[name]
+        and name not in own
+        and name.removesuffix(_SUFFIX) not in own
+    ]
+    if foreign:
+        say(
+            f"{where}{_SUFFIX}: defaults for {short_name(default_cls)} are not passed to "
+            f"{short_name(cls)}: {', '.join(foreign)}."
+        )
+    return {name: value for name, value in kwargs.items() if name not in foreign}
+
+
+def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(cls).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def _check_names(cls: Any, kwargs: Mapping[str, Any], where: str) -> None:
+    """See that a class or function takes these keyword arguments."""
+    parameters = _parameters(cls)
+    if not parameters and kwargs and not _has_signature(cls):
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    own = [name for name, p in parameters.items() if p.kind is not p.POSITIONAL_ONLY]
+    problems = [
+        f"{where}{_SUFFIX}.{name} is no argument of {short_name(cls)}, which takes "
+        f"{', '.join(own) or 'none'}.{did_you_mean(name, own, f'{where}{_SUFFIX}.')} A default is "
+        f"taken away by __delete_field__."
+        for name in kwargs
+        if name not in own
+    ]
+    problems += [
+        f"{where}{_SUFFIX}.{name} must be given, because {short_name(cls)} needs it."
+        for name, parameter in parameters.items()
+        if isinstance(cls, type)
+        and parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and name not in kwargs
+    ]
+    if problems:
+        raise UserError(*problems)
+
+
+def _has_signature(cls: Any) -> bool:
+    try:
+        inspect.signature(cls)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,161 @@
+"""Which process does a trial, and whether it still lives."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+_DEAD = frozenset("ZXx")
+"""States of a process that has ended and only waits to be taken note of."""
+
+_START_TOLERANCE = 2.0
+_COMMAND_TIMEOUT = 30
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process that does trials, described so that others can find out whether it lives.
+
+    Attributes:
+        host: The name of its machine.
+        pid: Its number there.
+        started: When it was started, so that another process of the same number is not taken for
+            it: in clock ticks since the machine was started on Linux, elsewhere in seconds.
+        boot: Which start of the machine; empty where that is not known.
+        machine: Which installation of a system; empty where that is not known.
+        namespace: Which numbering of processes, which containers have their own of.
+        slurm_job_id: Its SLURM job, if it is in one.
+        slurm_cluster: The cluster of that job.
+        slurm_restarts: How often the job had been started again.
+    """
+
+    host: str
+    pid: int
+    started: float
+    boot: str = ""
+    machine: str = ""
+    namespace: str = ""
+    slurm_job_id: str = ""
+    slurm_cluster: str = ""
+    slurm_restarts: int = 0
+
+    @classmethod
+    def this(cls) -> Self:
+        """This process."""
+        pid = os.getpid()
+        started = _started(pid)
+        assert started is not None
+        return cls(
+            socket.gethostname(),
+            pid,
+            started,
+            _content("/proc/sys/kernel/random/boot_id"),
+            _content("/etc/machine-id"),
+            _link("/proc/self/ns/pid"),
+            os.environ.get("SLURM_JOB_ID", ""),
+            os.environ.get("SLURM_CLUSTER_NAME", ""),
+            int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+        )
+
+    @classmethod
+    def of(cls, described: Any) -> Self | None:
+        """The process that a storage describes; None where it does not describe one."""
+        try:
+            return cls(**{field.name: described[field.name] for field in fields(cls)})
+        except (TypeError, KeyError):
+            return None
+
+    def describe(self) -> dict[str, Any]:
+        """The process in plain types, for a storage."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        job = f", SLURM job {self.slurm_job_id}" if self.slurm_job_id else ""
+        return f"process {self.pid} on {self.host}{job}"
+
+    def is_gone(self) -> bool | None:
+        """Whether the process has ended; None where that cannot be told from here."""
+        here = Worker.this()
+        if (self.host, self.boot, self.namespace) == (here.host, here.boot, here.namespace):
+            started = _started(self.pid)
+            return started is None or abs(started - self.started) > _START_TOLERANCE
+        same_machine = bool(self.machine) and (self.host, self.machine) == (here.host, here.machine)
+        if same_machine and self.boot != here.boot:
+            return True  # the machine was started again since
+        if self.slurm_job_id and self.slurm_cluster and self.slurm_cluster == _slurm_cluster():
+            if here.slurm_job_id == self.slurm_job_id and here.slurm_restarts > self.slurm_restarts:
+                return True  # the job was started again, after it was taken off its machine
+            return _slurm_job_is_gone(self.slurm_job_id)
+        return None
+
+
+def _started(pid: int) -> float | None:
+    """When a process of this machine was started; None if there is none of the number."""
+    if Path("/proc/self/stat").exists():
+        # The name of the program stands in brackets and may have blanks and brackets in it.
+        _, _, rest = _content(f"/proc/{pid}/stat").rpartition(")")
+        parts = rest.split()
+        return float(parts[19]) if parts and parts[0] not in _DEAD else None
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.Error:
+        return None
+
+
+def _content(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _link(path: str) -> str:
+    try:
+        return str(Path(path).readlink())
+    except OSError:
+        return ""
+
+
+def _slurm_cluster() -> str:
+    """The SLURM cluster that this machine belongs to."""
+    from_environment = os.environ.get("SLURM_CLUSTER_NAME", "")
+    if from_environment:
+        return from_environment
+    for line in (_output("scontrol", "show", "config") or "").splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "ClusterName":
+            return value.strip()
+    return ""
+
+
+def _slurm_job_is_gone(job_id: str) -> bool | None:
+    result = _run("squeue", "--noheader", "--jobs", job_id, "--format", "%T")
+    if result is None:
+        return None
+    if result.returncode == 0:
+        return not result.stdout.strip()
+    return True if "Invalid job id" in result.stderr else None
+
+
+def _output(*command: str) -> str | None:
+    result = _run(*command)
+    return result.stdout if result is not None and result.returncode == 0 else None
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str] | None:
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
