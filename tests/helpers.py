@@ -94,11 +94,12 @@ def assert_same_numbers(plain: Any, fast: Any) -> None:
     same = (plain["predicted_token_id"] == fast["predicted_token_id"]) | (
         plain["predicted_token_id"].isna() & fast["predicted_token_id"].isna()
     )
-    assert same.mean() > 0.99
+    assert same.empty or same.mean() > 0.99
     rest = plain.columns.difference([*costs, *likeliest])
-    generated = plain.get("sequence_type") == "generated_sequence"
-    if not generated.any() if hasattr(generated, "any") else True:
-        pd.testing.assert_frame_equal(plain[rest], fast[rest])
+    if "sequence_type" in plain:  # what a model would generate follows from its likeliest tokens
+        is_label = plain["sequence_type"] == "label_sequence"
+        plain, fast = plain[is_label], fast[is_label]
+    pd.testing.assert_frame_equal(plain[rest], fast[rest])
 
 
 def save_family(family: Any, directory: Any) -> str:

@@ -250,7 +250,7 @@ def load_without_data(
     from finetune_lm.models.loading import identify, load_model
     from finetune_lm.training.setup import prepare_process
 
-    accelerator = prepare_process(data_args.seed, model_args.use_gpu)
+    accelerator = prepare_process(data_args.seed, model_args.use_gpu, fast=data_args.fast)
     config, task = identify(model_args)
     check_kinds(files, model_args.model_name_or_path, task, data_args)
     loaded = load_model(model_args, (config, task))

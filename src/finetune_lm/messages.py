@@ -13,3 +13,13 @@ def say(message: str) -> None:
 def warn(message: str) -> None:
     """Say something that the user should look at."""
     say(f"warning: {message}")
+
+
+_said: set[str] = set()
+
+
+def say_once(message: str) -> None:
+    """Say something that is true of the whole process, the first time only."""
+    if message not in _said:
+        _said.add(message)
+        say(message)

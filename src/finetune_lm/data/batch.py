@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,3 +42,16 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.example)
+
+    def select(self, part: slice) -> Batch:
+        """Some of the examples, as wide as all of them."""
+        return replace(
+            self,
+            inputs={name: tensor[part] for name, tensor in self.inputs.items()},
+            example=self.example[part],
+            is_label=self.is_label[part],
+            has_start=self.has_start[part],
+            aligned=self.aligned[part],
+            input_texts=self.input_texts[part],
+            input_labels=self.input_labels[part],
+        )

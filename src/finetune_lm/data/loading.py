@@ -125,7 +125,8 @@ def load_datasets(
     """
     check_tokenizer(files, loaded, args)
     options = encoder_options(loaded, args)
-    origin_of(loaded.model).encoder_options = options
+    origin = origin_of(loaded.model)
+    origin.encoder_options, origin.fast = options, args.fast
     encoder = TextEncoder(loaded.tokenizer, **options)
     return {
         dataset_type: [

@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
+from finetune_lm.evaluation.memory import free_memory, is_out_of_memory
 from finetune_lm.evaluation.surprisal import Scores, in_bits, score_tokens
-from finetune_lm.messages import say
+from finetune_lm.messages import say_once
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 Score = Callable[["Tensor", "Tensor", "Tensor"], Scores]
 """Tells what tokens cost, given the row and the position of the logits that predict each, and the
 tokens: (n,) each."""
+
+T = TypeVar("T")
 
 # How far the fast way's loss may be from the plain one's, relative to it.
 _TOLERANCE = 1e-5
@@ -106,39 +109,89 @@ class Forward:
         """
         rows, positions = self._task.predictions(batch.inputs["labels"])
         if self._is_fast and len(rows) and not self._is_checked:
-            self._check(batch, rows, positions, device)
+            self._check(batch, device)
         if not self._is_fast or not len(rows):
             return self._plain(batch, device)
         index = np.full(_logits_shape(batch), -1)
         index[rows.numpy(), positions.numpy()] = np.arange(len(rows))
-        if alone or not self._may_group or not self._output_layer().resumes:
-            scored = self._alone(batch, rows, positions, device)
-        else:
+        scored = None
+        if not alone and self._may_group and self._output_layer().resumes:
             scored = self._from_group(batch, len(rows), device)
+        if scored is None:
+            scored = self._alone(batch, device)
         return Outputs(_LossOnly(scored.loss), partial(_look_up, scored, index))
 
     def _plain(self, batch: Batch, device: torch.device) -> Outputs:
-        outputs = self._model(**_on(batch.inputs, device))
+        def call(part: Batch) -> Any:
+            return self._model(**_on(part.inputs, device))
+
+        def join(parts: list[Any], sizes: list[int]) -> Any:
+            return _joined_outputs(parts, sizes)
+
+        outputs = self._in_halves(batch, call, join)
         return Outputs(outputs, partial(score_tokens, outputs.logits))
 
-    def _alone(
-        self, batch: Batch, rows: Tensor, positions: Tensor, device: torch.device
-    ) -> TargetScores:
+    def _alone(self, batch: Batch, device: torch.device) -> TargetScores:
+        """The labels of a batch that count, scored, in the order of their predictions."""
+        return self._in_halves(batch, lambda part: self._score(part, device), _joined_scores)
+
+    def _in_halves(
+        self, batch: Batch, do: Callable[[Batch], T], join: Callable[[list[T], list[int]], T]
+    ) -> T:
+        """Do something with a batch; with each half of it if memory does not do for the whole.
+
+        While something is learned a batch is one step, whose size is not for the machine to choose.
+
+        Args:
+            batch: The batch.
+            do: What is done.
+            join: Makes one result of those of the halves, given how many labels of each count.
+        """
+        import torch
+
+        try:
+            return do(batch)
+        except (MemoryError, RuntimeError) as error:
+            if torch.is_grad_enabled() or len(batch) < 2 or not is_out_of_memory(error):
+                raise
+        free_memory()
+        middle = len(batch) // 2
+        halves = [batch.select(slice(0, middle)), batch.select(slice(middle, len(batch)))]
+        say_once(
+            f"memory ran out with {len(batch)} examples of {batch.inputs['input_ids'].shape[1]} "
+            f"tokens: such batches go through the model in halves. Their results are the same."
+        )
+        sizes = [int(self._task.counted(half.inputs["labels"]).sum()) for half in halves]
+        return join([self._in_halves(half, do, join) for half in halves], sizes)
+
+    def _score(self, batch: Batch, device: torch.device) -> TargetScores:
         from finetune_lm.fast.cross_entropy import score_targets
 
         layer = self._output_layer()
+        rows, positions = self._task.predictions(batch.inputs["labels"])
         inputs = self._task.without_labels(self._model, _on(batch.inputs, device))
         logits = layer.logits(inputs, rows.to(device), positions.to(device))
         targets = self._targets(batch, rows, positions).to(device)
         return score_targets(logits, targets, overwrite=layer.owns_logits)
 
-    def _from_group(self, batch: Batch, n: int, device: torch.device) -> TargetScores:
-        """The scores of a batch, from those of all batches around it."""
+    def _from_group(self, batch: Batch, n: int, device: torch.device) -> TargetScores | None:
+        """The scores of a batch, from those of all batches around it.
+
+        None if memory does not do for these together; then none go in together any more.
+        """
         from finetune_lm.fast.cross_entropy import TargetScores
 
         first = int(batch.example[0])
         if self._group_scores is None or not self._group[0] <= first < self._group[1]:
-            self._score_group(first, device)
+            try:
+                self._score_group(first, device)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._may_group = False
+        if not self._may_group:
+            free_memory()
+            return None
         assert self._group_scores is not None
         begin = first - self._group[0]
         part = slice(self._group_ends[begin], self._group_ends[begin + len(batch)])
@@ -191,7 +244,7 @@ class Forward:
             self._layer = OutputLayer(self._model, may_pack=self._dataset.ignore_padding)
         return self._layer
 
-    def _check(self, batch: Batch, rows: Tensor, positions: Tensor, device: torch.device) -> None:
+    def _check(self, batch: Batch, device: torch.device) -> None:
         """See by the first batch whether the fast way comes to the same."""
         import torch
 
@@ -204,21 +257,50 @@ class Forward:
         self._model.eval()
         try:
             with torch.no_grad():
-                plain = self._model(**_on(batch.inputs, device)).loss.item()
-                fast = self._alone(batch, rows, positions, device).loss.item()
+                plain = self._plain(batch, device).for_losses.loss.item()
+                fast = self._alone(batch, device).loss.item()
         except (AttributeError, TypeError, ValueError, RuntimeError) as error:
             self._is_fast = False
-            say(f"fast: the model is called as usual, since it must be: {error}")
+            say_once(f"fast: the model is called as usual, since it must be: {error}")
             return
         finally:
             self._model.train(was_training)
         self._is_fast = layer.selects
         if self._is_fast and not _is_near(fast, plain, self._model.dtype):
             self._is_fast = False
-            say(
+            say_once(
                 f"fast: the model is called as usual, since its own loss is another ({plain:.6g} "
                 f"instead of {fast:.6g})."
             )
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """The outputs of several parts of a batch as those of the whole."""
+
+    loss: Tensor
+    logits: Tensor
+
+
+def _joined_outputs(parts: list[Any], sizes: list[int]) -> _Joined:
+    import torch
+
+    counted = [(part.loss, n) for part, n in zip(parts, sizes, strict=True) if n]
+    total = sum(loss * n for loss, n in counted) / max(sum(sizes), 1)
+    return _Joined(torch.as_tensor(total), torch.cat([part.logits for part in parts]))
+
+
+def _joined_scores(parts: list[TargetScores], sizes: list[int]) -> TargetScores:
+    import torch
+
+    from finetune_lm.fast.cross_entropy import TargetScores
+
+    del sizes
+    nll, best_id, best_nll = (
+        torch.cat([getattr(part, name) for part in parts])
+        for name in ("nll", "best_id", "best_nll")
+    )
+    return TargetScores(nll.mean(), nll, best_id, best_nll)
 
 
 def _is_near(found: float, expected: float, kind: torch.dtype) -> bool:

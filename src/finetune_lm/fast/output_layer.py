@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.fast import ragged
-from finetune_lm.messages import say
+from finetune_lm.messages import say_once
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,13 +108,22 @@ class OutputLayer:
                         )
                         return
                     if is_ragged:
-                        say("fast: padding stays, since without it this model gives other logits.")
-            say("fast: the model is called as usual, since its output layer is used unusually.")
+                        say_once(
+                            "fast: padding stays, since without it this model gives other logits."
+                        )
+            say_once(
+                "fast: the model is called as usual, since its output layer is used unusually."
+            )
         finally:
             self._model.train(was_training)
 
     def _can_pack(self) -> bool:
-        return self._may_pack and ragged.supports(self._model)
+        if not self._may_pack:
+            return False
+        if not ragged.supports(self._model):
+            say_once(f"fast: padding stays, since {ragged.kind_of(self._model)} need it here.")
+            return False
+        return True
 
     def _comes_to(
         self, plain: Tensor, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor

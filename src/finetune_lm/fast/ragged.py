@@ -125,6 +125,12 @@ def supports(model: Any) -> bool:
     )
 
 
+def kind_of(model: Any) -> str:
+    """What a model is, for messages."""
+    name = getattr(getattr(model, "config", None), "model_type", None)
+    return f"models of type {name}" if name else "models of this type"
+
+
 @contextmanager
 def laid_out(model: Any, layout: Layout) -> Iterator[None]:
     """Let a model's attention layers see sentences while all else sees one row."""

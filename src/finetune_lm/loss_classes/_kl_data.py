@@ -78,12 +78,15 @@ class BaselineData:
         baseline: The untouched model, in eval mode.
         dataset: The examples.
         cache_bytes: How much may be kept.
+        fast: Whether to compute only what is asked about.
     """
 
-    def __init__(self, baseline: LoadedModel, dataset: Dataset, cache_bytes: float) -> None:
+    def __init__(
+        self, baseline: LoadedModel, dataset: Dataset, cache_bytes: float, *, fast: bool = True
+    ) -> None:
         self.dataset = dataset
         self._baseline = baseline
-        self._output_layer = OutputLayer(baseline.model)
+        self._output_layer = OutputLayer(baseline.model, fast=fast)
         self._may_keep = cache_bytes if dataset.preprocessing.strategy == ONCE else 0.0
         self._kept: dict[int, Tensor] = {}
         self._n_kept_bytes = 0
@@ -221,6 +224,7 @@ def load_baseline_data(
         "max_sample_length": settings.max_sample_length,
         "preprocessing": [function, settings.data_preprocessing_fn_strategy, kwargs],
         "cache_mb": settings.cache_mb,
+        "fast": origin.fast,
     }
 
     def make(source: KLSource) -> BaselineData:
@@ -238,7 +242,7 @@ def load_baseline_data(
                 overwrite_cache=settings.overwrite_cache,
                 model=baseline.model,
             )
-        return BaselineData(baseline, dataset, settings.cache_mb * 2**20)
+        return BaselineData(baseline, dataset, settings.cache_mb * 2**20, fast=origin.fast)
 
     return [
         (

@@ -127,8 +127,8 @@ class KLBaselineLoss:
         self._batch_size = batch_size
         self._reduction = settings.reduction_used
         self._device: torch.device = next(model.parameters()).device
-        self._output_layer = OutputLayer(model)
         origin = origin_of(model)
+        self._output_layer = OutputLayer(model, fast=origin.fast)
         baseline = origin.baseline(model_kwargs, tokenizer_kwargs)
         self._added_ids = added_ids(tokenizer, baseline.tokenizer)
         self._data: list[tuple[KLSource, BaselineData]] = load_baseline_data(

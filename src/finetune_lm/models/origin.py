@@ -30,12 +30,14 @@ class Origin:
     Attributes:
         encoder_options: How the run's texts are turned into tokens: keyword arguments of
             `data.tokenization.TextEncoder`, for those who have more texts to be turned likewise.
+        fast: Whether the run takes the fast ways of the package `fast`.
     """
 
     def __init__(self, args: ModelArguments) -> None:
         self._args = args
         self._shared: dict[str, Any] = {}
         self.encoder_options: dict[str, Any] = {}
+        self.fast = True
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, without_token
 from finetune_lm.arguments.values import write_value
 from finetune_lm.errors import UserError
+from finetune_lm.evaluation.memory import free_memory
 from finetune_lm.interruption import Interruption
 from finetune_lm.messages import say
 from finetune_lm.optimization.lost_trials import (
@@ -153,7 +154,7 @@ class Trials:
                 reason = without_token(str(error), self._model_args)
             reason = " ".join(reason.split())[:_LONGEST_REASON]
         # Out of the handler, so that nothing holds on to the tensors of what went wrong.
-        _free_memory()
+        free_memory()
         self._fail(trial, reason)
         raise TrialError(reason)
 
@@ -276,13 +277,3 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(write_value(value, is_text=True))
-
-
-def _free_memory() -> None:
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

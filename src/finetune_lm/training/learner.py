@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.arguments.references import short_name
 from finetune_lm.errors import UserError
+from finetune_lm.fast.tuning import fused
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import LoadedModel
 
@@ -58,8 +59,9 @@ def make_optimizer(args: DataTrainingArguments, model: Any) -> torch.optim.Optim
     import torch
 
     kwargs = args.optimizer_kwargs()
+    faster = fused(args.train_optimizer, kwargs) if args.fast else {}
     try:
-        optimizer = args.train_optimizer(params=model.parameters(), **kwargs)
+        optimizer = args.train_optimizer(params=model.parameters(), **kwargs, **faster)
     except (TypeError, ValueError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
         raise UserError(

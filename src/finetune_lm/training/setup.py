@@ -5,21 +5,31 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from finetune_lm.fast.tuning import tune
 from finetune_lm.messages import warn
 
 if TYPE_CHECKING:
     import accelerate
 
 
-def prepare_process(seed: int, use_gpu: bool) -> accelerate.Accelerator:
-    """Seed all generators, see to exact arithmetic, and choose the device."""
+def prepare_process(seed: int, use_gpu: bool, *, fast: bool = True) -> accelerate.Accelerator:
+    """Seed all generators, see to exact arithmetic, and choose the device.
+
+    Args:
+        seed: Everything random follows from it.
+        use_gpu: Whether to run on a GPU.
+        fast: Whether to make settings of the process that save time.
+    """
     import transformers
 
     # Bars for the loading and saving of single tensors, beside the bar over epochs.
     transformers.utils.logging.disable_progress_bar()
     seed_everything(seed)
+    accelerator = make_accelerator(use_gpu)
+    if fast and accelerator.device.type == "cpu":
+        tune()
     warm_up_arithmetic()
-    return make_accelerator(use_gpu)
+    return accelerator
 
 
 def seed_everything(seed: int) -> None:
