@@ -472,8 +472,10 @@ def test_a_model_that_cannot_grow():
         raise NotImplementedError("not for this one")
 
     model.resize_token_embeddings = refuse
+    before = (copy.deepcopy(model.state_dict()), len(tokenizer))
     with pytest.raises(UserError, match=r"can be enlarged, but this one \(GPT2LMHead"):
         add_new_tokens(model, tokenizer, "crined")
+    assert unchanged(model, tokenizer, before)
 
 
 @pytest.mark.parametrize("name", ["tiny-mlm", "roberta", "t5", "tiny-seq2seq", "bert"])
