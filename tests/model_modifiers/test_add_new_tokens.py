@@ -1,4 +1,4 @@
-"""What new tokens start with, what is said, and what is refused; also in runs."""
+"""What is said of new words, what is refused, and what other parts of the program make of them."""
 
 from __future__ import annotations
 
@@ -19,254 +19,18 @@ from finetune_lm.models.loading import load_model
 from finetune_lm.vocabulary import vocabulary_of
 from helpers import dataset, examples, save_family, score
 from masking import encode
+from new_tokens import (
+    BUILTIN,
+    TIED,
+    UNTIED,
+    entries,
+    in_sentence,
+    is_bert,
+    model_and_tokenizer,
+    tables,
+)
 
-BUILTIN = ["tiny-lm", "tiny-mlm", "tiny-seq2seq"]
-TIED = ["gpt2", "bert", "roberta", "t5", "bart", "electra", "albert", "distilbert", "flan-t5"]
-UNTIED = ["llama", "qwen", "pythia", "olmo", "flan-t5-untied"]
 TEXTS = ["The man crined it.", "crined is it.", "He said (crined), dax."]
-
-
-def model_and_tokenizer(name):
-    """A model of a family, or a built-in one, that may be changed."""
-    if name in BUILTIN:
-        loaded = load_model(ModelArguments(name))
-        return loaded.model, loaded.tokenizer
-    if name == "flan-t5-untied":
-        fam = family("flan-t5")
-        torch.manual_seed(1)
-        head = fam.model.get_output_embeddings()
-        head.weight = torch.nn.Parameter(torch.randn_like(head.weight))
-        fam.model.config.tie_word_embeddings = False
-        fam.model._tied_weights_keys = {}
-        fam.model.all_tied_weights_keys = {}
-    else:
-        fam = family(name)
-    model = copy.deepcopy(fam.model)
-    with torch.no_grad():
-        # Biases start as zeros, which would hide what becomes of them.
-        for name_, table in [*model.named_parameters(), *model.named_buffers()]:
-            if name_.endswith(("bias", "final_logits_bias")):
-                table.normal_()
-    return model, copy.deepcopy(fam.tokenizer)
-
-
-def tables(model):
-    """All that has a row for each token, found by its size and not by its name."""
-    size = model.get_input_embeddings().weight.shape[0]
-    found = {}
-    for name, table in [*model.named_parameters(), *model.named_buffers()]:
-        values = table.detach().numpy().astype(np.float64)
-        if values.shape[0] == size:
-            found[name] = values.reshape(size, -1).copy()
-        elif values.shape == (1, size):
-            found[name] = values.T.copy()
-    return found
-
-
-def entries(tokenizer, before):
-    """The new ids, in order."""
-    old = set(before.get_vocab().values())
-    return sorted(set(tokenizer.get_vocab().values()) - old)
-
-
-def is_bert(tokenizer):
-    return type(tokenizer.backend_tokenizer.model).__name__ == "WordPiece"
-
-
-def in_sentence(tokenizer, word):
-    return tokenizer(f"a {word}", add_special_tokens=False)["input_ids"][1:]
-
-
-@pytest.mark.parametrize("name", [*TIED, *UNTIED, *BUILTIN])
-def test_mean(name):
-    model, tokenizer = model_and_tokenizer(name)
-    before, tables_before = copy.deepcopy(tokenizer), tables(model)
-    add_new_tokens(model, tokenizer, ["crined", "dax"])
-    after = tables(model)
-    assert after.keys() == tables_before.keys()
-    n = len(before)
-    new = entries(tokenizer, before)
-    assert new == list(range(n, n + (2 if is_bert(before) else 4)))
-    for table_name, old in tables_before.items():
-        now = after[table_name]
-        assert np.array_equal(now[:n], old[:n])
-        expected = np.array([[sum(column) / n for column in old[:n].T.tolist()]] * len(new))
-        np.testing.assert_allclose(now[new], expected, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", [*TIED, *UNTIED])
-def test_what_is_tied_stays_tied_and_the_rest_apart(name):
-    model, tokenizer = model_and_tokenizer(name)
-    add_new_tokens(model, tokenizer, "crined")
-    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    assert (inputs.weight is outputs.weight) == (name in TIED)
-    n = len(tokenizer)
-    assert inputs.weight.shape[0] == outputs.weight.shape[0] == model.config.vocab_size == n
-    assert inputs.num_embeddings == outputs.out_features == n
-    ids = tokenizer(TEXTS, padding=False)["input_ids"]
-    with torch.no_grad():
-        for each in ids:
-            outputs = model(input_ids=torch.tensor([each]), labels=torch.tensor([each]))
-            assert outputs.logits.shape[-1] == n
-            assert outputs.loss.isfinite()
-
-
-@pytest.mark.parametrize("name", ["gpt2", "qwen", "bert", "bart", "tiny-seq2seq"])
-def test_random(name):
-    """Draws have the mean and the spread of the rows, in each dimension by itself."""
-    model, tokenizer = model_and_tokenizer(name)
-    with torch.no_grad():  # dimensions that differ
-        weight = model.get_input_embeddings().weight
-        weight.mul_(torch.linspace(0.1, 3, weight.shape[1])).add_(torch.arange(weight.shape[1]))
-    before, old = copy.deepcopy(tokenizer), tables(model)
-    words = [f"zq{first}{second}" for first in "abcdefghij" for second in "abcdefghij"]
-    torch.manual_seed(11)
-    add_new_tokens(model, tokenizer, words, init="random")
-    per_word = 1 if is_bert(tokenizer) else 2
-    new = entries(tokenizer, before)
-    assert len(new) == per_word * len(words)
-    for table_name, now in tables(model).items():
-        known = old[table_name][: len(before)]
-        if per_word == 2:  # both entries of a word start the same
-            assert np.array_equal(now[new][::2], now[new][1::2])
-        drawn = (now[new][::per_word] - known.mean(axis=0)) / np.maximum(known.std(axis=0), 1e-12)
-        # Of 100 draws the mean lies within 4 standard errors, the spread within 35 per cent.
-        assert np.abs(drawn.mean(axis=0)).max() < 0.45
-        if known.std(axis=0).max() > 0:
-            assert np.abs(drawn.std(axis=0) - 1).max() < 0.35
-            assert len(np.unique(drawn[:, 0])) == len(words)
-        if drawn.shape[1] > 1:  # each dimension is drawn by itself
-            assert np.abs(np.corrcoef(drawn.T)[0, 1:]).max() < 0.5
-
-
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_random_follows_the_seed(name):
-    rows = []
-    for seed in (3, 3, 4):
-        model, tokenizer = model_and_tokenizer(name)
-        torch.manual_seed(seed)
-        add_new_tokens(model, tokenizer, ["crined", "dax"], init="random")
-        rows.append(model.get_input_embeddings().weight[-4:].detach().clone())
-    assert torch.equal(rows[0], rows[1])
-    assert not torch.equal(rows[0], rows[2])
-    assert not torch.equal(rows[0][:2], rows[0][2:])
-
-
-@pytest.mark.parametrize("name", [*TIED, *UNTIED, *BUILTIN])
-def test_subwords(name):
-    model, tokenizer = model_and_tokenizer(name)
-    before, old = copy.deepcopy(tokenizer), tables(model)
-    was = in_sentence(before, "crined")
-    assert len(was) > 1
-    add_new_tokens(model, tokenizer, ["crined"], init="subwords")
-    [now] = in_sentence(tokenizer, "crined")
-    for table_name, table in tables(model).items():
-        expected = sum(old[table_name][i] for i in was) / len(was)
-        np.testing.assert_allclose(table[now], expected, rtol=0, atol=1e-6)
-    if is_bert(tokenizer):
-        return
-    # Without a space before it, the word was other tokens.
-    [_, bare] = tokenizer("(crined", add_special_tokens=False)["input_ids"][-2:]
-    alone = before("crined" if name not in SPACED_START else "(crined", add_special_tokens=False)
-    pieces = alone["input_ids"] if name not in SPACED_START else alone["input_ids"][
-        len(before("(", add_special_tokens=False)["input_ids"]) :
-    ]  # fmt: skip
-    for table_name, table in tables(model).items():
-        expected = sum(old[table_name][i] for i in pieces) / len(pieces)
-        np.testing.assert_allclose(table[bare], expected, rtol=0, atol=1e-6)
-
-
-SPACED_START = ["llama", "t5", "flan-t5", "flan-t5-untied", "tiny-seq2seq"]
-
-
-@pytest.mark.parametrize("name", BUILTIN)
-def test_copy(name):
-    model, tokenizer = model_and_tokenizer(name)
-    old = tables(model)
-    [source] = in_sentence(tokenizer, "drank")
-    add_new_tokens(model, tokenizer, ["crined"], init="copy:drank")
-    [now] = in_sentence(tokenizer, "crined")
-    for table_name, table in tables(model).items():
-        assert np.array_equal(table[now], old[table_name][source])
-        assert np.array_equal(table[source], old[table_name][source])
-    # So it costs the same as the other, wherever it stands.
-    logits = []
-    for verb in ("crined", "drank"):
-        inputs = tokenizer([f"The man {verb} the water."], return_tensors="pt")
-        with torch.no_grad():
-            logits.append(model(**inputs, labels=inputs["input_ids"]).logits)
-    torch.testing.assert_close(*logits)
-    torch.testing.assert_close(logits[0][..., now], logits[0][..., source])
-
-
-def test_copy_of_a_word_with_two_entries_copies_both():
-    model, tokenizer = model_and_tokenizer("gpt2")
-    vocab = tokenizer.get_vocab()
-    assert {"a", "Ġa", "Ġsaid"} <= set(vocab)
-    assert len(tokenizer.tokenize("said")) > 1
-    add_new_tokens(model, tokenizer, ["crined"], init="copy:a")
-    add_new_tokens(model, tokenizer, ["dax"], init="copy:said")
-    weight, now = model.get_input_embeddings().weight, tokenizer.get_vocab()
-    assert torch.equal(weight[now["Ġcrined"]], weight[vocab["Ġa"]])
-    assert torch.equal(weight[now["crined"]], weight[vocab["a"]])
-    assert torch.equal(weight[now["Ġdax"]], weight[vocab["Ġsaid"]])
-    # "said" is several tokens without a space before it, so there is only one row to copy.
-    assert torch.equal(weight[now["dax"]], weight[vocab["Ġsaid"]])
-
-
-def test_spare_rows_are_used_and_initialised_and_do_not_count():
-    """T5 has 32,128 rows for 32,100 tokens."""
-    config = CONFIGS["t5"](len(family("t5").tokenizer) + 28)
-    model = transformers.T5ForConditionalGeneration(config)
-    tokenizer = copy.deepcopy(family("t5").tokenizer)
-    n = len(tokenizer)
-    weight = model.get_input_embeddings().weight
-    with torch.no_grad():
-        weight[n:] = 1e6
-    old = weight.detach().clone()
-    add_new_tokens(model, tokenizer, ["crined"])
-    assert model.get_input_embeddings().weight is weight
-    assert weight.shape[0] == model.config.vocab_size == n + 28
-    expected = old[:n].double().mean(dim=0).float()
-    assert torch.equal(weight[n], expected)
-    assert torch.equal(weight[n + 1], expected)
-    assert torch.equal(weight[n + 2 :], old[n + 2 :])
-    # Two more rows than there are: now it has to grow.
-    add_new_tokens(model, tokenizer, [f"zq{letter}" for letter in "abcdefghijklmn"])
-    assert model.get_input_embeddings().weight.shape[0] == model.config.vocab_size == n + 30
-
-
-def test_tokens_that_the_model_had_no_rows_for_are_not_left_to_chance():
-    model, tokenizer = model_and_tokenizer("gpt2")
-    n = len(tokenizer)
-    mean = model.get_input_embeddings().weight[:n].double().mean(dim=0).float()
-    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-    add_new_tokens(model, tokenizer, "crined", init="copy:the")
-    weight = model.get_input_embeddings().weight
-    assert weight.shape[0] == n + 3
-    assert torch.equal(weight[n], mean)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_other_precisions(dtype):
-    model, tokenizer = model_and_tokenizer("gpt2")
-    model.to(dtype)
-    n = len(tokenizer)
-    expected = model.get_input_embeddings().weight[:n].double().mean(dim=0).to(dtype)
-    add_new_tokens(model, tokenizer, "crined")
-    weight = model.get_input_embeddings().weight
-    assert weight.dtype == dtype
-    assert torch.equal(weight[n], expected)
-
-
-def test_many_rows_are_averaged_in_blocks():
-    from finetune_lm.model_modifiers import _embedding_rows
-
-    table = torch.randn(10_000, 3) + 5
-    mean, spread = _embedding_rows._moments(table, range(1, 9_999))
-    inside = table[1:9_999].double().numpy()
-    np.testing.assert_allclose(mean.numpy(), inside.mean(axis=0), atol=1e-12)
-    np.testing.assert_allclose(spread.numpy(), inside.std(axis=0), atol=1e-12)
 
 
 def test_words_that_are_there_already(capsys):
@@ -472,8 +236,10 @@ def test_a_model_that_cannot_grow():
         raise NotImplementedError("not for this one")
 
     model.resize_token_embeddings = refuse
+    before = (copy.deepcopy(model.state_dict()), len(tokenizer))
     with pytest.raises(UserError, match=r"can be enlarged, but this one \(GPT2LMHead"):
         add_new_tokens(model, tokenizer, "crined")
+    assert unchanged(model, tokenizer, before)
 
 
 @pytest.mark.parametrize("name", ["tiny-mlm", "roberta", "t5", "tiny-seq2seq", "bert"])

@@ -87,13 +87,16 @@ def without_space(text, span):
 
 
 def check(name, text):
-    """Compare a text's tokens with those it had when the new words were words like any other."""
+    """Compare a text's tokens with those it had when the new words were words like any other.
+
+    Returns whether that was possible: a token that was partly of a word cannot stay.
+    """
     before, after, new, _ = both(name)
     old, now = encoded(before, text), encoded(after, text)
     places = occurrences(name, text)
-    # Where a token was partly of a word, it cannot stay.
     edges = {edge for span in places for edge in span}
-    assume(not any(b < e < z for _, s in old for b, z in [without_space(text, s)] for e in edges))
+    if any(b < e < z for _, s in old for b, z in [without_space(text, s)] for e in edges):
+        return False
 
     found = [without_space(text, span) for token, span in now if token in new]
     assert found == places, spelled(after, [token for token, _ in now])
@@ -117,12 +120,13 @@ def check(name, text):
         if Spelling.of(before).sign is None:  # puts spaces around hyphens and apostrophes
             texts = ["".join(text.split()) for text in texts]
         assert texts[0] == texts[1]
+    return True
 
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("text", SENTENCES)
 def test_one_token_wherever_it_stands_as_a_word(name, text):
-    check(name, text)
+    assert check(name, text)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -154,7 +158,7 @@ def test_neighbours_are_undisturbed(text, name):
     # White space of several characters without a space last is cut differently before an added
     # token than before a word, as if the text ended there.
     assume(not re.search(r"\s\t[^\s]", text))
-    check(name, text)
+    assume(check(name, text))
 
 
 @given(st.text(max_size=30), st.sampled_from(KINDS))
@@ -210,21 +214,23 @@ def test_loading_gives_the_same_tokenizer(name, tmp_path):
     assert loaded.get_vocab() == after.get_vocab()
 
 
-@pytest.mark.parametrize("name", KINDS)
+FAMILIES = {
+    **dict.fromkeys(("gpt2", "gpt2-class", "gpt2-prefix-space", "tiny-lm"), "GPT2Config"),
+    **dict.fromkeys(("roberta", "roberta-class", "roberta-prefix-space"), "RobertaConfig"),
+    **dict.fromkeys(("t5", "t5-class", "tiny-seq2seq"), "T5Config"),
+    **dict.fromkeys(("llama", "llama-class", "llama-legacy", "llama3"), "LlamaConfig"),
+    **dict.fromkeys(("bert", "bert-cased", "tiny-mlm"), "BertConfig"),
+    "bart": "BartConfig",
+    "neox-class": "GPTNeoXConfig",
+    "albert-class": "AlbertConfig",
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_beside_a_config_of_its_family_it_is_the_same_too(name, tmp_path):
     """Users put model and tokenizer into one directory; then the config names another class."""
-    families = {
-        "gpt2": "GPT2Config",
-        "bert": "BertConfig",
-        "t5": "T5Config",
-        "llama": "LlamaConfig",
-    }
-    families |= {"roberta": "RobertaConfig", "albert": "AlbertConfig"}
-    config = families.get(name.split("-")[0])
-    if config is None:
-        pytest.skip("of no family with a class of its own")
     _, after, _, _ = both(name)
-    getattr(transformers, config)().save_pretrained(tmp_path)
+    getattr(transformers, FAMILIES[name])().save_pretrained(tmp_path)
     copy.deepcopy(after).save_pretrained(tmp_path)
     loaded = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for text in SENTENCES:

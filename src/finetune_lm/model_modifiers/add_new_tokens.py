@@ -83,7 +83,7 @@ def add_new_tokens(
     trial = copy.deepcopy(tokenizer)
     teach(trial, spelling, list(words))
     for read, word in words.items():
-        ids = set(_ids(trial, spelling, read))
+        ids = _ids(trial, spelling, read)
         check_reading(tokenizer, trial, word, ids, [*words, *words.values()])
 
     n_before = n_rows(model)
@@ -91,11 +91,11 @@ def add_new_tokens(
     sources = {
         read: _sources(tokenizer, spelling, word, init, known) for read, word in words.items()
     }
-    teach(tokenizer, spelling, list(words))
-    rows = {read: _ids(tokenizer, spelling, read) for read in words}
+    rows = {read: _ids(trial, spelling, read) for read in words}
     # An entry that the vocabulary had keeps its embedding.
     new = {row for of_word in rows.values() for row in of_word}.difference(known)
-    make_room(model, max(tokenizer.get_vocab().values()) + 1)
+    make_room(model, max(trial.get_vocab().values()) + 1)
+    teach(tokenizer, spelling, list(words))
     # Rows that nobody asked for, of tokens that the model had none for, are not left to chance.
     start: dict[int, Sequence[int]] = dict.fromkeys(range(n_before, n_rows(model)), known)
     for read, of_word in rows.items():
