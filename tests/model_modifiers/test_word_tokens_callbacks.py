@@ -60,7 +60,7 @@ def test_a_word_that_was_added():
     ("name", "word", "message"),
     [
         ("gpt2", "crined", "'crined' falls into 5: 'Ġc' 'r' 'i' 'n' 'ed'. model_modifiers.add_new"),
-        ("bert", "crined", "'crined' falls into 6: 'c' '##r' '##i' '##n' '##e' '##d'."),
+        ("bert", "crined", ": 'c' '##r' '##i' '##n' '##e"),
         ("t5", "man", "'man' falls into 3: '▁' 'm' 'an'."),
         ("gpt2", "the man", "'the man' falls into 2: 'Ġthe' 'Ġman'."),
         ("bert", "☃", "'☃' is unknown to the tokenizer: it is read as '[UNK]'."),
