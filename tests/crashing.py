@@ -134,6 +134,33 @@ def do_run(
         finetune_lm.run(*arguments(model, data))
 
 
+def run_limited(kind: int, amount: int, model_args: Any, data_args: Any) -> None:
+    """Do a run in a process that may have only so much of something; what it says goes to ``said``.
+
+    Args:
+        kind: One of the ``resource.RLIMIT_...``.
+        amount: How much, in bytes; of memory, how much more than it has now.
+        model_args: Which model.
+        data_args: Which data.
+    """
+    import resource
+
+    import psutil
+
+    import finetune_lm
+
+    if kind == resource.RLIMIT_AS:
+        amount += psutil.Process().memory_info().vms
+    _, most = resource.getrlimit(kind)
+    resource.setrlimit(kind, (amount, most))
+    try:
+        finetune_lm.run(model_args, data_args)
+    except finetune_lm.UserError as error:
+        resource.setrlimit(kind, (most, most))
+        Path("said").write_text(str(error))
+        raise
+
+
 def run_with_kills(
     directory: Path, model: dict[str, Any], data: dict[str, Any], fatal_events: list[int]
 ) -> int:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import finetune_lm
-from crashing import difference, in_a_process
+from crashing import difference, in_a_process, run_limited
 from finetune_lm import UserError
 from finetune_lm.training import loop
 from setups import arguments, setup
@@ -130,21 +130,11 @@ def test_a_directory_that_vanishes(whole, monkeypatch, gone):
     assert difference(whole, Path("out")) == []
 
 
-def run_with_a_limit(n_bytes):
-    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, most))
-    try:
-        begin("out")
-    except UserError as error:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-        Path("said").write_text(str(error))
-        raise
-
-
 @pytest.mark.parametrize("n_bytes", [2_000, 10_000, 1_000_000, 4_000_000])
 def test_a_file_that_may_not_become_so_large(whole, n_bytes):
     """As with a quota: the configuration, a table, weights and the optimizer are too large."""
-    assert in_a_process(run_with_a_limit, n_bytes) == 2
+    run = arguments(*setup("lm", output_dir="out"))
+    assert in_a_process(run_limited, resource.RLIMIT_FSIZE, n_bytes, *run) == 2
     assert "out cannot be written into: File too large" in Path("said").read_text()
     if n_bytes > 2_000:
         finetune_lm.resume("out")

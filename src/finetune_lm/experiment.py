@@ -22,7 +22,7 @@ from finetune_lm.arguments import (
 )
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.data.files import Files, file_hashes, read_files
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, is_out_of_memory
 from finetune_lm.interruption import Interruption
 from finetune_lm.messages import say, warn
 from finetune_lm.results import output_directory as place
@@ -205,7 +205,15 @@ def load(
     config, task = identify(model_args)
     check_kinds(files, model_args.model_name_or_path, task, data_args)
     loaded = load_model(model_args, (config, task))
-    loaded.model.to(accelerator.device)
+    try:
+        loaded.model.to(accelerator.device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"{model_args.model_name_or_path} must fit into the memory of {accelerator.device} but "
+            f"does not. Take a smaller model, or fewer bits for its weights (--model_kwargs.dtype)."
+        ) from error
     return accelerator, loaded, load_datasets(files, loaded, data_args)
 
 
