@@ -219,15 +219,15 @@ def test_the_count_goes_on_when_the_run_is_resumed(monkeypatch):
         return begin(monkeypatch, calls, on_nan="skip", output_dir=output_dir)
 
     begin_in("whole")
-    forward, steps = loop.forward, []
+    learn, steps = loop.learn, []
 
     def stopped(*args):
         steps.append(1)
         if len(steps) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return forward(*args)
+        return learn(*args)
 
-    monkeypatch.setattr(loop, "forward", stopped)
+    monkeypatch.setattr(loop, "learn", stopped)
     with pytest.raises(Interrupted):
         begin_in("parts")
     finetune_lm.resume("parts")

@@ -85,7 +85,7 @@ def test_a_disk_that_becomes_read_only(whole, disk, monkeypatch):
     mount("-o", "remount,size=64m")
     steps = []
 
-    def forward(*args, original=loop.forward):
+    def learn(*args, original=loop.learn):
         steps.append(1)
         if len(steps) == 5:
             # A second, read-only view of it in its place.
@@ -93,7 +93,7 @@ def test_a_disk_that_becomes_read_only(whole, disk, monkeypatch):
             mount("-o", "remount,bind,ro")
         return original(*args)
 
-    monkeypatch.setattr(loop, "forward", forward)
+    monkeypatch.setattr(loop, "learn", learn)
     with pytest.raises(UserError, match="cannot be written into: Read-only file system"):
         begin(out)
     assert readable_epochs(out) == [-1, 0]
@@ -108,13 +108,13 @@ def test_a_disk_that_becomes_read_only(whole, disk, monkeypatch):
 def test_a_directory_that_vanishes(whole, monkeypatch, gone):
     steps = []
 
-    def forward(*args, original=loop.forward):
+    def learn(*args, original=loop.learn):
         steps.append(1)
         if len(steps) == 5:
             Path(gone).rename("elsewhere")
         return original(*args)
 
-    monkeypatch.setattr(loop, "forward", forward)
+    monkeypatch.setattr(loop, "learn", learn)
     if gone == "out/checkpoints":  # nobody misses them, since the next one makes them again
         begin("out")
         assert difference(whole, Path("out")) == []
@@ -150,14 +150,14 @@ def test_room_on_the_disk_is_not_needed_to_say_that_there_is_none(
     mount("-o", "remount,size=64m")
     filler = place / "filler"
 
-    def forward(*args, original=loop.forward):
+    def learn(*args, original=loop.learn):
         if not filler.exists() and (out / "checkpoints" / "000002").exists():
             with filler.open("wb", buffering=0) as file, suppress(OSError):
                 while True:
                     file.write(bytes(4096))
         return original(*args)
 
-    monkeypatch.setattr(loop, "forward", forward)
+    monkeypatch.setattr(loop, "learn", learn)
     with pytest.raises(UserError, match="No space left on device"):
         begin(out)
     assert readable_epochs(out) == [-1, 0, 1]
