@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -33,16 +34,28 @@ def in_a_process(function: Callable[..., Any], *args: Any) -> int:
         Its exit status as a shell has it for users' errors and signals; minus the signal if one
         killed it.
     """
-    process = _context.Process(target=_call, args=(function, args))
-    process.start()
+    process = start_process(function, *args)
     process.join()
     assert process.exitcode is not None
     return process.exitcode
 
 
+def start_process(function: Callable[..., Any], *args: Any) -> Any:
+    """Begin to call a function in such a process. Returns the process."""
+    process = _context.Process(target=_call, args=(function, args))
+    process.start()
+    return process
+
+
 def _call(function: Callable[..., Any], args: Any) -> None:
+    from tqdm import tqdm
+
     from finetune_lm.errors import UserError
 
+    # Its own lock is one between processes, of which those that are killed leave something behind.
+    tqdm.set_lock(threading.RLock())
+    if log := os.environ.get("CRASHING_LOG"):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     try:
         function(*args)
     except UserError as error:
@@ -63,14 +76,18 @@ class Events:
     """Counts everything that a run does to its files, and its steps, and kills it at one of them.
 
     Args:
-        fatal: The number of the event, from 1, at which the process gets SIGKILL; None for never.
+        fatal: The number of the event, from 1, at which the process gets a signal; None for never.
         count_file: Where the number of events is written in the end.
+        number: Which signal.
     """
 
-    def __init__(self, fatal: int | None, count_file: Path | None = None) -> None:
+    def __init__(
+        self, fatal: int | None, count_file: Path | None = None, number: int = signal.SIGKILL
+    ) -> None:
         self.n = 0
         self._fatal = fatal
         self._count_file = count_file
+        self._number = number
 
     def happen(self) -> bool:
         """Count one more. Returns whether it is the last."""
@@ -80,7 +97,7 @@ class Events:
         return self.n == self._fatal
 
     def kill(self) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), self._number)
 
     def install(self) -> None:
         from finetune_lm.evaluation import evaluate
@@ -113,6 +130,7 @@ class Events:
             target.write(data[: len(data) // 2])
             target.flush()
             self.kill()
+            data = data[len(data) // 2 :]
         target.write(data)
 
 
@@ -122,13 +140,15 @@ def do_run(
     data: dict[str, Any],
     fatal: int | None,
     count: str | None,
+    number: int = signal.SIGKILL,
 ) -> None:
     """Begin a run, or go on with it if it has begun, and die at an event."""
     import finetune_lm
 
     os.chdir(directory)
-    Events(fatal, Path(count) if count else None).install()
-    if Path(data["output_dir"], "run.json").exists():
+    Events(fatal, Path(count) if count else None, number).install()
+    # A process that was killed before it had put both on record has left no run.
+    if all(Path(data["output_dir"], name).exists() for name in ("run.json", "config.yaml")):
         finetune_lm.resume(data["output_dir"])
     else:
         finetune_lm.run(*arguments(model, data))
