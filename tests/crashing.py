@@ -206,7 +206,10 @@ def run_with_kills(
 def n_events(directory: Path, model: dict[str, Any], data: dict[str, Any]) -> int:
     """Do a run to its end. Returns how many events there were."""
     count = directory / "events"
-    assert in_a_process(do_run, str(directory), model, data, None, str(count)) == 0
+    status = in_a_process(do_run, str(directory), model, data, None, str(count))
+    if status:
+        log = os.environ.get("CRASHING_LOG")
+        raise AssertionError(f"exit status {status} {Path(log).read_text()[-3000:] if log else ''}")
     n = int(count.read_text())
     count.unlink()
     return n
