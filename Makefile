@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types format bench clean help
+.PHONY: demo test lint types format bench soak clean help
 
 help:    ## list the targets
 	@grep -E '^[a-z]+: .*##|^[a-z]+: +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +29,9 @@ format: $(READY) ## rewrite the code in the project's format
 
 bench: $(READY) ## measure speed, as ratios within one run
 	$(BIN)/python benchmarks/run.py
+
+soak: $(READY) ## kill runs of every kind again and again, for some minutes, and compare
+	$(BIN)/python tests/soak.py
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

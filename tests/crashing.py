@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -33,16 +34,28 @@ def in_a_process(function: Callable[..., Any], *args: Any) -> int:
         Its exit status as a shell has it for users' errors and signals; minus the signal if one
         killed it.
     """
-    process = _context.Process(target=_call, args=(function, args))
-    process.start()
+    process = start_process(function, *args)
     process.join()
     assert process.exitcode is not None
     return process.exitcode
 
 
+def start_process(function: Callable[..., Any], *args: Any) -> Any:
+    """Begin to call a function in such a process. Returns the process."""
+    process = _context.Process(target=_call, args=(function, args))
+    process.start()
+    return process
+
+
 def _call(function: Callable[..., Any], args: Any) -> None:
+    from tqdm import tqdm
+
     from finetune_lm.errors import UserError
 
+    # Its own lock is one between processes, of which those that are killed leave something behind.
+    tqdm.set_lock(threading.RLock())
+    if log := os.environ.get("CRASHING_LOG"):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     try:
         function(*args)
     except UserError as error:
@@ -63,14 +76,18 @@ class Events:
     """Counts everything that a run does to its files, and its steps, and kills it at one of them.
 
     Args:
-        fatal: The number of the event, from 1, at which the process gets SIGKILL; None for never.
+        fatal: The number of the event, from 1, at which the process gets a signal; None for never.
         count_file: Where the number of events is written in the end.
+        number: Which signal.
     """
 
-    def __init__(self, fatal: int | None, count_file: Path | None = None) -> None:
+    def __init__(
+        self, fatal: int | None, count_file: Path | None = None, number: int = signal.SIGKILL
+    ) -> None:
         self.n = 0
         self._fatal = fatal
         self._count_file = count_file
+        self._number = number
 
     def happen(self) -> bool:
         """Count one more. Returns whether it is the last."""
@@ -80,7 +97,7 @@ class Events:
         return self.n == self._fatal
 
     def kill(self) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), self._number)
 
     def install(self) -> None:
         from finetune_lm.evaluation.forward import Forward
@@ -111,6 +128,7 @@ class Events:
             target.write(data[: len(data) // 2])
             target.flush()
             self.kill()
+            data = data[len(data) // 2 :]
         target.write(data)
 
 
@@ -120,16 +138,45 @@ def do_run(
     data: dict[str, Any],
     fatal: int | None,
     count: str | None,
+    number: int = signal.SIGKILL,
 ) -> None:
     """Begin a run, or go on with it if it has begun, and die at an event."""
     import finetune_lm
 
     os.chdir(directory)
-    Events(fatal, Path(count) if count else None).install()
-    if Path(data["output_dir"], "run.json").exists():
+    Events(fatal, Path(count) if count else None, number).install()
+    # A process that was killed before it had put both on record has left no run.
+    if all(Path(data["output_dir"], name).exists() for name in ("run.json", "config.yaml")):
         finetune_lm.resume(data["output_dir"])
     else:
         finetune_lm.run(*arguments(model, data))
+
+
+def run_limited(kind: int, amount: int, model_args: Any, data_args: Any) -> None:
+    """Do a run in a process that may have only so much of something; what it says goes to ``said``.
+
+    Args:
+        kind: One of the ``resource.RLIMIT_...``.
+        amount: How much, in bytes; of memory, how much more than it has now.
+        model_args: Which model.
+        data_args: Which data.
+    """
+    import resource
+
+    import psutil
+
+    import finetune_lm
+
+    if kind == resource.RLIMIT_AS:
+        amount += psutil.Process().memory_info().vms
+    _, most = resource.getrlimit(kind)
+    resource.setrlimit(kind, (amount, most))
+    try:
+        finetune_lm.run(model_args, data_args)
+    except finetune_lm.UserError as error:
+        resource.setrlimit(kind, (most, most))
+        Path("said").write_text(str(error))
+        raise
 
 
 def run_with_kills(
@@ -157,7 +204,10 @@ def run_with_kills(
 def n_events(directory: Path, model: dict[str, Any], data: dict[str, Any]) -> int:
     """Do a run to its end. Returns how many events there were."""
     count = directory / "events"
-    assert in_a_process(do_run, str(directory), model, data, None, str(count)) == 0
+    status = in_a_process(do_run, str(directory), model, data, None, str(count))
+    if status:
+        log = os.environ.get("CRASHING_LOG")
+        raise AssertionError(f"exit status {status} {Path(log).read_text()[-3000:] if log else ''}")
     n = int(count.read_text())
     count.unlink()
     return n

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+NAMED = ("stateful.", "data_preprocessing.", "loss_classes.", "model_modifiers.")
 DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
 
 
@@ -59,7 +60,6 @@ def arguments(model: dict[str, Any], data: dict[str, Any]) -> tuple[Any, Any]:
             return {key: resolved(item) for key, item in value.items()}
         if isinstance(value, list):
             return [resolved(item) for item in value]
-        named = isinstance(value, str) and value.startswith(("stateful.", "data_preprocessing."))
-        return resolve_name(value) if named else value
+        return resolve_name(value) if isinstance(value, str) and value.startswith(NAMED) else value
 
     return ModelArguments(**resolved(model)), DataTrainingArguments(**resolved(data))

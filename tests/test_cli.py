@@ -182,6 +182,142 @@ def test_the_experiment_gets_the_arguments(
     assert optimization.do_optimize is False
 
 
+@pytest.fixture
+def stopped_run(empty_directory: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    argv = [*BASE, "--epochs", "3", "--seed", "5", "--token", "hf_secret"]
+    assert main([*argv, "--print_config"]) == 0
+    (empty_directory / "out").mkdir()
+    (empty_directory / "out" / "config.yaml").write_text(capsys.readouterr().out)
+    return "out"
+
+
+@pytest.fixture
+def resumed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Takes the place of what resumes a run and remembers what it was to resume."""
+    seen: list[tuple[Any, ...]] = []
+    resuming = types.ModuleType("finetune_lm.resuming")
+
+    def resume(*arguments: Any) -> types.SimpleNamespace:
+        seen.append(arguments)
+        return types.SimpleNamespace(output_dir=Path("out"))
+
+    resuming.resume = resume  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "finetune_lm.resuming", resuming)
+    import finetune_lm
+
+    monkeypatch.setattr(finetune_lm, "resuming", resuming, raising=False)
+    return seen
+
+
+def test_a_run_is_resumed_with_its_own_arguments(
+    stopped_run: str, resumed: list[tuple[Any, ...]], runs: list[tuple[Any, ...]]
+) -> None:
+    argv = ["--resume", stopped_run, "--epochs", "7", "--on_nan", "skip", "--token", "hf_other"]
+    assert main(argv) == 0
+    ((directory, model, data, optimization),) = resumed
+    assert runs == []
+    assert directory == "out"
+    assert (model.model_name_or_path, model.token) == ("gpt2", "hf_other")
+    assert (data.seed, data.epochs, data.on_nan, data.output_dir) == (5, 7, "skip", None)
+    assert optimization.do_optimize is False
+
+
+@pytest.mark.parametrize(
+    ("argv", "problems"),
+    [
+        (
+            ["--resume", "nowhere"],
+            ["resume must name the output directory of a run but nowhere is not there."],
+        ),
+        (
+            ["--resume", "empty"],
+            ["resume must name the output directory of a run but empty has no config.yaml."],
+        ),
+        (["--resume"], ["resume must be one output directory but got nothing."]),
+        (["--resume", "out", "b"], ["resume must be one output directory but got out b."]),
+        (
+            ["--resume", "out", "--resume", "out"],
+            ["resume is given more than once."],
+        ),
+        (
+            ["--resume", "out", "--output_dir", "b", "--config", "out/config.yaml"],
+            [
+                "config has no use with resume: a run goes on with its own.",
+                "output_dir has no use with resume: a run goes on with its own.",
+            ],
+        ),
+        (
+            ["--resume", "out", "--epoch", "7"],
+            ["--epoch is not an argument. Did you mean --epochs?"],
+        ),
+    ],
+)
+def test_mistakes_with_resume(
+    stopped_run: str,
+    resumed: list[tuple[Any, ...]],
+    empty_directory: Path,
+    capsys: pytest.CaptureFixture[str],
+    argv: list[str],
+    problems: list[str],
+) -> None:
+    (empty_directory / "empty").mkdir()
+    assert main(argv) == 2
+    shown = capsys.readouterr().err.splitlines()
+    for problem in problems:
+        assert f"finetune-lm: error: {problem}" in shown
+    assert resumed == []
+
+
+@pytest.mark.parametrize(
+    ("program", "token", "expected"),
+    [
+        ("/usr/bin/finetune-lm", [], "finetune-lm --resume 'my runs/1'"),
+        ("/x/finetune_lm/__main__.py", [], "python -m finetune_lm --resume 'my runs/1'"),
+        (
+            "/usr/bin/finetune-lm",
+            ["--token", "hf_secret"],
+            "finetune-lm --resume 'my runs/1' --token ...",
+        ),
+    ],
+)
+def test_the_command_that_goes_on_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    runs: list[tuple[Any, ...]],
+    program: str,
+    token: list[str],
+    expected: str,
+) -> None:
+    from finetune_lm.interruption import Interrupted
+
+    def stop(*_: Any) -> None:
+        interrupted = Interrupted(15)
+        interrupted.output_dir = Path("my runs/1")
+        raise interrupted
+
+    monkeypatch.setattr(sys.modules["finetune_lm.experiment"], "run", stop)
+    monkeypatch.setattr(sys, "argv", [program])
+    assert main([*BASE, *token]) == 143
+    shown = capsys.readouterr().err
+    assert shown.splitlines() == [
+        "finetune-lm: interrupted by SIGTERM. What was measured is kept. To go on:",
+        expected,
+    ]
+
+
+def test_ctrl_c_outside_of_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    runs: list[tuple[Any, ...]],
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["finetune_lm.experiment"], "run", stop)
+    assert main(BASE) == 130
+    assert capsys.readouterr().err == "finetune-lm: interrupted.\n"
+
+
 def test_a_study_is_told_to_be_missing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import finetune_lm
-from crashing import difference, in_a_process
+from crashing import difference, in_a_process, run_limited
 from finetune_lm import UserError
 from finetune_lm.training import loop
 from setups import arguments, setup
@@ -85,7 +85,7 @@ def test_a_disk_that_becomes_read_only(whole, disk, monkeypatch):
     mount("-o", "remount,size=64m")
     steps = []
 
-    def forward(*args, original=loop.forward):
+    def learn(*args, original=loop.learn):
         steps.append(1)
         if len(steps) == 5:
             # A second, read-only view of it in its place.
@@ -93,7 +93,7 @@ def test_a_disk_that_becomes_read_only(whole, disk, monkeypatch):
             mount("-o", "remount,bind,ro")
         return original(*args)
 
-    monkeypatch.setattr(loop, "forward", forward)
+    monkeypatch.setattr(loop, "learn", learn)
     with pytest.raises(UserError, match="cannot be written into: Read-only file system"):
         begin(out)
     assert readable_epochs(out) == [-1, 0]
@@ -108,13 +108,13 @@ def test_a_disk_that_becomes_read_only(whole, disk, monkeypatch):
 def test_a_directory_that_vanishes(whole, monkeypatch, gone):
     steps = []
 
-    def forward(*args, original=loop.forward):
+    def learn(*args, original=loop.learn):
         steps.append(1)
         if len(steps) == 5:
             Path(gone).rename("elsewhere")
         return original(*args)
 
-    monkeypatch.setattr(loop, "forward", forward)
+    monkeypatch.setattr(loop, "learn", learn)
     if gone == "out/checkpoints":  # nobody misses them, since the next one makes them again
         begin("out")
         assert difference(whole, Path("out")) == []
@@ -130,21 +130,11 @@ def test_a_directory_that_vanishes(whole, monkeypatch, gone):
     assert difference(whole, Path("out")) == []
 
 
-def run_with_a_limit(n_bytes):
-    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, most))
-    try:
-        begin("out")
-    except UserError as error:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-        Path("said").write_text(str(error))
-        raise
-
-
 @pytest.mark.parametrize("n_bytes", [2_000, 10_000, 1_000_000, 4_000_000])
 def test_a_file_that_may_not_become_so_large(whole, n_bytes):
     """As with a quota: the configuration, a table, weights and the optimizer are too large."""
-    assert in_a_process(run_with_a_limit, n_bytes) == 2
+    run = arguments(*setup("lm", output_dir="out"))
+    assert in_a_process(run_limited, resource.RLIMIT_FSIZE, n_bytes, *run) == 2
     assert "out cannot be written into: File too large" in Path("said").read_text()
     if n_bytes > 2_000:
         finetune_lm.resume("out")
@@ -160,14 +150,14 @@ def test_room_on_the_disk_is_not_needed_to_say_that_there_is_none(
     mount("-o", "remount,size=64m")
     filler = place / "filler"
 
-    def forward(*args, original=loop.forward):
+    def learn(*args, original=loop.learn):
         if not filler.exists() and (out / "checkpoints" / "000002").exists():
             with filler.open("wb", buffering=0) as file, suppress(OSError):
                 while True:
                     file.write(bytes(4096))
         return original(*args)
 
-    monkeypatch.setattr(loop, "forward", forward)
+    monkeypatch.setattr(loop, "learn", learn)
     with pytest.raises(UserError, match="No space left on device"):
         begin(out)
     assert readable_epochs(out) == [-1, 0, 1]

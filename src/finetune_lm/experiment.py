@@ -23,10 +23,10 @@ from finetune_lm.arguments import (
 from finetune_lm.arguments.redaction import hides_secrets
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.data.files import Files, file_hashes, read_files
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, is_out_of_memory
 from finetune_lm.evaluation.losses import read_loss_files
 from finetune_lm.interruption import Interruption
-from finetune_lm.messages import say, warn
+from finetune_lm.messages import warn
 from finetune_lm.results import output_directory as place
 from finetune_lm.results.columns import MetadataColumns, all_loss_columns, table_columns
 from finetune_lm.results.earlier_run import EarlierRun
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from finetune_lm.training.checkpoints import Checkpoints, Saved
     from finetune_lm.training.early_stopping import EarlyStopping
     from finetune_lm.training.learner import Learner
-    from finetune_lm.training.progress import Progress
     from finetune_lm.training.state import TrainingState
 
 
@@ -254,7 +253,15 @@ def load_without_data(
     config, task = identify(model_args)
     check_kinds(files, model_args.model_name_or_path, task, data_args)
     loaded = load_model(model_args, (config, task))
-    loaded.model.to(accelerator.device)
+    try:
+        loaded.model.to(accelerator.device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"{model_args.model_name_or_path} must fit into the memory of {accelerator.device} but "
+            f"does not. Take a smaller model, or fewer bits for its weights (--model_kwargs.dtype)."
+        ) from error
     return accelerator, loaded
 
 
@@ -335,7 +342,7 @@ def train_and_save(
     if checkpoints.are_kept and not state.is_over:
         checkpoints.write(at_end)
     save_training(state, loaded, args, output_dir, record)
-    tell_of_skipped(state.progress)
+    state.progress.tell_of_skipped()
     return state.stopping, at_end
 
 
@@ -424,20 +431,6 @@ def save_model(loaded: LoadedModel, output_dir: Path) -> None:
             raise UserError(
                 f"the {name} cannot be saved in {output_dir}: {error}. What was measured is kept."
             ) from error
-
-
-def tell_of_skipped(progress: Progress) -> None:
-    """Say how much was left out because of losses that were not finite, if anything was."""
-    if progress.n_skipped:
-        say(
-            f"{progress.n_skipped} steps were skipped because a loss was not finite; their rows "
-            f"are in the table."
-        )
-    if progress.n_unjudged:
-        say(
-            f"After {progress.n_unjudged} epochs the validation loss was not finite, which counts "
-            f"as no improvement."
-        )
 
 
 def plot_losses(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import pickle
 
 import pandas as pd
 import pyarrow as pa
@@ -185,3 +186,95 @@ def test_text_that_comes_late_in_a_table_stays_text(tmp_path):
     second = rows(1, ["b"] * 20_000, [None] * 19_999 + ["001"])
     back = load_metrics(write(tmp_path / "t.csv.gz", first, second))
     assert back["note"].iloc[-1] == "001"
+
+
+def unbroken(path, n_pieces, n_writes):
+    with TableWriter(path, COLUMNS) as writer:
+        for piece in range(n_pieces):
+            for number in range(n_writes):
+                writer.write(rows(piece, WORDS[:5] * (1 + number)))
+            writer.end_piece()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("piece", [0, 1, 2])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_table_is_taken_up_in_the_middle_of_a_piece(tmp_path, piece, number):
+    """The state is taken after some writes; what is written after it is cut off and redone."""
+    whole = unbroken(tmp_path / "whole.csv.gz", 3, 3)
+    path = tmp_path / "parts.csv.gz"
+    taken = None
+    with pytest.raises(RuntimeError), TableWriter(path, COLUMNS) as writer:  # noqa: PT012
+        for p in range(3):
+            for n in range(3):
+                writer.write(rows(p, WORDS[:5] * (1 + n)))
+                if (p, n) == (piece, number):
+                    taken = writer.state()
+                    n_rows = writer.n_rows
+            writer.end_piece()
+            if taken is not None:
+                writer.write(rows(9, ["killed"]))
+                raise RuntimeError
+    assert pickle.loads(pickle.dumps(taken)) == taken
+    with TableWriter(path, COLUMNS, taken) as writer:
+        assert writer.n_rows == n_rows
+        for n in range(number + 1, 3):
+            writer.write(rows(piece, WORDS[:5] * (1 + n)))
+        writer.end_piece()
+        for p in range(piece + 1, 3):
+            for n in range(3):
+                writer.write(rows(p, WORDS[:5] * (1 + n)))
+            writer.end_piece()
+    assert path.read_bytes() == whole
+
+
+def test_taking_the_state_changes_nothing(tmp_path):
+    whole = unbroken(tmp_path / "whole.csv.gz", 2, 3)
+    path = tmp_path / "watched.csv.gz"
+    with TableWriter(path, COLUMNS) as writer:
+        for piece in range(2):
+            for number in range(3):
+                writer.state()
+                writer.write(rows(piece, WORDS[:5] * (1 + number)))
+                writer.state()
+            writer.end_piece()
+            assert writer.state().piece is None
+            assert writer.state().n_bytes == path.stat().st_size
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", ["shorter", "other", "gone"])
+def test_a_table_that_is_not_what_was_written_is_not_taken_up(tmp_path, damage):
+    path = write(tmp_path / "t.csv.gz", rows(0, ["a"]))
+    with TableWriter(tmp_path / "other.csv.gz", COLUMNS) as writer:
+        writer.write(rows(0, ["a"]))
+        writer.end_piece()
+        state = writer.state()
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(content[:-1] + (b"" if damage == "shorter" else b"x"))
+        content = path.read_bytes()
+    with pytest.raises(UserError, match=r"must begin with the .* bytes that the run had written"):
+        TableWriter(path, COLUMNS, state)
+    assert not path.exists() or path.read_bytes() == content
+
+
+def test_a_piece_with_half_a_chunk_is_thrown_away(tmp_path, monkeypatch):
+    """What a second Ctrl-C or a full disk leaves: whole pieces, nothing that cannot be read."""
+    path = tmp_path / "t.csv.gz"
+
+    class Stopped(BaseException):
+        pass
+
+    with pytest.raises(Stopped), TableWriter(path, COLUMNS) as writer:  # noqa: PT012
+        writer.write(rows(0, ["a"]))
+        writer.end_piece()
+        writer.write(rows(1, ["b"]))
+
+        def stop(_):
+            raise Stopped
+
+        monkeypatch.setattr(writer._piece, "write", stop)
+        writer.write(rows(1, ["c"]))
+    assert pd.read_csv(path)["word"].tolist() == ["a"]

@@ -18,7 +18,8 @@ import numpy as np
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
-from finetune_lm.evaluation.memory import free_memory, is_out_of_memory
+from finetune_lm.errors import is_out_of_memory
+from finetune_lm.evaluation.memory import free_memory
 from finetune_lm.evaluation.surprisal import Scores, in_bits, score_tokens
 from finetune_lm.messages import say_once
 

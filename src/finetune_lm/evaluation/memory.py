@@ -8,28 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, is_out_of_memory
 
 if TYPE_CHECKING:
     from finetune_lm.data.batch import Batch
     from finetune_lm.evaluation.splits import Split
-
-_SIGNS = (
-    "out of memory",  # CUDA and MPS
-    "can't allocate memory",  # torch's CPU allocator
-    "not enough memory",  # the same on Windows
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left, on whatever device."""
-    torch = sys.modules.get("torch")
-    kinds = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
-    if isinstance(error, kinds):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
 
 
 def free_memory() -> None:
@@ -67,12 +50,13 @@ def _too_large(
     kind, size = split.dataset_type, split.batch_size
     in_epoch = "" if epoch is None else f"epoch {epoch}, "
     n, length = batch.inputs["input_ids"].shape
+    examples = "example" if n == 1 else "examples"
     made = f", made of {size} by preprocessing" if n > size else ""
     loss = getattr(error, "loss", None)
     during = f" while {loss} was computed" if loss else ""
     of_loss = f", or what loss_classes_kwargs gives {loss}" if loss else ""
     return UserError(
-        f"memory ran out in {in_epoch}{kind} batch {number}{during}: {n} examples of {length} "
+        f"memory ran out in {in_epoch}{kind} batch {number}{during}: {n} {examples} of {length} "
         f"tokens, padding included{made}. Lower --per_device_{kind}_batch_size ({size}) or "
         f"--max_length{of_loss}, or take a smaller model."
     )

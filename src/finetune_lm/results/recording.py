@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from finetune_lm.arguments import without_token
 from finetune_lm.arguments.base import Arguments
 from finetune_lm.data.files import Files, file_hashes
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, is_out_of_memory
 from finetune_lm.interruption import Interrupted
 from finetune_lm.results import output_directory as place
 from finetune_lm.results.earlier_run import EarlierRun
@@ -70,6 +70,11 @@ def on_record(
         raise
     except BaseException as error:
         record.end("failed", without_token(f"{type(error).__name__}: {error}", *all_args))
+        if is_out_of_memory(error):
+            raise UserError(
+                f"memory ran out on {device}, between two batches. What was recorded is kept. Take "
+                f"a smaller model, or fewer bits for its weights (--model_kwargs.dtype)."
+            ) from error
         raise
     record.end("finished")
 

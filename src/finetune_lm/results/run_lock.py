@@ -127,7 +127,8 @@ def _may_run(holder: dict[str, Any]) -> bool:
         return True
     import psutil
 
-    return bool(psutil.pid_exists(holder.get("pid", 0)))
+    pid = holder.get("pid")
+    return isinstance(pid, int) and psutil.pid_exists(pid)
 
 
 def _is_same(handle: int, path: Path) -> bool:

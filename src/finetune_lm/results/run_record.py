@@ -97,10 +97,9 @@ class RunRecord:
         # What a run that is killed has on record is what it took up to here.
         running = {what: self._so_far(what) for what in self._begun}
         self._facts["seconds"] = {**self._seconds, **running}
-        self._facts["peak_memory_mb"] = {
-            device: max(peak, self._peaks.get(device, 0.0))
-            for device, peak in _peak_memory_mb().items()
-        }
+        for device, peak in _peak_memory_mb().items():
+            self._peaks[device] = max(peak, self._peaks.get(device, 0.0))
+        self._facts["peak_memory_mb"] = self._peaks
         with write_whole(self._path) as aside:
             aside.write_text(json.dumps(self._facts, indent=2, default=str) + "\n", "utf-8")
 

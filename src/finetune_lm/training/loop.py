@@ -119,6 +119,11 @@ def train(
                 checkpoints.write(state.capture())
         callbacks.run("post_training")
         stop_if_asked()
+    if stopping.best_epoch is None:
+        raise UserError(
+            "losses must be finite but no epoch had a validation loss that is finite, so none is "
+            "the best. What was recorded is kept. A lower lr often helps."
+        )
 
 
 def train_epoch(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.evaluation.passes import Pass
+from finetune_lm.messages import say
 
 if TYPE_CHECKING:
     from finetune_lm.data.ragged import IntArray
@@ -63,6 +64,19 @@ class Progress:
         self.training = Pass()
         self.validation = Pass()
         self._before_order = self._generator.get_state()
+
+    def tell_of_skipped(self) -> None:
+        """Say how much was left out because of losses that were not finite, if anything was."""
+        if self.n_skipped:
+            say(
+                f"{self.n_skipped} steps were skipped because a loss was not finite; their rows "
+                f"are in the table."
+            )
+        if self.n_unjudged:
+            say(
+                f"After {self.n_unjudged} epochs the validation loss was not finite, which counts "
+                f"as no improvement."
+            )
 
     def order(self, n_examples: int) -> IntArray:
         """A new order of the training examples, once an epoch: (n_examples,)."""
