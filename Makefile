@@ -5,7 +5,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types format bench clean help
+# How long `make fuzz` runs each of its targets: make fuzz FUZZ_SECONDS=600
+FUZZ_SECONDS ?= 60
+
+.PHONY: demo test lint types format bench fuzz clean help
 
 help:    ## list the targets
 	@grep -E '^[a-z]+: .*##|^[a-z]+: +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +32,10 @@ format: $(READY) ## rewrite the code in the project's format
 
 bench: $(READY) ## measure speed, as ratios within one run
 	$(BIN)/python benchmarks/run.py
+
+fuzz: $(READY) ## feed the parser and the readers anything, FUZZ_SECONDS for each of four (Linux)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS)
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
