@@ -166,7 +166,8 @@ def few_imports() -> Iterator[None]:
         return importlib.import_module(name)
 
     before = references.importlib
-    references.importlib = types.SimpleNamespace(import_module=import_module)  # type: ignore
+    names = {**vars(importlib), "import_module": import_module}
+    references.importlib = types.SimpleNamespace(**names)  # type: ignore
     try:
         yield
     finally:
@@ -222,7 +223,8 @@ def dictionary() -> list[bytes]:
     words += ["--config", "--help", "--preview", "--print_config", "--version", "--debug", "--"]
     words += ["json:", "import:", "callable:", "__delete_field__", "True", "False", "None", "nan"]
     words += ["torch.sum", "math.pi", "callable:int", "a.b", "'", '"', "{}", "[]", "\0", "=", "."]
-    words += ["!!python/name:", "!!str", "&a", "*a", "<<", "? ", "- ", "%YAML 1.1", "---", "\\U"]
+    words += ["!!python/name:", "!!str", "&a", "*a", "<<", "? ", "- ", "%YAML 1.1", "---"]
+    words += ["\\U00110000", "\\x41", "\\u00e9"]
     words += ['{"text": "', '"labels": "', "\\ud83d", "\\u0000", "NaN", "-Infinity", "1e999"]
     words += ["\r\n", "\ufeff", "://", "@", "hf_", "\x1f\x8b\x08", "\u2028", "\x85", "\udc80"]
     return [word.encode("utf-8", "surrogateescape") for word in words]
