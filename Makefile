@@ -5,7 +5,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types format bench soak clean help
+# How long `make fuzz` runs each of its targets: make fuzz FUZZ_SECONDS=600
+FUZZ_SECONDS ?= 60
+
+.PHONY: demo test lint types format bench soak fuzz clean help
 
 help:    ## list the targets
 	@grep -E '^[a-z]+: .*##|^[a-z]+: +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +35,10 @@ bench: $(READY) ## measure speed, as ratios within one run
 
 soak: $(READY) ## kill runs of every kind again and again, for some minutes, and compare
 	$(BIN)/python tests/soak.py
+
+fuzz: $(READY) ## feed the parser and the readers anything, FUZZ_SECONDS for each of four (Linux)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS)
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

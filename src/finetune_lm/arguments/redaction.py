@@ -18,12 +18,14 @@ SECRET_KEYS = frozenset({"token", "use_auth_token", "hub_token", "access_token",
 _IN_ENVIRONMENT = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 # scheme://user:password@host. A number behind the colon and a slash behind that is a port.
-_URL_PASSWORD = re.compile(r"""([A-Za-z][A-Za-z0-9+.-]*://)([^\s'"/@:]*):(?!\d+(?:/|$))[^\s'"]*@""")
+_URL_PASSWORD = re.compile(
+    r"""([A-Za-z][A-Za-z0-9+.-]*://)([^\s'"/@:]*):(?!\d+(?:/|$))([^\s'"]*)@"""
+)
 # Of a web page the user may be a token too.
-_WEB_USER = re.compile(r"""(https?://)[^\s'"/@]+@""")
+_WEB_USER = re.compile(r"""(https?://)([^\s'"/@]+)@""")
 # postgresql://host/db?password=secret, and what PostgreSQL takes instead: host=... password=secret
 _PASSWORD_IN_QUERY = re.compile(
-    r"""((?:[?&](?:password|token|api_key)|(?:^|\s)password)=)[^\s'"&;]+"""
+    r"""((?:[?&](?:password|token|api_key)|(?:^|\s)password)=)([^\s'"&;]+)"""
 )
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
 _HIDDEN = "<token>"
@@ -112,6 +114,9 @@ def _secrets_in(holder: Any, *, is_secret: bool) -> Iterator[str]:
         if is_secret:
             content = _content(holder)
             yield holder if content is None else content
+        for pattern in (_WEB_USER, _URL_PASSWORD, _PASSWORD_IN_QUERY):
+            for found in pattern.finditer(holder):
+                yield found[found.lastindex or 0]
     elif isinstance(holder, list | tuple):
         for item in holder:
             yield from _secrets_in(item, is_secret=is_secret)
