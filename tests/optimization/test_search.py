@@ -6,6 +6,7 @@ import errno
 import json
 import re
 import signal
+import sys
 from pathlib import Path
 
 import optuna
@@ -746,3 +747,108 @@ def test_passwords_and_tokens_are_in_no_file(model, tmp_path, monkeypatch):
         assert b"secret1" not in content
         assert b"secret2" not in content
     assert "me:***@host" in (result.output_dir / "config.yaml").read_text()
+
+
+def constraints(trial):
+    """For ``constraints_func``: only low learning rates will do."""
+    return (trial.params["lr"] - 1e-3,)
+
+
+def gamma(n):
+    """For ``gamma``: how many of n trials are good ones."""
+    return max(1, n // 2)
+
+
+STORAGE = [
+    *("--study_kwargs.storage", "optuna.storages.JournalStorage"),
+    *("--study_kwargs.storage_kwargs.log_storage", "optuna.storages.journal.JournalFileBackend"),
+    *("--study_kwargs.storage_kwargs.log_storage_kwargs.file_path", "./deep.log"),
+    *("--study_kwargs.storage_kwargs.log_storage_kwargs.lock_obj",),
+    "optuna.storages.journal.JournalFileOpenLock",
+    *("--study_kwargs.storage_kwargs.log_storage_kwargs.lock_obj_kwargs.filepath", "./deep.log"),
+    *("--study_kwargs.storage_kwargs.log_storage_kwargs.lock_obj_kwargs.grace_period", "20"),
+]
+SAMPLER_KWARGS = "--study_kwargs.sampler_kwargs"
+FORMS = {
+    "storage in depth": STORAGE,
+    "a URL": ["--study_kwargs.storage", "sqlite:///study.db"],
+    "a journal": ["--study_kwargs.storage", "./journals/mine.log"],
+    "wrapped pruner": [
+        *("--study_kwargs.pruner_kwargs.wrapped_pruner", "optuna.pruners.PercentilePruner"),
+        *("--study_kwargs.pruner_kwargs.wrapped_pruner_kwargs.percentile", "30.0"),
+        *("--study_kwargs.pruner_kwargs.patience", "1"),
+    ],
+    "another pruner": ["--study_kwargs.pruner", "optuna.pruners.MedianPruner"],
+    "functions for a sampler": [
+        *("--study_kwargs.sampler", "optuna.samplers.TPESampler"),
+        *(f"{SAMPLER_KWARGS}.gamma", "in_module.gamma"),
+        *(f"{SAMPLER_KWARGS}.constraints_func", "in_module.constraints"),
+    ],
+    "samplers in a sampler": [
+        *(f"{SAMPLER_KWARGS}.independent_sampler", "optuna.samplers.QMCSampler"),
+        *(f"{SAMPLER_KWARGS}.independent_sampler_kwargs.scramble", "True"),
+        *(f"{SAMPLER_KWARGS}.independent_sampler_kwargs.independent_sampler",),
+        "optuna.samplers.RandomSampler",
+        *(f"{SAMPLER_KWARGS}.deterministic_objective", "__delete_field__"),
+        *(f"{SAMPLER_KWARGS}.constraints_func", "in_module.constraints"),
+        *(f"{SAMPLER_KWARGS}.n_startup_trials", "1"),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", FORMS)
+def test_everything_nested_by_the_command_line(model, tmp_path, monkeypatch, case, capsys):
+    import inspect
+
+    source = "\n".join(inspect.getsource(function) for function in (gamma, constraints))
+    (tmp_path / "in_module.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "in_module", raising=False)
+    made = {}
+    original = search.load_study
+
+    def keep(place, name, sampler, pruner):
+        made.update(place=place, sampler=sampler.wrapped, pruner=pruner)
+        return original(place, name, sampler, pruner)
+
+    monkeypatch.setattr(search, "load_study", keep)
+    files = studies.files(tmp_path)
+    argv = [
+        *("--model_name_or_path", model, "--train_file", files["train_file"]),
+        *("--validation_file", files["validation_file"], "--epochs", "2", "--do_optimize"),
+        *("--output_dir", "out", "--params.lr.values", "1e-4", "1e-2"),
+    ]
+    assert main([*argv, *FORMS[case]]) == 0, capsys.readouterr().err
+    assert load_results(Path("out/optimization_results.csv.gz"))["state"].tolist() == [
+        *("COMPLETE", "COMPLETE"),
+    ]
+    sampler, pruner = made["sampler"], made["pruner"]
+    if case == "storage in depth":
+        lock = made["place"].open()._backend._lock
+        assert isinstance(lock, optuna.storages.journal.JournalFileOpenLock)
+        assert lock.grace_period == 20
+        assert Path("deep.log").exists()
+    elif case == "a URL":
+        assert Path("study.db").exists()
+    elif case == "a journal":
+        assert Path("journals/mine.log").exists()
+    elif case == "wrapped pruner":
+        assert isinstance(pruner._wrapped_pruner, optuna.pruners.PercentilePruner)
+        assert pruner._patience == 1
+    elif case == "another pruner":
+        assert isinstance(pruner, optuna.pruners.MedianPruner)
+    elif case == "functions for a sampler":
+        assert sampler._gamma(10) == 5
+        assert sampler._constraints_func.__name__ == "constraints"
+    else:
+        inner = sampler._independent_sampler
+        assert isinstance(inner, optuna.samplers.QMCSampler)
+        assert isinstance(inner._independent_sampler, optuna.samplers.RandomSampler)
+        assert sampler._constraints_func.__name__ == "constraints"
+        assert not sampler._deterministic
+        # What it chooses by is what the trials came out as.
+        storage = made["place"].open()
+        assert all(len(trial.constraints) == 1 for trial in storage.get_all_trials(0))
+    assert (Path("out/optimization_journal.log")).exists() == (
+        "pruner" in case or "sampler" in case
+    )

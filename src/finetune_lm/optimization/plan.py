@@ -190,17 +190,7 @@ def _without_foreign_defaults(study_kwargs: dict[str, Any]) -> dict[str, Any]:
     """The study's keyword arguments without those that only the default classes take."""
     [declared] = [f for f in fields(OptimizationArguments) if f.name == "study_kwargs"]
     defaults = resolve_references(default_of(declared))
-    own = dict(study_kwargs)
-    for name in ("sampler", "pruner"):
-        if own.get(name) is not None and own.get(f"{name}_kwargs"):
-            own[f"{name}_kwargs"] = without_foreign_defaults(
-                own[name],
-                own[f"{name}_kwargs"],
-                defaults[name],
-                defaults[f"{name}_kwargs"],
-                f"study_kwargs.{name}",
-            )
-    return own
+    return without_foreign_defaults(study_kwargs, defaults, "study_kwargs")
 
 
 def _optimize_kwargs(given: dict[str, Any]) -> dict[str, Any]:
