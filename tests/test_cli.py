@@ -318,11 +318,14 @@ def test_ctrl_c_outside_of_a_run(
     assert capsys.readouterr().err == "finetune-lm: interrupted.\n"
 
 
-def test_a_study_is_told_to_be_missing(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main([*BASE, "--do_optimize"]) == 2
-    assert "cannot search for hyperparameters yet" in capsys.readouterr().err
+def test_a_usual_run_does_not_import_a_study() -> None:
+    code = """
+import sys
+import finetune_lm.experiment, finetune_lm.cli
+assert not {"optuna", "sqlalchemy", "scipy"} & set(sys.modules)
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
 
 
 def test_what_print_config_prints_repeats_the_run(

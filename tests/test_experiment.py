@@ -776,15 +776,6 @@ def test_a_modifier_with_arguments_that_it_does_not_take(models, files):
         )
 
 
-def test_a_study_is_refused_also_from_python(models, files):
-    with pytest.raises(UserError, match="cannot search for hyperparameters yet"):
-        finetune_lm.run(
-            ModelArguments(models["gpt2"]),
-            train_args(files),
-            finetune_lm.OptimizationArguments(do_optimize=True),
-        )
-
-
 def test_a_model_that_cannot_be_saved_costs_no_table(models, files, monkeypatch):
     def full(*_, **__):
         raise RuntimeError("I/O error: No space left on device")

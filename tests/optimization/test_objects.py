@@ -167,14 +167,38 @@ def test_what_cannot_be_made(case):
     assert caught.value.problems[0] == problem
 
 
+DEFAULTS = {
+    "x": Branch,
+    "x_kwargs": {
+        "leaf": Leaf,
+        "leaf_kwargs": {"a": 1, "seed": 2},
+        "n": 3,
+    },
+    "direction": "minimize",
+}
+
+
 def test_defaults_for_another_class_are_left_out(capsys):
-    defaults = {"a": 1, "seed": 2, "leaf": None, "leaf_kwargs": {}}
-    kept = without_foreign_defaults(Leaf, {**defaults, "b": 5}, Branch, defaults, "study_kwargs.x")
+    given = {**DEFAULTS, "x": Leaf, "x_kwargs": {**DEFAULTS["x_kwargs"], "a": 7, "b": 5}}
+    kept = without_foreign_defaults(given, DEFAULTS, "study_kwargs")
     # What is not a default stays, to be told if the class does not take it.
-    assert kept == {"a": 1, "seed": 2, "b": 5}
+    assert kept == {"x": Leaf, "x_kwargs": {"a": 7, "b": 5}, "direction": "minimize"}
     assert capsys.readouterr().err == (
-        "study_kwargs.x_kwargs: defaults for Branch are not passed to Leaf: leaf, leaf_kwargs.\n"
+        "study_kwargs.x_kwargs: defaults for Branch are not passed to Leaf: leaf, leaf_kwargs, n.\n"
     )
-    changed = {**defaults, "leaf": 3}
-    assert "leaf" in without_foreign_defaults(Leaf, changed, Branch, defaults, "x")
-    assert without_foreign_defaults(Branch, defaults, Branch, defaults, "x") is defaults
+
+
+def test_defaults_for_another_class_are_left_out_deep_down(capsys):
+    given = {**DEFAULTS, "x_kwargs": {**DEFAULTS["x_kwargs"], "leaf": square}}
+    kept = without_foreign_defaults(given, DEFAULTS, "s")
+    assert kept["x_kwargs"] == {"leaf": square, "leaf_kwargs": {}, "n": 3}
+    assert capsys.readouterr().err.startswith("s.x_kwargs.leaf_kwargs: defaults for Leaf are not")
+
+
+def test_defaults_for_the_default_class_stay(capsys):
+    assert without_foreign_defaults(DEFAULTS, DEFAULTS, "s") == DEFAULTS
+    changed = {**DEFAULTS, "x": Leaf, "x_kwargs": {**DEFAULTS["x_kwargs"], "n": 4}}
+    assert "n" in without_foreign_defaults(changed, DEFAULTS, "s")["x_kwargs"]
+    without = {"direction": "maximize"}
+    assert without_foreign_defaults(without, DEFAULTS, "s") == without
+    capsys.readouterr()

@@ -91,34 +91,43 @@ def make_object(
 
 
 def without_foreign_defaults(
-    cls: Any, kwargs: dict[str, Any], default_cls: Any, defaults: Mapping[str, Any], where: str
+    kwargs: Mapping[str, Any], defaults: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
     """Keyword arguments without those that are only there because another class is the default.
 
+    What was given is merged with the defaults, so those of a ``pruner_kwargs`` are there also
+    where the pruner is another one, and does not take them.
+
     Args:
-        cls: The class that is used.
-        kwargs: Its keyword arguments, which were merged with the defaults.
-        default_cls: The class that the defaults are for.
-        defaults: The keyword arguments of that class.
-        where: The dotted name of the class, for messages.
+        kwargs: Keyword arguments, classes and their ``x_kwargs`` among them.
+        defaults: The same by default.
+        where: Their dotted name, for messages.
     """
-    if cls is default_cls:
-        return kwargs
-    own = _parameters(cls) if isinstance(cls, type) else {}
-    foreign = [
-        name
-        for name, value in kwargs.items()
-        if name in defaults
-        and value == defaults[name]
-        and name not in own
-        and name.removesuffix(_SUFFIX) not in own
-    ]
-    if foreign:
-        say(
-            f"{where}{_SUFFIX}: defaults for {short_name(default_cls)} are not passed to "
-            f"{short_name(cls)}: {', '.join(foreign)}."
-        )
-    return {name: value for name, value in kwargs.items() if name not in foreign}
+    own = dict(kwargs)
+    for name, default in defaults.items():
+        its_name = f"{name}{_SUFFIX}"
+        its_kwargs, its_defaults = own.get(its_name), defaults.get(its_name)
+        if not isinstance(its_kwargs, Mapping) or not isinstance(its_defaults, Mapping):
+            continue
+        cls = own.get(name)
+        if cls is not default:
+            takes = _parameters(cls) if isinstance(cls, type) else {}
+            foreign = [
+                key
+                for key, value in its_kwargs.items()
+                if key in its_defaults
+                and value == its_defaults[key]
+                and key not in takes
+                and key.removesuffix(_SUFFIX) not in takes
+            ]
+            if foreign and cls is not None:
+                say(
+                    f"{where}.{its_name}: defaults for {short_name(default)} are not passed to "
+                    f"{short_name(cls)}: {', '.join(foreign)}."
+                )
+            its_kwargs = {key: value for key, value in its_kwargs.items() if key not in foreign}
+        own[its_name] = without_foreign_defaults(its_kwargs, its_defaults, f"{where}.{its_name}")
+    return own
 
 
 def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +55,7 @@ class Parameter:
             return trial.suggest_int(self.name, int(low), int(high), **self.suggest_kwargs)
         return trial.suggest_float(self.name, low, high, **self.suggest_kwargs)
 
-    @property
+    @cached_property
     def stored_choices(self) -> list[Stored]:
         """The choices as a storage holds them."""
         return [stored(choice) for choice in self.choices]

@@ -135,7 +135,8 @@ def make_sampler(study_kwargs: dict[str, Any], seed: int) -> BaseSampler:
     Raises:
         UserError: If it cannot be made, or is no sampler.
     """
-    made = _make("sampler", study_kwargs, BaseSampler, samplers, {"seed": int(seed)})
+    kinds = (BaseSampler, "TPESampler", samplers.__all__)
+    made = _make("sampler", study_kwargs, kinds, {"seed": int(seed)})
     return made or samplers.TPESampler(seed=int(seed))
 
 
@@ -145,7 +146,8 @@ def make_pruner(study_kwargs: dict[str, Any]) -> BasePruner:
     Raises:
         UserError: If it cannot be made, or is no pruner.
     """
-    return _make("pruner", study_kwargs, BasePruner, pruners, {}) or pruners.MedianPruner()
+    kinds = (BasePruner, "MedianPruner", pruners.__all__)
+    return _make("pruner", study_kwargs, kinds, {}) or pruners.MedianPruner()
 
 
 def sampler_seed(study_kwargs: dict[str, Any], seed: int) -> int:
@@ -155,19 +157,30 @@ def sampler_seed(study_kwargs: dict[str, Any], seed: int) -> int:
 
 
 def _make(
-    name: str, study_kwargs: dict[str, Any], kind: type, module: Any, more: dict[str, Any]
+    name: str,
+    study_kwargs: dict[str, Any],
+    kinds: tuple[type, str, Sequence[str]],
+    more: dict[str, Any],
 ) -> Any:
-    """The object that ``study_kwargs`` has under a name; None if it has none, for Optuna's own."""
+    """The object that ``study_kwargs`` has under a name; None if it has none, for Optuna's own.
+
+    Args:
+        name: ``sampler`` or ``pruner``.
+        study_kwargs: The study's keyword arguments.
+        kinds: What the object must be, one of Optuna's for an example, and all of them.
+        more: What the class is given if it takes it.
+    """
     where = f"study_kwargs.{name}"
     value, kwargs = study_kwargs.get(name), study_kwargs.get(f"{name}_kwargs") or {}
     if value is None:
         return None
     made = make_object(value, kwargs, where, more)
+    kind, example, known = kinds
     if not isinstance(made, kind):
-        names = [f"optuna.{name}s.{each}" for each in module.__all__]
+        names = [f"optuna.{name}s.{each}" for each in known]
         given = f"optuna.{name}s.{value}" if isinstance(value, str) else short_name(value)
         raise UserError(
-            f"{where} must be a class like {names[-1]} but got {show(value)}."
+            f"{where} must be a class like optuna.{name}s.{example} but got {show(value)}."
             f"{did_you_mean(given, names)}"
         )
     return made
@@ -177,17 +190,7 @@ def _without_foreign_defaults(study_kwargs: dict[str, Any]) -> dict[str, Any]:
     """The study's keyword arguments without those that only the default classes take."""
     [declared] = [f for f in fields(OptimizationArguments) if f.name == "study_kwargs"]
     defaults = resolve_references(default_of(declared))
-    own = dict(study_kwargs)
-    for name in ("sampler", "pruner"):
-        if own.get(name) is not None and own.get(f"{name}_kwargs"):
-            own[f"{name}_kwargs"] = without_foreign_defaults(
-                own[name],
-                own[f"{name}_kwargs"],
-                defaults[name],
-                defaults[f"{name}_kwargs"],
-                f"study_kwargs.{name}",
-            )
-    return own
+    return without_foreign_defaults(study_kwargs, defaults, "study_kwargs")
 
 
 def _optimize_kwargs(given: dict[str, Any]) -> dict[str, Any]:

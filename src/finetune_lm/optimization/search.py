@@ -272,8 +272,9 @@ def _on_record(
             ) from error
         if isinstance(error, sqlalchemy.exc.SQLAlchemyError | optuna.exceptions.OptunaError):
             raise UserError(
-                f"study_kwargs.storage {plan.place.shown} was lost: {short_reason(error)} What it "
-                f"has is kept; go on with --study_kwargs.load_if_exists."
+                f"study_kwargs.storage {plan.place.shown} was lost: "
+                f"{short_reason(error).rstrip('. ')}. What it has is kept; go on with "
+                f"--study_kwargs.load_if_exists."
             ) from error
         raise
     run_record.end("finished")

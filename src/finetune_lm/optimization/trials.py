@@ -164,10 +164,9 @@ class Trials:
             trial.set_user_attr(SURPLUS, True)
             raise UserError("the study had all of its trials")
         values = {parameter: parameter.suggest(trial) for parameter in self._parameters}
-        named = {parameter.name: value for parameter, value in values.items()}
         repeats = trial.user_attrs.get(REPEATS)
         note = f", which does trial {repeats} again" if repeats is not None else ""
-        self._log.begin(trial.number, named, note)
+        self._log.begin(trial.number, trial.params, note)
         args = with_values(
             self._data_args, {parameter.place: value for parameter, value in values.items()}
         )
