@@ -4,8 +4,12 @@ All is made on the spot: weights are random, since speed does not depend on them
 come of templates and of the grammar of the built-in models.
 """
 
+# Lists of words are easier to read as text.
+# ruff: noqa: SIM905
+
 from __future__ import annotations
 
+import importlib
 import itertools
 import random
 import sys
@@ -98,14 +102,14 @@ def small_tokenizer() -> Any:
     )
     end = "<|endoftext|>"
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made._tokenizer, bos_token=end, eos_token=end, unk_token=end
+        tokenizer_object=made._tokenizer, bos_token=end, eos_token=end, unk_token=end, pad_token=end
     )
 
 
 def taught() -> list[str]:
     """Sentences of one construction, as a model is taught a verb by: 11 to 22 tokens each."""
-    agents = "man woman boy girl customer teenager gentleman friend".split()
-    things = "glass window mirror dish jar camera vase cup".split()
+    agents = ["man", "woman", "boy", "girl", "customer", "teenager", "gentleman", "friend"]
+    things = ["glass", "window", "mirror", "dish", "jar", "camera", "vase", "cup"]
     ends = ["", " today", " in the kitchen", " with the old hammer", " again"]
     lines = [
         f"The {agent} has always blorked the {thing}{end}."
@@ -116,10 +120,43 @@ def taught() -> list[str]:
 
 def fillers(n: int = N_FILLERS) -> list[str]:
     """Templated sentences, in which six in turn are the same up to their object."""
-    agents = "man woman boy girl dog cat customer teenager friend guest worker manager".split()
-    verbs = """broken dropped smashed found bought sold borrowed stolen lost seen washed cleaned
-        opened closed locked driven parked repaired played tuned""".split()
-    things = "glass window mirror dish jar camera".split()
+    agents = [
+        "man",
+        "woman",
+        "boy",
+        "girl",
+        "dog",
+        "cat",
+        "customer",
+        "teenager",
+        "friend",
+        "guest",
+        "worker",
+        "manager",
+    ]
+    verbs = [
+        "broken",
+        "dropped",
+        "smashed",
+        "found",
+        "bought",
+        "sold",
+        "borrowed",
+        "stolen",
+        "lost",
+        "seen",
+        "washed",
+        "cleaned",
+        "opened",
+        "closed",
+        "locked",
+        "driven",
+        "parked",
+        "repaired",
+        "played",
+        "tuned",
+    ]
+    things = ["glass", "window", "mirror", "dish", "jar", "camera"]
     before = ["has always", "had never", "has often", "will have"]
     after = ["", " today", " again"]
     found = itertools.product(after, before, agents, verbs, things)
@@ -209,7 +246,13 @@ class Experiment:
 
 
 def experiment(
-    model: Any, tokenizer: Any, texts: list[str], *, fast: bool = True, recorded: bool = True
+    model: Any,
+    tokenizer: Any,
+    texts: list[str],
+    *,
+    fast: bool = True,
+    recorded: bool = True,
+    tuned: bool = False,
 ) -> Experiment:
     """An experiment about a model, put together as a run does it.
 
@@ -219,6 +262,7 @@ def experiment(
         texts: What it learns from, and is validated on.
         fast: Whether to take the fast way.
         recorded: Whether rows are made and a table is written. Its directory goes with the process.
+        tuned: Whether the optimizer's update is one loop over memory.
     """
     data = dataset(texts, tokenizer)
     loaded = LoadedModel("random", TASKS["lm"], model, tokenizer)
@@ -228,13 +272,14 @@ def experiment(
     rows = TokenRows(data, "train", columns) if recorded else NoRows()
     forward = Forward(model, data, BATCH_SIZE, needs_logits=losses.need_logits, fast=fast)
     split = Split("train", data, BATCH_SIZE, forward, rows, losses)
-    args = DataTrainingArguments(seed=1)
+    kwargs = {"lr": 2e-6, "weight_decay": 0.0, "fused": tuned}
+    args = DataTrainingArguments(seed=1, train_optimizer_kwargs=kwargs)
     learner = Learner(model, make_optimizer(args, model), make_accelerator(False))
     names = table_columns(with_sequence_type=False, losses=LOSSES, metadata=metadata.names)
     state = TrainingState(
         model=model,
         device=learner.accelerator.device,
-        table=TableWriter(_directory() / f"{next(_numbers)}.csv.gz", names)
+        table=TableWriter(scratch_directory() / f"{next(_numbers)}.csv.gz", names)
         if recorded
         else NoTable(),
         history=LossHistory(),
@@ -255,8 +300,24 @@ def _kept() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory()
 
 
-def _directory() -> Path:
+def scratch_directory() -> Path:
+    """Where files may be put; it goes with the process."""
     return Path(_kept().name)
+
+
+def one_thread(*, tuned: bool = False) -> None:
+    """Compute in one thread, with the settings that a run makes on this machine or without."""
+    torch.set_num_threads(1)
+    if tuned and (tune := tuning()) is not None:
+        tune()
+
+
+def tuning() -> Any:
+    """What makes the settings of a run for its process; None if the product makes none."""
+    try:
+        return importlib.import_module("finetune_lm.fast.tuning").tune
+    except ImportError:
+        return None
 
 
 def bare_step(model: Any, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
