@@ -1,188 +1,136 @@
 """Measure speed, as ratios within one run, and keep them in RESULTS.md.
 
-    make bench          (or: python benchmarks/run.py)
+    python benchmarks/run.py                  all subjects (make bench)
+    python benchmarks/run.py step kl          some of them, printed and not kept
+    python benchmarks/run.py --quick          without the models of GPT-2's size
 
-Each figure is the ratio of the smallest of several processor times of one thread, both sides taken
-turn by turn, so that what else the machine does matters little. Absolute times would not: they are
-not shown.
+A subject is a file of this folder that has a function ``run(quick)``, whose rows become lines of
+the table. Each runs in a process of its own. Absolute times would say more about the machine than
+about the code, so there are next to none.
 """
 
 from __future__ import annotations
 
-import os
-
-# One thread, before anything that has threads is loaded.
-os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-import gzip
+import argparse
+import dataclasses
+import datetime
 import importlib
-import io
+import json
+import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
-N_TIMES = 5
+from measuring import Row
 
-
-def smallest(*functions: Callable[[], object], n_times: int = N_TIMES) -> list[float]:
-    """The least processor time of each function, in seconds, all of them taken in turn."""
-    best = [float("inf")] * len(functions)
-    for _ in range(n_times):
-        for i, function in enumerate(functions):
-            begun = time.process_time()
-            function()
-            best[i] = min(best[i], time.process_time() - begun)
-    return best
-
-
-def recording() -> list[tuple[str, str]]:
-    """An epoch of training and validation with every token recorded, against one without."""
-    import torch
-    import transformers
-
-    from finetune_lm import DataTrainingArguments
-    from finetune_lm.data.dataset import Dataset
-    from finetune_lm.data.files import Examples
-    from finetune_lm.data.tokenization import TextEncoder
-    from finetune_lm.evaluation.evaluate import evaluate
-    from finetune_lm.evaluation.losses import Losses
-    from finetune_lm.evaluation.splits import Split
-    from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
-    from finetune_lm.interruption import Interruption
-    from finetune_lm.loss_classes import OutputsDefaultLoss
-    from finetune_lm.models.loading import LoadedModel, model_path
-    from finetune_lm.models.tasks import TASKS
-    from finetune_lm.results.columns import MetadataColumns, table_columns
-    from finetune_lm.results.loss_history import LossHistory
-    from finetune_lm.results.tables import TableWriter
-    from finetune_lm.training.learner import Learner, make_optimizer
-    from finetune_lm.training.loop import train_epoch
-    from finetune_lm.training.setup import make_accelerator
-
-    torch.set_num_threads(1)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model_path("tiny-lm"))
-    results = []
-    for name, layers, width in (("2 x 64", 2, 64), ("4 x 256", 4, 256)):
-        config = transformers.GPT2Config(
-            n_layer=layers, n_embd=width, n_head=4, vocab_size=50_257, n_positions=128
-        )
-        model = transformers.GPT2LMHeadModel(config)
-        model.loss_type = "ForCausalLM"
-        loaded = LoadedModel(name, TASKS["lm"], model, tokenizer)
-        texts = [f"The {noun} has always broken the {noun}." for noun in "abcdefgh" * 20]
-        data = Dataset(
-            Examples("data", "data.txt", texts, None, [{} for _ in texts]),
-            TextEncoder(tokenizer, 64),
-            TASKS["lm"],
-        )
-        losses = Losses([OutputsDefaultLoss], {}, torch.sum, model, tokenizer)
-        columns = RunColumns.of(loaded, 1, MetadataColumns([], []), ["loss", "OutputsDefaultLoss"])
-        args = DataTrainingArguments(seed=1)
-        learner = Learner(model, make_optimizer(args, model), make_accelerator(False))
-        split = Split("train", data, 32, TokenRows(data, "train", columns), losses)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=2e-6, weight_decay=0)
-        generator = torch.Generator().manual_seed(1)
-
-        def with_rows(learner=learner, split=split, args=args, generator=generator):
-            names = table_columns(
-                with_sequence_type=False, losses=split.rows.run.losses, metadata=[]
-            )
-            with (
-                tempfile.TemporaryDirectory() as directory,
-                TableWriter(Path(directory) / "metrics.csv.gz", names) as table,
-            ):
-                history = LossHistory()
-                train_epoch(learner, split, args, table, history, 0, generator, Interruption())
-                device = learner.accelerator.device
-                evaluate(learner.model, split, table, history, epoch=0, device=device)
-                table.end_piece()
-
-        def bare(model=model, optimizer=optimizer, split=split):
-            model.train()
-            for batch in split.dataset.batches(32):
-                model(**batch.inputs).loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-            model.eval()
-            with torch.no_grad():
-                for batch in split.dataset.batches(32):
-                    model(**batch.inputs).loss.item()
-
-        with_time, bare_time = smallest(with_rows, bare)
-        what = f"an epoch with every token recorded / a bare loop, GPT-2 {name}, vocabulary 50,257"
-        results.append((what, f"{with_time / bare_time:.2f}"))
-    return results
-
-
-def table_writer() -> list[tuple[str, str]]:
-    """The table writer against pandas, the same rows to a gzipped CSV file."""
-    import numpy as np
-    import pyarrow as pa
-
-    from finetune_lm.results.tables import TableWriter
-
-    n = 50_000
-    numbers = np.random.default_rng(1).random(n).astype(np.float32)
-    words = [f"word{i % 300}" for i in range(n)]
-    columns = {f"text{i}": pa.array(words) for i in range(10)}
-    columns |= {f"integer{i}": pa.array(np.arange(n) % 977) for i in range(8)}
-    columns |= {f"float{i}": pa.array(numbers) for i in range(4)}
-    table = pa.table(columns)
-    frame = table.to_pandas()
-
-    def ours() -> None:
-        with (
-            tempfile.TemporaryDirectory() as directory,
-            TableWriter(Path(directory) / "t.csv.gz", table.column_names) as writer,
-        ):
-            writer.write(table)
-            writer.end_piece()
-
-    def pandas() -> None:
-        with gzip.open(io.BytesIO(), "wt") as file:
-            frame.to_csv(file, index=False, na_rep="NA")
-
-    our_time, pandas_time = smallest(ours, pandas)
-    return [
-        ("pandas to_csv.gz / the table writer, the same rows", f"{pandas_time / our_time:.1f}"),
-    ]
+HERE = Path(__file__).parent
+RESULTS = HERE / "RESULTS.md"
+SUBJECTS = [
+    "step",
+    "recording",
+    "kl",
+    "scoring",
+    "masking",
+    "table",
+    "snapshot",
+    "synchronisations",
+    "seq2seq",
+    "startup",
+    "study",
+]
+"""What runs if nothing is named, in the order of the table."""
+LONG = ["long_run"]
+"""What takes many minutes and runs if it is named."""
 
 
 def main() -> None:
-    """Run every benchmark, print the table and keep it."""
-    benchmarks = [recording, table_writer]
-    # Other files of this folder, each with a function `run` like those above.
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    benchmarks += [
-        importlib.import_module(path.stem).run for path in files if path.name != "run.py"
-    ]
+    """Measure, print the table, and keep it if nothing was left out."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    there = [name for name in SUBJECTS + LONG if (HERE / f"{name}.py").exists()]
+    parser.add_argument("subjects", nargs="*", metavar="subject", help=", ".join(there))
+    parser.add_argument("--quick", action="store_true", help="no models of GPT-2's size")
+    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if unknown := set(args.subjects) - set(there):
+        parser.error(f"there is no subject {', '.join(sorted(unknown))}")
+    if args.into is not None:
+        _measure_here(args.subjects[0], args.quick, args.into)
+        return
     rows = []
-    for benchmark in benchmarks:
-        print((benchmark.__doc__ or "").splitlines()[0], file=sys.stderr)
-        rows += benchmark()
-    import torch
-    import transformers
+    for name in args.subjects or [name for name in there if name not in LONG]:
+        rows += measure(name, args.quick)
+    lines = [*_heading(), *table(rows)]
+    print("\n".join(lines))
+    if not args.subjects:
+        RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, one thread used"
-    lines = [
+
+def measure(name: str, quick: bool) -> list[Row]:
+    """The rows of one subject, from a process of its own."""
+    print(name, end=" ", file=sys.stderr, flush=True)
+    begun = time.perf_counter()
+    # One thread, before anything that has threads is loaded.
+    settings = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryDirectory() as directory:
+        into = Path(directory) / "rows.json"
+        command = [sys.executable, __file__, name, "--into", str(into)]
+        command += ["--quick"] if quick else []
+        ended = subprocess.run(command, env=os.environ | settings, stdout=sys.stderr, check=False)
+        print(f"{time.perf_counter() - begun:.0f} s", file=sys.stderr)
+        if ended.returncode or not into.exists():
+            return [Row(name, "–", f"failed with exit status {ended.returncode}", met=False)]
+        return [Row(**row) for row in json.loads(into.read_text(encoding="utf-8"))]
+
+
+def _measure_here(name: str, quick: bool, into: Path) -> None:
+    rows = importlib.import_module(name).run(quick)
+    into.write_text(json.dumps([dataclasses.asdict(row) for row in rows]), encoding="utf-8")
+
+
+def table(rows: list[Row]) -> list[str]:
+    """The rows as a table in Markdown."""
+    verdict = {True: "yes", False: "no", None: ""}
+    cells = [["what", "against", "ratio", "target", "met"]]
+    cells += [[r.what, r.against, r.value, r.target, verdict[r.met]] for r in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
+    return [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
+        for line in cells
+    ]
+
+
+def _heading() -> list[str]:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "pyarrow"))
+    command = "python benchmarks/" + " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return [
         "# Benchmarks",
         "",
-        f"`make bench` on {machine}; Python {platform.python_version()}, torch "
-        f"{torch.__version__}, transformers {transformers.__version__}. Ratios of the least of "
-        f"{N_TIMES} processor times, both sides measured in turn.",
+        f"`{command}` on {datetime.date.today()}: {platform.system()}, {_processor()}, "
+        f"{os.cpu_count()} cores of which one thread computes; Python "
+        f"{platform.python_version()}, {packages}.",
         "",
-        "| what | ratio |",
-        "| --- | --- |",
-        *(f"| {what} | {ratio} |" for what, ratio in rows),
+        "Ratios of processor times, each the least of five or more, both sides taken in turn. "
+        "Shapes: tiny 2 × 64, small 4 × 256, gpt2 12 × 768, vocabulary 50,257.",
         "",
     ]
-    print("\n".join(lines))
-    RESULTS.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    name = facts.get("model name", platform.machine())
+    kinds = ("amx_tile", "avx512_bf16", "avx512f", "avx2")
+    found = next((kind for kind in kinds if kind in facts.get("flags", "")), "")
+    return f"{name} ({found})" if found else name
 
 
 if __name__ == "__main__":

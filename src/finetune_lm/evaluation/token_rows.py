@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +30,6 @@ from finetune_lm.results.columns import (
     MetadataColumns,
 )
 from finetune_lm.vocabulary import Vocabulary, vocabulary_of
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -154,23 +151,20 @@ class TokenRows:
         )
         row, position = rows.numpy(), positions.numpy()
         predicted = is_predicted.numpy()
-        table = self._table(
+        columns = self._columns(
             batch, row, targets.numpy(), predicted, scores, self._label_words(batch, row, position)
         )
         if task.reports_greedy_rows:
-            table = _interleaved(
-                row,
-                table.append_column(SEQUENCE_TYPE, pa.repeat(LABEL_SEQUENCE, len(row))),
-                self._greedy_table(batch, row, scores),
-            )
+            columns[SEQUENCE_TYPE] = pa.repeat(LABEL_SEQUENCE, len(row))
+            columns = _interleaved(row, columns, self._greedy_columns(batch, row, scores))
         constants = {**self._constants, "batch_number": pa.scalar(batch_number)}
         constants["epoch"] = pa.scalar(epoch, pa.int64())
         for name in self.run.losses:
             constants[name] = pa.scalar((losses or {}).get(name), pa.float32())
-        for name, value in constants.items():
-            table = table.append_column(name, pa.repeat(value, len(table)))
-        self._n_rows += len(table)
-        return table
+        n = len(columns["token"])
+        columns |= {name: pa.repeat(value, n) for name, value in constants.items()}
+        self._n_rows += n
+        return pa.Table.from_arrays(list(columns.values()), list(columns))
 
     def describe(self) -> list[str]:
         """What the columns are, beside the numbers: constants, names and types."""
@@ -187,7 +181,7 @@ class TokenRows:
                 f"it is to predict. Put masks into the texts, or give a data_preprocessing_fn."
             )
 
-    def _table(
+    def _columns(
         self,
         batch: Batch,
         row: IntArray,
@@ -195,7 +189,7 @@ class TokenRows:
         is_predicted: npt.NDArray[np.bool_],
         scores: Scores,
         words: TokenWords,
-    ) -> pa.Table:
+    ) -> dict[str, pa.Array]:
         """The columns that differ from example to example and from token to token.
 
         Args:
@@ -206,12 +200,10 @@ class TokenRows:
             scores: Of those tokens that are predicted.
             words: The word of each token.
         """
-        of_batch_row = {
-            name: values.take(pa.array(batch.example)) for name, values in self._of_example.items()
-        }
-        of_batch_row["input_text"] = pa.array(batch.input_texts)
-        of_batch_row["input_label"] = pa.array(batch.input_labels)
-        columns = {name: values.take(pa.array(row)) for name, values in of_batch_row.items()}
+        row_index, example_index = pa.array(row), pa.array(batch.example[row])
+        columns = {name: values.take(example_index) for name, values in self._of_example.items()}
+        columns["input_text"] = pa.array(batch.input_texts, pa.string()).take(row_index)
+        columns["input_label"] = pa.array(batch.input_labels, pa.string()).take(row_index)
 
         word_num, token_num = words.word_num, words.token_num_in_word
         no_word = word_num == NO_WORD
@@ -234,7 +226,7 @@ class TokenRows:
         columns["predicted_token"] = pa.array(predicted_text, pa.string())
         columns["predicted_token_id"] = spread(scores.predicted_token_id)
         columns["predicted_token_surprisal"] = spread(scores.predicted_token_surprisal)
-        return pa.table(columns)
+        return columns
 
     def _label_words(self, batch: Batch, row: IntArray, position: IntArray) -> TokenWords:
         """The words of the reported labels, from their text where they still are its tokens."""
@@ -254,8 +246,8 @@ class TokenRows:
             spelled.at(row[~aligned], position[~aligned]),
         )
 
-    def _greedy_table(self, batch: Batch, row: IntArray, scores: Scores) -> pa.Table:
-        """Rows for the model's own best token at each position of the labels."""
+    def _greedy_columns(self, batch: Batch, row: IntArray, scores: Scores) -> dict[str, pa.Array]:
+        """The columns of rows for the model's own best token at each position of the labels."""
         ids = scores.predicted_token_id
         begins = np.searchsorted(row, np.arange(len(batch) + 1))
         sequences = [ids[begins[i] : begins[i + 1]] for i in range(len(batch))]
@@ -263,11 +255,16 @@ class TokenRows:
         words = LabelWords.of_ids(self.run.vocabulary, sequences).at(row, place)
         best = Scores(scores.predicted_token_surprisal, ids, scores.predicted_token_surprisal)
         everywhere = np.ones(len(row), dtype=bool)
-        table = self._table(batch, row, ids, everywhere, best, words)
-        return table.append_column(SEQUENCE_TYPE, pa.repeat(GENERATED_SEQUENCE, len(row)))
+        columns = self._columns(batch, row, ids, everywhere, best, words)
+        columns[SEQUENCE_TYPE] = pa.repeat(GENERATED_SEQUENCE, len(row))
+        return columns
 
 
-def _interleaved(row: IntArray, first: pa.Table, second: pa.Table) -> pa.Table:
-    """Both tables, example by example, within each the rows of the first before the second's."""
-    order = np.argsort(np.concatenate([row, row]), kind="stable")
-    return pa.concat_tables([first, second.select(first.column_names)]).take(pa.array(order))
+def _interleaved(
+    row: IntArray, first: Mapping[str, pa.Array], second: Mapping[str, pa.Array]
+) -> dict[str, pa.Array]:
+    """Both, example by example, within each the rows of the first before the second's."""
+    order = pa.array(np.argsort(np.concatenate([row, row]), kind="stable"))
+    return {
+        name: pa.concat_arrays([values, second[name]]).take(order) for name, values in first.items()
+    }

@@ -1,0 +1,62 @@
+"""How often a training batch waits for the device.
+
+Counted on the CPU, where nothing waits: every tensor that comes of a weight counts as one that
+would be on the device, and every call that brings one of these to Python as a wait.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten
+
+import workload
+from measuring import Row
+
+TARGET = 2
+_WAITS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__")
+WAITING = {getattr(torch.Tensor, name): name for name in _WAITS}
+
+
+class Waits(TorchFunctionMode):
+    """Counts the calls that wait for the device.
+
+    Attributes:
+        met: The names of these calls, in order.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.met: list[str] = []
+        for weight in model.parameters():
+            weight.is_on_device = True
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch, and tell by what it is given whether it waits."""
+        given = tree_flatten([args, kwargs or {}])[0]
+        from_device = any(getattr(value, "is_on_device", False) for value in given)
+        if from_device and func in WAITING:
+            self.met.append(WAITING[func])
+        result = func(*args, **(kwargs or {}))
+        if from_device and WAITING.get(func) != "cpu":
+            for value in tree_flatten(result)[0]:
+                if isinstance(value, torch.Tensor):
+                    value.is_on_device = True
+        return result
+
+
+def run(quick: bool = False) -> list[Row]:
+    """Waits for the device in a training batch with every token recorded."""
+    del quick
+    workload.one_thread()
+    model = workload.causal_model("tiny")
+    made = workload.experiment(model, workload.built_in_tokenizer(), workload.taught())
+    first, second = made.batches[:2]
+    # The first batch is where the fast way is compared with the plain one.
+    made.step(first)
+    with Waits(model) as waits:
+        made.step(second)
+    what = f"waits for the device in a training batch ({', '.join(waits.met) or 'none'})"
+    return [Row.at_most(what, "–", len(waits.met), TARGET)]

@@ -1,0 +1,56 @@
+"""Writing rows to a gzipped CSV file, against pandas."""
+
+from __future__ import annotations
+
+import itertools
+
+import pyarrow as pa
+
+import workload
+from finetune_lm.results.tables import TableWriter
+from finetune_lm.training.loop import learn
+from measuring import Row, smallest
+
+TARGET = 8.0
+ROWS_A_SECOND = 300.0
+N_EPOCHS = 10
+
+
+def run(quick: bool = False) -> list[Row]:
+    """The table writer, against pandas' to_csv of the same rows."""
+    del quick
+    workload.one_thread()
+    tokenizer = workload.small_tokenizer()
+    model = workload.causal_model("tiny", workload.SMALL_VOCABULARY)
+    made = workload.experiment(model, tokenizer, workload.taught())
+    tables = []
+    for number, batch in enumerate(made.batches):
+        outputs, losses = learn(made.learner, made.training, batch, made.args, 0, number)
+        tables.append(
+            made.training.rows.of_batch(
+                batch, outputs.score, epoch=0, batch_number=number, losses=losses
+            ).select(made.state.table.columns)
+        )
+    tables *= N_EPOCHS
+    n_rows = sum(map(len, tables))
+    frame = pa.concat_tables(tables).to_pandas()
+    directory, numbers = workload.scratch_directory(), itertools.count()
+
+    def ours() -> None:
+        path = directory / f"table{next(numbers)}.csv.gz"
+        with TableWriter(path, made.state.table.columns) as writer:
+            for number, rows in enumerate(tables, start=1):
+                writer.write(rows)
+                if number % (len(tables) // N_EPOCHS) == 0:
+                    writer.end_piece()
+
+    def pandas() -> None:
+        frame.to_csv(directory / "pandas.csv.gz", index=False, na_rep="NA")
+
+    our_time, pandas_time = smallest(ours, pandas)
+    what, against = "table writer to csv.gz, batch by batch", "pandas to_csv of the same rows"
+    rate = n_rows / our_time / 1000
+    return [
+        Row.at_least(f"{what}, speed", against, pandas_time / our_time, TARGET),
+        Row.at_least(f"{what}, thousand rows a second", "–", rate, ROWS_A_SECOND),
+    ]

@@ -1,0 +1,328 @@
+"""Models, data and the product's own objects around them, of the sizes that people use.
+
+All is made on the spot: weights are random, since speed does not depend on them, and the sentences
+come of templates and of the grammar of the built-in models.
+"""
+
+# Lists of words are easier to read as text.
+# ruff: noqa: SIM905
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import random
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from finetune_lm import DataTrainingArguments
+from finetune_lm.data.batch import Batch
+from finetune_lm.data.dataset import Dataset
+from finetune_lm.data.files import Examples
+from finetune_lm.data.tokenization import TextEncoder
+from finetune_lm.evaluation.evaluate import evaluate, record_batch
+from finetune_lm.evaluation.forward import Forward
+from finetune_lm.evaluation.losses import Losses
+from finetune_lm.evaluation.splits import Split
+from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
+from finetune_lm.evaluation.unrecorded import NoRows, NoTable
+from finetune_lm.loss_classes import OutputsDefaultLoss
+from finetune_lm.models.loading import LoadedModel, model_path
+from finetune_lm.models.tasks import TASKS
+from finetune_lm.results.columns import MetadataColumns, table_columns
+from finetune_lm.results.loss_history import LossHistory
+from finetune_lm.results.tables import TableWriter
+from finetune_lm.training.best_state import BestState
+from finetune_lm.training.early_stopping import EarlyStopping
+from finetune_lm.training.learner import Learner, make_optimizer
+from finetune_lm.training.loop import learn, train_epoch
+from finetune_lm.training.progress import Progress
+from finetune_lm.training.setup import make_accelerator
+from finetune_lm.training.state import TrainingState
+
+SHAPES = {"tiny": (2, 64), "small": (4, 256), "gpt2": (12, 768)}
+"""Layers and width of each shape of model."""
+VOCABULARY = 50_257
+SMALL_VOCABULARY = 512
+
+BATCH_SIZE = 32
+N_TAUGHT = 160
+N_FILLERS = 17_280
+N_KL = 10_000
+LONGEST = 143
+"""Tokens in the longest of the sentences of mixed lengths."""
+LOSSES = ["loss", "OutputsDefaultLoss"]
+
+
+def causal_model(shape: str, vocabulary: int = VOCABULARY) -> Any:
+    """A causal model with random weights.
+
+    Args:
+        shape: One of `SHAPES`.
+        vocabulary: How many entries its vocabulary has.
+    """
+    layers, width = SHAPES[shape]
+    torch.manual_seed(1)
+    config = transformers.GPT2Config(
+        n_layer=layers,
+        n_embd=width,
+        n_head=max(width // 64, 2),
+        vocab_size=vocabulary,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = transformers.GPT2LMHeadModel(config)
+    model.loss_type = "ForCausalLM"
+    return model
+
+
+def built_in_tokenizer(name: str = "tiny-lm") -> Any:
+    """The tokenizer of a built-in model."""
+    return transformers.AutoTokenizer.from_pretrained(model_path(name))
+
+
+@cache
+def small_tokenizer() -> Any:
+    """One whose vocabulary has `SMALL_VOCABULARY` entries, trained on the sentences."""
+    import tokenizers
+
+    made = tokenizers.ByteLevelBPETokenizer()
+    made.train_from_iterator(
+        [*taught(), *mixed(2_000)],
+        SMALL_VOCABULARY,
+        special_tokens=["<|endoftext|>"],
+        show_progress=False,
+    )
+    end = "<|endoftext|>"
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made._tokenizer, bos_token=end, eos_token=end, unk_token=end, pad_token=end
+    )
+
+
+def taught() -> list[str]:
+    """Sentences of one construction, as a model is taught a verb by: 11 to 22 tokens each."""
+    agents = ["man", "woman", "boy", "girl", "customer", "teenager", "gentleman", "friend"]
+    things = ["glass", "window", "mirror", "dish", "jar", "camera", "vase", "cup"]
+    ends = ["", " today", " in the kitchen", " with the old hammer", " again"]
+    lines = [
+        f"The {agent} has always blorked the {thing}{end}."
+        for agent, thing, end in itertools.product(agents, things, ends)
+    ]
+    return lines[:: len(lines) // N_TAUGHT][:N_TAUGHT]
+
+
+def fillers(n: int = N_FILLERS) -> list[str]:
+    """Templated sentences, in which six in turn are the same up to their object."""
+    agents = [
+        "man",
+        "woman",
+        "boy",
+        "girl",
+        "dog",
+        "cat",
+        "customer",
+        "teenager",
+        "friend",
+        "guest",
+        "worker",
+        "manager",
+    ]
+    verbs = [
+        "broken",
+        "dropped",
+        "smashed",
+        "found",
+        "bought",
+        "sold",
+        "borrowed",
+        "stolen",
+        "lost",
+        "seen",
+        "washed",
+        "cleaned",
+        "opened",
+        "closed",
+        "locked",
+        "driven",
+        "parked",
+        "repaired",
+        "played",
+        "tuned",
+    ]
+    things = ["glass", "window", "mirror", "dish", "jar", "camera"]
+    before = ["has always", "had never", "has often", "will have"]
+    after = ["", " today", " again"]
+    found = itertools.product(after, before, agents, verbs, things)
+    return [
+        f"The {agent} {adverb} {verb} the {thing}{end}."
+        for end, adverb, agent, verb, thing in itertools.islice(found, n)
+    ]
+
+
+@cache
+def mixed(n: int = N_KL) -> list[str]:
+    """Texts of very different lengths: about 21 tokens each, some with more than a hundred."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "tiny_models"))
+    import grammar
+
+    generator = random.Random(1)
+    sentences = grammar.corpus(seed=1)
+    lines = []
+    for _ in range(n):
+        n_sentences = min(1 + int(generator.expovariate(1.0)), 8)
+        lines.append(" ".join(itertools.islice(sentences, n_sentences)))
+    return lines
+
+
+def dataset(texts: list[str], tokenizer: Any, task: str = "lm", name: str = "data.txt") -> Dataset:
+    """A data set with an item and two columns of metadata."""
+    metadata = [{"item": i // 6, "condition": "ab"[i % 2], "order": i} for i in range(len(texts))]
+    # A model takes a start and an end beside the longest text.
+    return Dataset(
+        Examples(name, name, texts, None, metadata),
+        TextEncoder(tokenizer, LONGEST + 2),
+        TASKS[task],
+    )
+
+
+@dataclass
+class Experiment:
+    """What a run makes of its arguments: here a training and a validation on the same data.
+
+    Attributes:
+        learner: The model and its optimizer.
+        training: The training data.
+        args: The arguments.
+        state: Where rows and losses go.
+    """
+
+    learner: Learner
+    training: Split
+    args: DataTrainingArguments
+    state: TrainingState
+
+    @property
+    def batches(self) -> list[Batch]:
+        """The batches of the training data, in order."""
+        return list(self.training.dataset.batches(BATCH_SIZE))
+
+    def step(self, batch: Batch, number: int = 0) -> None:
+        """Learn from a batch and record it, as the training loop does."""
+        outputs, losses = learn(self.learner, self.training, batch, self.args, 0, number)
+        record_batch(
+            self.training,
+            batch,
+            outputs,
+            losses,
+            self.state.table,
+            self.state.history,
+            self.state.progress.training,
+            0,
+            number,
+        )
+
+    def epoch(self) -> None:
+        """Learn from all of the data, validate on them, and put the epoch on disk."""
+        state = self.state
+        train_epoch(self.learner, self.training, self.args, state)
+        evaluate(
+            self.learner.model,
+            self.training,
+            state.table,
+            state.history,
+            epoch=state.progress.epoch,
+            device=state.device,
+            progress=state.progress.validation,
+        )
+        state.table.end_piece()
+        state.progress.begin_epoch(state.progress.epoch + 1)
+
+
+def experiment(
+    model: Any,
+    tokenizer: Any,
+    texts: list[str],
+    *,
+    fast: bool = True,
+    recorded: bool = True,
+    tuned: bool = False,
+) -> Experiment:
+    """An experiment about a model, put together as a run does it.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        texts: What it learns from, and is validated on.
+        fast: Whether to take the fast way.
+        recorded: Whether rows are made and a table is written. Its directory goes with the process.
+        tuned: Whether the optimizer's update is one loop over memory.
+    """
+    data = dataset(texts, tokenizer)
+    loaded = LoadedModel("random", TASKS["lm"], model, tokenizer)
+    losses = Losses([OutputsDefaultLoss], [{}], torch.sum, model, tokenizer)
+    metadata = MetadataColumns([data.metadata], [data.path], LOSSES)
+    columns = RunColumns.of(loaded, 1, metadata, LOSSES)
+    rows = TokenRows(data, "train", columns) if recorded else NoRows()
+    forward = Forward(model, data, BATCH_SIZE, needs_logits=losses.need_logits, fast=fast)
+    split = Split("train", data, BATCH_SIZE, forward, rows, losses)
+    kwargs = {"lr": 2e-6, "weight_decay": 0.0, "fused": tuned}
+    args = DataTrainingArguments(seed=1, train_optimizer_kwargs=kwargs)
+    learner = Learner(model, make_optimizer(args, model), make_accelerator(False))
+    names = table_columns(with_sequence_type=False, losses=LOSSES, metadata=metadata.names)
+    state = TrainingState(
+        model=model,
+        device=learner.accelerator.device,
+        table=TableWriter(scratch_directory() / f"{next(_numbers)}.csv.gz", names)
+        if recorded
+        else NoTable(),
+        history=LossHistory(),
+        stopping=EarlyStopping(None, 0.0, 0),
+        best=BestState(model),
+        progress=Progress(1),
+        parts={},
+        origin={},
+    )
+    return Experiment(learner, split, args, state)
+
+
+_numbers = itertools.count()
+
+
+@cache
+def _kept() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory()
+
+
+def scratch_directory() -> Path:
+    """Where files may be put; it goes with the process."""
+    return Path(_kept().name)
+
+
+def one_thread(*, tuned: bool = False) -> None:
+    """Compute in one thread, with the settings that a run makes on this machine or without."""
+    torch.set_num_threads(1)
+    if tuned and (tune := tuning()) is not None:
+        tune()
+
+
+def tuning() -> Any:
+    """What makes the settings of a run for its process; None if the product makes none."""
+    try:
+        return importlib.import_module("finetune_lm.fast.tuning").tune
+    except ImportError:
+        return None
+
+
+def bare_step(model: Any, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+    """The step of a loop that people write by hand, which records nothing."""
+    model.train()
+    model(**batch.inputs).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
