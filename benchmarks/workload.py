@@ -5,7 +5,6 @@ come of templates and of the grammar of the built-in models.
 """
 
 # Lists of words are easier to read as text.
-# ruff: noqa: SIM905
 
 from __future__ import annotations
 

@@ -27,6 +27,13 @@ SKIP = "skip"
 ON_NAN = (STOP, SKIP)
 """What to do about a loss that is infinite or no number: end the run, or go on without the step."""
 
+FP32 = "fp32"
+TF32 = "tf32"
+BF16 = "bf16"
+FP16 = "fp16"
+PRECISIONS = (FP32, TF32, BF16, FP16)
+"""In which precision a model computes."""
+
 BUILTIN_MODELS = frozenset({"tiny-lm", "tiny-mlm", "tiny-seq2seq"})
 """Models that come with the package and need no download."""
 

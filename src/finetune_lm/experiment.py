@@ -140,7 +140,9 @@ def conduct(
         is_training=bool(training),
         is_testing=bool(testing),
     )
-    learner = make_learner(data_args, loaded, accelerator, callbacks) if training else None
+    learner = (
+        make_learner(data_args, loaded, accelerator, callbacks, training[0]) if training else None
+    )
 
     if earlier is not None:
         earlier.warn_of_surroundings(str(accelerator.device))
@@ -247,14 +249,16 @@ def load_without_data(
     """Seed the generators and load the model, once it is known that the data are for its kind."""
     from finetune_lm.data.loading import check_kinds
     from finetune_lm.models.loading import identify, load_model
-    from finetune_lm.training.setup import prepare_process
+    from finetune_lm.training.setup import prepare_model, prepare_process
 
-    accelerator = prepare_process(data_args.seed, model_args.use_gpu, fast=data_args.fast)
+    accelerator = prepare_process(
+        data_args.seed, model_args.use_gpu, model_args.precision, fast=data_args.fast
+    )
     config, task = identify(model_args)
     check_kinds(files, model_args.model_name_or_path, task, data_args)
     loaded = load_model(model_args, (config, task))
     try:
-        loaded.model.to(accelerator.device)
+        prepare_model(loaded.model, model_args, accelerator, fast=data_args.fast)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

@@ -18,6 +18,7 @@ from finetune_lm.arguments.base import (
 from finetune_lm.arguments.declared import option
 from finetune_lm.arguments.preprocessing import preprocessing_problems
 from finetune_lm.arguments.references import default_object, numbered_names, short_name
+from finetune_lm.arguments.schedules import schedule_problems
 from finetune_lm.constants import (
     DEFAULT_MAX_LENGTH,
     ON_NAN,
@@ -136,6 +137,26 @@ class DataTrainingArguments(Arguments):
         {"lr": 2e-6, "weight_decay": 0},
         "Keyword arguments for the optimizer. What is not given keeps its default; "
         "__delete_field__ takes a default away. Example: --train_optimizer_kwargs.lr 1e-4",
+    )
+    gradient_accumulation_steps: int = option(
+        1,
+        "Update the weights once after so many batches, as one batch of all their examples would.",
+    )
+    max_grad_norm: float | None = option(
+        None, "Make gradients smaller whose norm is larger than this.", default_text="no clipping"
+    )
+    lr_scheduler: str | Callable[..., Any] | None = option(
+        None,
+        "How the learning rate changes from step to step: a name that transformers has (linear, "
+        "cosine, constant_with_warmup, reduce_lr_on_plateau and others), or a class that is made "
+        "with the optimizer and its kwargs, such as torch.optim.lr_scheduler.StepLR.",
+        default_text="it stays as it is",
+    )
+    lr_scheduler_kwargs: dict[str, Any] = option(
+        {},
+        "Keyword arguments for the schedule. num_training_steps is the run's length in steps "
+        "unless given; num_warmup_steps is 0, or warmup_ratio times that. Example: "
+        "--lr_scheduler_kwargs.warmup_ratio 0.1",
     )
     loss_classes: dict[str, list[Callable[..., Any]]] = option(
         {key: [default_object("loss_classes.OutputsDefaultLoss")] for key in LOSS_DATASET_TYPES},
@@ -324,6 +345,7 @@ class DataTrainingArguments(Arguments):
             ),
             *choice_problem("bos_policy", self.bos_policy, BOS_POLICIES),
             *choice_problem("on_nan", self.on_nan, ON_NAN),
+            *schedule_problems(self.lr_scheduler, self.lr_scheduler_kwargs),
         ]
 
     def _file_problems(self) -> list[str]:
@@ -343,6 +365,7 @@ class DataTrainingArguments(Arguments):
             "epochs",
             "max_length",
             "preprocessing_num_workers",
+            "gradient_accumulation_steps",
             *(f"max_{key}_samples" for key in DATASET_TYPES),
             *(f"per_device_{key}_batch_size" for key in DATASET_TYPES),
         ]
@@ -363,6 +386,8 @@ class DataTrainingArguments(Arguments):
                 f"min_epochs cannot be larger than epochs ({self.epochs}) but got "
                 f"{self.min_epochs}."
             )
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            problems.append(f"max_grad_norm must be above 0 but got {self.max_grad_norm:g}.")
         if not 0 <= self.seed <= MAX_SEED:
             problems.append(f"seed must be from 0 to {MAX_SEED} but got {self.seed}.")
         return problems

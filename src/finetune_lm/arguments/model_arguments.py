@@ -12,7 +12,7 @@ from finetune_lm.arguments.base import Arguments, choice_problem, kwargs_problem
 from finetune_lm.arguments.callbacks import CallbackEntry, CallbackRow, callback_problems
 from finetune_lm.arguments.declared import option
 from finetune_lm.arguments.modifiers import modifier_problems
-from finetune_lm.constants import TASK_NAMES
+from finetune_lm.constants import PRECISIONS, TASK_NAMES
 from finetune_lm.hooks import HOOKS, PRE_TRAIN_STEP
 
 
@@ -69,6 +69,21 @@ class ModelArguments(Arguments):
         "on this machine whatever you can: read it first.",
     )
     use_gpu: bool = option(False, "Run on the GPU.")
+    precision: str = option(
+        "fp32",
+        "In which precision to compute; the weights stay in float32, and surprisals are computed "
+        "in it. bf16: most of the model in bfloat16. fp16: in float16, with a loss that is scaled "
+        "(CUDA only). tf32: products of matrices in TF32 (CUDA only).",
+    )
+    gradient_checkpointing: bool = option(
+        False,
+        "Compute what a layer was again for its gradients instead of keeping it: less memory, more "
+        "time, the same numbers.",
+    )
+    compile: bool = option(False, "Compile the model with torch.compile. fast then has no effect.")
+    compile_kwargs: dict[str, Any] = option(
+        {}, "Keyword arguments for torch.compile. Example: --compile_kwargs.mode reduce-overhead"
+    )
     model_task: str | None = option(
         None,
         "What the model does: lm predicts the next token, mlm fills masks, seq2seq turns one text "
@@ -143,6 +158,11 @@ class ModelArguments(Arguments):
         ]
         if self.model_task is not None:
             problems += choice_problem("model_task", self.model_task, TASK_NAMES)
+        problems += choice_problem("precision", self.precision, PRECISIONS)
+        if self.compile_kwargs and not self.compile:
+            problems += [
+                f"compile_kwargs.{key} has no use without --compile." for key in self.compile_kwargs
+            ]
         problems += kwargs_problems(
             "model_modifier_fn_kwargs",
             self.model_modifier_fn_kwargs,

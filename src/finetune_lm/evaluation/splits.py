@@ -12,7 +12,7 @@ from finetune_lm.evaluation.forward import Forward
 from finetune_lm.evaluation.losses import Losses
 from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
 from finetune_lm.evaluation.unrecorded import NoRows
-from finetune_lm.models.loading import LoadedModel
+from finetune_lm.models.loading import LoadedModel, is_compiled
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def make_splits(
                 dataset,
                 batch_size,
                 needs_logits=losses is not None and losses.need_logits,
-                fast=args.fast,
+                fast=args.fast and not is_compiled(loaded.model),
             ),
             TokenRows(dataset, dataset_type, columns, name) if columns else NoRows(),
             losses,

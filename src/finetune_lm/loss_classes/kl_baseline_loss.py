@@ -117,6 +117,7 @@ class KLBaselineLoss:
         from finetune_lm.fast.output_layer import OutputLayer
         from finetune_lm.loss_classes._kl_data import load_baseline_data
         from finetune_lm.loss_classes._kl_settings import KLSettings
+        from finetune_lm.models.loading import is_compiled
         from finetune_lm.models.origin import origin_of
         from finetune_lm.randomness import own_generator
 
@@ -128,7 +129,7 @@ class KLBaselineLoss:
         self._reduction = settings.reduction_used
         self._device: torch.device = next(model.parameters()).device
         origin = origin_of(model)
-        self._output_layer = OutputLayer(model, fast=origin.fast)
+        self._output_layer = OutputLayer(model, fast=origin.fast and not is_compiled(model))
         baseline = origin.baseline(model_kwargs, tokenizer_kwargs)
         self._added_ids = added_ids(tokenizer, baseline.tokenizer)
         self._data: list[tuple[KLSource, BaselineData]] = load_baseline_data(

@@ -26,6 +26,7 @@ _NO_PART = frozenset(
         *("test_file", "test_output_file_prefix", "max_test_samples"),
         *("per_device_test_batch_size", "train_file", "validation_file"),
         *("do_optimize", "study_kwargs", "optimize_kwargs", "params"),
+        *("gradient_checkpointing", "compile", "compile_kwargs"),
         *("max_trials", "keep_best_trial", "eval_before_training"),
     }
 )

@@ -40,6 +40,8 @@ _FED_THE_SAME = frozenset(
     {
         *("epochs", "min_epochs", "patience", "delta", "shuffle_train", "eval_before_training"),
         *("train_optimizer", "train_optimizer_kwargs"),
+        *("lr_scheduler", "lr_scheduler_kwargs"),
+        *("gradient_accumulation_steps", "max_grad_norm"),
         *("loss_classes", "loss_classes_kwargs", "loss_reduction_fns"),
         *("per_device_train_batch_size", "per_device_validation_batch_size"),
         *("checkpoint_every", "on_nan"),
@@ -193,7 +195,7 @@ class TrialRunner:
             is_training=True,
             is_testing=False,
         )
-        learner = make_learner(args, shared.loaded, shared.accelerator, callbacks)
+        learner = make_learner(args, shared.loaded, shared.accelerator, callbacks, training)
         return learner, training, validation
 
     def _load(self, args: DataTrainingArguments) -> _Shared:

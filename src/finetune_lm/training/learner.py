@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.arguments.references import short_name
 from finetune_lm.errors import UserError
+from finetune_lm.evaluation.splits import Split
 from finetune_lm.fast.tuning import fused
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import LoadedModel
+from finetune_lm.training.schedule import Schedule, make_schedule
+from finetune_lm.training.setup import renew_scaler
 
 if TYPE_CHECKING:
     import accelerate
@@ -26,12 +30,14 @@ class Learner:
         optimizer: Updates its parameters.
         accelerator: Says on which device and in which precision.
         callbacks: Act at the points of its training.
+        schedule: Changes the learning rate; None if it stays as it is.
     """
 
     model: Any
     optimizer: torch.optim.Optimizer
     accelerator: accelerate.Accelerator
     callbacks: Callbacks = field(default_factory=Callbacks)
+    schedule: Schedule | None = None
 
 
 def make_learner(
@@ -39,15 +45,19 @@ def make_learner(
     loaded: LoadedModel,
     accelerator: accelerate.Accelerator,
     callbacks: Callbacks,
+    training: Split,
 ) -> Learner:
-    """Make the optimizer that the arguments name, and put together what training needs.
+    """Make the optimizer and the schedule that the arguments name, and put together all.
 
     Raises:
-        UserError: If the optimizer does not accept what is given for it.
+        UserError: If optimizer or schedule do not accept what is given for them.
     """
     optimizer = make_optimizer(data_args, loaded.model)
+    n_batches = math.ceil(len(training.dataset) / training.batch_size)
+    schedule = make_schedule(data_args, optimizer, n_batches)
+    renew_scaler(accelerator)
     model, optimizer = accelerator.prepare(loaded.model, optimizer)
-    return Learner(model, optimizer, accelerator, callbacks)
+    return Learner(model, optimizer, accelerator, callbacks, schedule)
 
 
 def make_optimizer(args: DataTrainingArguments, model: Any) -> torch.optim.Optimizer:

@@ -27,6 +27,7 @@ from finetune_lm.training.early_stopping import EarlyStopping
 from finetune_lm.training.learner import Learner
 from finetune_lm.training.progress import BEFORE_TRAINING
 from finetune_lm.training.state import TrainingState
+from finetune_lm.training.step import Update
 
 if TYPE_CHECKING:
     from finetune_lm.arguments import DataTrainingArguments
@@ -107,6 +108,8 @@ def train(
             train_means = train_epoch(learner, training, args, state, stop_if_asked)
             validation_means = validate()
             state.table.end_piece()
+            if learner.schedule is not None:
+                learner.schedule.epoch_is_over(validation_means[LOSS])
             if stopping.update(progress.epoch, validation_means[LOSS]):
                 state.best.keep()
             bar.update()
@@ -136,7 +139,8 @@ def train_epoch(
     """Learn from every training example once, or from those that are left of this epoch.
 
     The rows of a batch come from the forward pass that made its loss: before its update, with
-    dropout if the model has it.
+    dropout if the model has it. What is left at the end of several batches that make an update
+    makes one, too.
 
     Returns:
         The mean of each loss over the labels that count.
@@ -146,14 +150,20 @@ def train_epoch(
     """
     epoch, progress = state.progress.epoch, state.progress.training
     order = state.progress.order(len(split.dataset)) if args.shuffle_train else None
+    update = Update(learner, args.gradient_accumulation_steps, args.max_grad_norm)
     for number, batch in progress.batches(split, order):
         learner.callbacks.run("pre_train_batch", epoch, number)
         with memory_watched(split, batch, number, epoch):
-            outputs, losses = learn(learner, split, batch, args, epoch, number)
+            outputs, losses = learn(learner, split, batch, args, update, epoch, number)
             record_batch(
                 split, batch, outputs, losses, state.table, state.history, progress, epoch, number
             )
         learner.callbacks.run("post_train_batch", epoch, number)
+        # A run that is gone on with later has no gradients of earlier batches.
+        if not update.is_under_way:
+            after_step()
+    if update.is_under_way:
+        update.make(epoch)
         after_step()
     split.rows.warn_if_empty()
     if progress.n_not_finite and progress.means.is_empty:
@@ -170,10 +180,11 @@ def learn(
     split: Split,
     batch: Batch,
     args: DataTrainingArguments,
+    update: Update,
     epoch: int,
     number: int,
 ) -> tuple[Outputs, dict[str, float] | None]:
-    """One step: from a batch to its losses, gradients and update.
+    """From a batch to its losses and gradients, and to the update if they are the last for it.
 
     From a batch with nothing to predict, such as one in which no word was found to mask, nothing is
     learned; nor from one whose loss is not finite, if such are to be skipped.
@@ -185,9 +196,9 @@ def learn(
 
     assert split.losses is not None
     device = learner.accelerator.device
-    callbacks = learner.callbacks
+    n_counted = n_labels(split.dataset, batch)
     learner.model.train()
-    if not n_labels(split.dataset, batch):
+    if not n_counted:
         with torch.no_grad():
             return split.forward(batch, device), None
     outputs = split.forward(batch, device)
@@ -202,12 +213,7 @@ def learn(
             "a training loss must depend on the model, but no gradient comes of "
             f"{', '.join(split.losses.names)} as they are reduced."
         )
-    learner.accelerator.backward(loss.total)
-    callbacks.run("pre_train_step", epoch, number)
-    learner.optimizer.step()
-    callbacks.after_step(epoch, number)
-    callbacks.run("post_train_step", epoch, number)
-    learner.optimizer.zero_grad()
+    update.add(loss.total, n_counted, epoch, number)
     return outputs, losses
 
 

@@ -1,31 +1,41 @@
-"""What comes before the first step: seeds, arithmetic, the device."""
+"""What comes before the first step: seeds, arithmetic, the device and its precision."""
 
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from finetune_lm.constants import BF16, FP16, FP32, TF32
+from finetune_lm.errors import UserError
 from finetune_lm.fast.tuning import tune
-from finetune_lm.messages import warn
+from finetune_lm.messages import say, warn
 
 if TYPE_CHECKING:
     import accelerate
 
+    from finetune_lm.arguments import ModelArguments
 
-def prepare_process(seed: int, use_gpu: bool, *, fast: bool = True) -> accelerate.Accelerator:
+
+def prepare_process(
+    seed: int, use_gpu: bool, precision: str = FP32, *, fast: bool = True
+) -> accelerate.Accelerator:
     """Seed all generators, see to exact arithmetic, and choose the device.
 
     Args:
         seed: Everything random follows from it.
         use_gpu: Whether to run on a GPU.
+        precision: One of `constants.PRECISIONS`.
         fast: Whether to make settings of the process that save time.
+
+    Raises:
+        UserError: If the device does not have that precision.
     """
     import transformers
 
     # Bars for the loading and saving of single tensors, beside the bar over epochs.
     transformers.utils.logging.disable_progress_bar()
     seed_everything(seed)
-    accelerator = make_accelerator(use_gpu)
+    accelerator = make_accelerator(use_gpu, precision)
     if fast and accelerator.device.type == "cpu":
         tune()
     warm_up_arithmetic()
@@ -55,15 +65,107 @@ def warm_up_arithmetic() -> None:
         function(torch.ones(2**16))
 
 
-def make_accelerator(use_gpu: bool) -> accelerate.Accelerator:
-    """The device to run on: CUDA, else Apple's MPS, else the CPU."""
+def make_accelerator(use_gpu: bool, precision: str = FP32) -> accelerate.Accelerator:
+    """The device to run on: CUDA, else Apple's MPS, else the CPU.
+
+    Args:
+        use_gpu: Whether to run on a GPU if there is one.
+        precision: One of `constants.PRECISIONS`.
+
+    Raises:
+        UserError: If the device does not have that precision.
+    """
     import accelerate
+    import torch
     from accelerate.state import AcceleratorState, PartialState
 
     # Accelerate keeps the device of the first run of a process unless told to forget it.
     AcceleratorState._reset_state()
     PartialState._reset_state()
-    accelerator = accelerate.Accelerator(cpu=not use_gpu)
+    has_cuda = use_gpu and torch.cuda.is_available()
+    if precision in (FP16, TF32) and not has_cuda:
+        where = "torch finds none here" if use_gpu else "--use_gpu is not given"
+        raise UserError(
+            f"precision {precision} needs a CUDA GPU but {where}. On this device use {FP32}, or "
+            f"{BF16} where less exact numbers will do."
+        )
+    if has_cuda:
+        torch.backends.cuda.matmul.allow_tf32 = precision == TF32
+    mixed = precision if precision in (FP16, BF16) else "no"
+    try:
+        accelerator = accelerate.Accelerator(cpu=not use_gpu, mixed_precision=mixed)
+    except ValueError as error:
+        raise UserError(
+            f"precision {precision} is not to be had on this device: {error} Use {FP32}."
+        ) from error
     if use_gpu and accelerator.device.type == "cpu":
         warn("use_gpu is set but torch finds no GPU here: running on the CPU.")
     return accelerator
+
+
+def renew_scaler(accelerator: accelerate.Accelerator) -> None:
+    """Let the scale of the loss, which only fp16 has, begin where it does in a new process."""
+    import torch
+
+    if accelerator.scaler is not None:
+        accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
+
+
+def prepare_model(
+    model: Any, args: ModelArguments, accelerator: accelerate.Accelerator, *, fast: bool
+) -> None:
+    """Put a model on its device, and let it compute in the precision and the way asked for.
+
+    Args:
+        model: The model; changed in place.
+        args: Precision, gradient checkpointing, compilation.
+        accelerator: Knows the device.
+        fast: Whether the fast ways to the same numbers are wanted, which do not go with compiling.
+
+    Raises:
+        UserError: If the model or the machine cannot do so.
+    """
+    model.to(accelerator.device)
+    if accelerator.mixed_precision != "no":
+        # Also for a run that only tests, which makes no learner.
+        accelerator.prepare_model(model)
+    if args.gradient_checkpointing:
+        _checkpoint_gradients(model)
+    if args.compile:
+        _compile(model, args.compile_kwargs, accelerator)
+        if fast:
+            say("fast: the model is called as usual, since it is compiled.")
+
+
+def _checkpoint_gradients(model: Any) -> None:
+    # The second is what it was called before transformers 5.
+    enable = getattr(model, "activation_checkpointing_enable", None) or getattr(
+        model, "gradient_checkpointing_enable", None
+    )
+    try:
+        if enable is None:
+            raise ValueError(f"{type(model).__name__} has no such thing.")
+        enable()
+    except ValueError as error:
+        raise UserError(f"gradient_checkpointing is not for this model: {error}") from error
+
+
+def _compile(model: Any, kwargs: dict[str, Any], accelerator: accelerate.Accelerator) -> None:
+    import torch
+
+    given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items()) or "nothing"
+    try:
+        # Compilers are looked for only when something is called.
+        torch.compile(_one_more, **kwargs)(torch.ones(2, device=accelerator.device))
+        model.compile(**kwargs)
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(
+            f"compile does not work here (compile_kwargs gives {given}): "
+            f"{lines[0] if lines else type(error).__name__} On a CPU it needs a C++ compiler, on a "
+            f"GPU Triton. Leave --compile out: the numbers are the same."
+        ) from error
+
+
+def _one_more(x: Any) -> Any:
+    return x + 1

@@ -137,6 +137,7 @@ def parts_with_state(learner: Learner, *splits: Split) -> dict[str, Any]:
     parts: dict[str, Any] = {
         "optimizer": learner.optimizer,
         "scaler": learner.accelerator.scaler,
+        "schedule": learner.schedule,
         "callbacks": learner.callbacks,
     }
     for split in splits:

@@ -1,0 +1,120 @@
+"""Schedules of the learning rate: by transformers' names or as classes, and what they take."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from finetune_lm.arguments.checking import show
+from finetune_lm.arguments.keywords import keyword_problems
+from finetune_lm.arguments.nearest import choices, did_you_mean
+from finetune_lm.arguments.references import short_name
+
+N_TRAINING = "num_training_steps"
+N_WARMUP = "num_warmup_steps"
+WARMUP_RATIO = "warmup_ratio"
+N_STABLE = "num_stable_steps"
+_RESERVED = ("optimizer", "last_epoch")
+
+
+def schedule_problems(schedule: Any, kwargs: Mapping[str, Any]) -> list[str]:
+    """Return a message for each thing that is wrong with ``lr_scheduler`` and its kwargs.
+
+    Args:
+        schedule: A name, a class or function, or None.
+        kwargs: Its keyword arguments.
+    """
+    if schedule is None:
+        return [f"lr_scheduler_kwargs.{key} has no use without lr_scheduler." for key in kwargs]
+    if isinstance(schedule, str) and schedule not in schedule_names():
+        names = schedule_names()
+        return [
+            f"lr_scheduler must be {choices(names)}, or a class such as "
+            f"torch.optim.lr_scheduler.StepLR, but got {schedule!r}."
+            f"{did_you_mean(schedule, names)}"
+        ]
+    problems = _value_problems(kwargs)
+    taken = parameters_of(maker_of(schedule))
+    if taken is None:
+        return problems
+    own = {name: each for name, each in taken.items() if name not in _RESERVED}
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in own.values())
+    own = {
+        name: each.replace(default=None) if name in (N_TRAINING, N_WARMUP) else each
+        for name, each in own.items()
+        if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
+    }
+    if N_WARMUP in own:
+        own.setdefault(
+            WARMUP_RATIO,
+            inspect.Parameter(WARMUP_RATIO, inspect.Parameter.KEYWORD_ONLY, default=None),
+        )
+    return problems + keyword_problems(
+        "lr_scheduler_kwargs",
+        schedule if isinstance(schedule, str) else short_name(schedule),
+        own,
+        kwargs,
+        reserved=_RESERVED,
+        takes_any=takes_any,
+    )
+
+
+def schedule_names() -> list[str]:
+    """Return the names that transformers has for schedules."""
+    from transformers.trainer_utils import SchedulerType
+
+    return [each.value for each in SchedulerType]
+
+
+def maker_of(schedule: Any) -> Callable[..., Any]:
+    """Return what makes a schedule of an optimizer and keyword arguments."""
+    if not isinstance(schedule, str):
+        made: Callable[..., Any] = schedule
+        return made
+    from torch.optim import lr_scheduler
+    from transformers import optimization
+    from transformers.trainer_utils import SchedulerType
+
+    # What transformers has for these two takes anything and hands it on.
+    classes = {
+        "reduce_lr_on_plateau": lr_scheduler.ReduceLROnPlateau,
+        "greedy": getattr(optimization, "GreedyLR", None),
+    }
+    function: Callable[..., Any] = optimization.TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(schedule)]
+    return classes.get(schedule) or function
+
+
+def parameters_of(maker: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
+    """Return what a function or class takes; None where it does not tell."""
+    try:
+        return inspect.signature(maker).parameters
+    except (TypeError, ValueError):
+        return None
+
+
+def _value_problems(kwargs: Mapping[str, Any]) -> list[str]:
+    problems = [
+        f"lr_scheduler_kwargs.{name} must be an integer, at least {least}, but got "
+        f"{show(kwargs[name])}."
+        for name, least in ((N_WARMUP, 0), (N_TRAINING, 1))
+        if name in kwargs and not (_is_whole(kwargs[name]) and kwargs[name] >= least)
+    ]
+    ratio = kwargs.get(WARMUP_RATIO, 0)
+    is_number = _is_whole(ratio) or isinstance(ratio, float)
+    if not (is_number and math.isfinite(ratio) and 0 <= ratio <= 1):
+        problems.append(
+            f"lr_scheduler_kwargs.{WARMUP_RATIO} must be a number from 0 to 1 but got "
+            f"{show(ratio)}."
+        )
+    if WARMUP_RATIO in kwargs and N_WARMUP in kwargs:
+        problems.append(
+            f"lr_scheduler_kwargs.{WARMUP_RATIO} and lr_scheduler_kwargs.{N_WARMUP} cannot be "
+            f"given together."
+        )
+    return problems
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
