@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import torch
 
 import finetune_lm
 from crashing import difference
-from finetune_lm import UserError
 from finetune_lm.cli import main
 from finetune_lm.evaluation.forward import Forward
 from finetune_lm.interruption import Interrupted
@@ -57,18 +57,32 @@ def signal_at(monkeypatch):
     return lambda number: plan.update(left=number)
 
 
-@pytest.mark.parametrize("schedule", ["linear", "reduce_lr_on_plateau"])
-def test_stopped_anywhere_and_gone_on_with(signal_at, schedule):
-    kwargs = STEPS["lr_scheduler_kwargs"] if schedule == "linear" else {"patience": 0}
+# Where a signal comes, and where the run is then left: never in the middle of what makes a step.
+STOPS = {
+    1: "epoch 0, train batch 2",
+    2: "epoch 0, train batch 2",
+    5: "epoch 0, train batch 5",
+    7: "epoch 0, train batch 5, validation batch 2",
+    10: "epoch 1, train batch 4",
+}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kwargs", "stops"),
+    [
+        ("linear", STEPS["lr_scheduler_kwargs"], STOPS),
+        ("reduce_lr_on_plateau", {"patience": 0}, [7, 10]),
+    ],
+)
+def test_stopped_anywhere_and_gone_on_with(signal_at, schedule, kwargs, stops):
     steps = {**STEPS, "lr_scheduler": schedule, "lr_scheduler_kwargs": kwargs}
     whole = run("whole", **steps).output_dir
-    for number in (1, 2, 3, 5, 6, 9, 12):
+    for number in stops:
         signal_at(number)
         with pytest.raises(Interrupted):
             run(f"parts{number}", **steps)
-        [kept] = Path(f"parts{number}/checkpoints").glob("*/manifest.json")
-        # Never in the middle of what makes a step.
-        assert not any(f'train batch {n}"' in kept.read_text() for n in (1, 3))
+        manifests = Path(f"parts{number}/checkpoints").glob("*/manifest.json")
+        assert STOPS[number] in {json.loads(each.read_text())["position"] for each in manifests}
         finetune_lm.resume(f"parts{number}")
         assert difference(whole, Path(f"parts{number}")) == []
 
@@ -153,8 +167,7 @@ def test_checkpointing_computes_layers_again(monkeypatch):
             test_file=None,
         )
         counts.append(len(calls))
-    n_layers = 2 if counts[0] % 2 == 0 else 1
-    assert counts[1] == counts[0] + 2 * 3 * n_layers or counts[1] > counts[0]
+    assert counts[1] > counts[0]
 
 
 def test_a_compiled_model_is_called_as_usual(capsys):
