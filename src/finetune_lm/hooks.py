@@ -36,7 +36,9 @@ HOOKS: Mapping[str, Hook] = MappingProxyType(
         "begin_epoch": Hook("Before the first training batch of an epoch."),
         "pre_train_batch": Hook("Before the model is fed a training batch.", has_batch=True),
         PRE_TRAIN_STEP: Hook(
-            "When the gradients are there and before the optimizer uses them.", has_batch=True
+            "When the gradients are there and before the optimizer uses them: once for several "
+            "batches with gradient_accumulation_steps.",
+            has_batch=True,
         ),
         "post_train_step": Hook(
             "Right after the optimizer's step; the gradients it used are still there.",

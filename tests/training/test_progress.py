@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import torch
-from finetune_lm.training.generators import generator_states, restore_generators
+from finetune_lm.randomness import generator_states, restore_generators
 
 from finetune_lm.training.progress import Progress
 
@@ -65,7 +65,7 @@ def draw():
 
 def test_all_generators_go_on_where_they_were():
     draw()  # so that each is in the middle of something
-    states = generator_states(torch.device("cpu"))
+    states = generator_states()
     expected = [draw() for _ in range(3)]
     for seed in (0, 1):
         random.seed(seed)
@@ -76,7 +76,7 @@ def test_all_generators_go_on_where_they_were():
 
 
 def test_generators_of_a_device_that_is_gone_are_left_out():
-    states = generator_states(torch.device("cpu"))
+    states = generator_states()
     expected = draw()
     restore_generators({**states, "cuda": [torch.zeros(16, dtype=torch.uint8)], "mps": None})
     assert draw() == expected

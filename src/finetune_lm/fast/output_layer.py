@@ -100,7 +100,7 @@ class OutputLayer:
                     hidden = self._comes_to(plain, inputs, rows, positions)
                     if hidden is not None:
                         self.selects = True
-                        self.resumes = _same(self.of_hidden(hidden), plain)
+                        self.resumes = self._resumes(hidden, plain)
                         # What comes out of a linear layer is not needed for its own gradient.
                         is_linear = type(self._layer) is torch.nn.Linear
                         self.owns_logits = is_linear and self._returns_what_the_layer_makes(
@@ -135,6 +135,16 @@ class OutputLayer:
             # The model is called in a way of its own, or expects other shapes behind the layer.
             return None
         return hidden if _same(logits, plain) else None
+
+    def _resumes(self, hidden: Tensor, plain: Tensor) -> bool:
+        """Whether the logits can be made of what the layer was fed.
+
+        Not under autocast, which reaches as far as the model's own call.
+        """
+        try:
+            return _same(self.of_hidden(hidden), plain)
+        except RuntimeError:  # the layer's weights are of another precision than what it was fed
+            return False
 
     def _returns_what_the_layer_makes(
         self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
