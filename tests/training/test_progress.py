@@ -4,8 +4,8 @@ import random
 
 import numpy as np
 import torch
-from finetune_lm.randomness import generator_states, restore_generators
 
+from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.training.progress import Progress
 
 

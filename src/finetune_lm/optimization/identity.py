@@ -48,6 +48,9 @@ def study_identity(
     config = config_dict(model_args, data_args, optimization_args)
     for parameter in parameters:
         _forget(config, parameter.place)
+    for name in config:
+        if name.startswith("data_preprocessing_"):
+            config[name].pop("test", None)
     identity = {name: value for name, value in config.items() if name not in _NO_PART}
     hashes = file_hashes(files)
     for dataset_type in ("train", "validation"):

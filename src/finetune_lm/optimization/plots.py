@@ -17,6 +17,7 @@ from finetune_lm.messages import say, warn
 from finetune_lm.results.whole_files import write_whole
 
 _TARGET = "best validation loss"
+_LONGEST_LEGEND = 24
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def _save_pdf(study: optuna.Study, plots: Sequence[_Plot], path: Path) -> None:
             try:
                 axes = draw(study, **plot.kwargs())
                 figure = _figure_of(axes)
+                _drop_long_legends(figure)
                 figure.set_size_inches(*_size(plot, axes))
                 pages.savefig(figure, bbox_inches="tight")
             except Exception as error:
@@ -130,6 +132,14 @@ def _figure_of(axes: Any) -> Any:
     import numpy as np
 
     return np.asarray(axes, dtype=object).flat[0].figure
+
+
+def _drop_long_legends(figure: Any) -> None:
+    """Take away what names each of so many lines that it would be longer than the page."""
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        if legend is not None and len(legend.get_texts()) > _LONGEST_LEGEND:
+            legend.remove()
 
 
 def _size(plot: _Plot, axes: Any) -> tuple[float, float]:
