@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from finetune_lm import (
 from finetune_lm.arguments import config_text, config_yaml, without_token
 from finetune_lm.arguments.redaction import hides_secrets, secrets_of, without_secrets
 from finetune_lm.cli import main
+from finetune_lm.messages import warn
 from helpers import write_lines
 
 SECRET = "hf_sesame"  # in no other word
@@ -66,6 +68,7 @@ def message():
 def in_tmp_path(tmp_path, monkeypatch):
     directory = tmp_path / "work"
     directory.mkdir()
+    gc.collect()  # what earlier tests left, with its secrets
     monkeypatch.chdir(directory)
     monkeypatch.syspath_prepend(str(directory))
     monkeypatch.delitem(sys.modules, "leaky", raising=False)
@@ -297,6 +300,18 @@ def test_secrets_that_are_known(tmp_path, monkeypatch):
     assert without_token("hf_a hf_ab", {"token": "hf_a"}, {"password": "hf_ab"}) == (
         "<token> <token>"
     )
+
+
+def test_secrets_of_all_arguments_are_known_while_they_are_there(capsys):
+    """Where something is said nobody needs to know which arguments may hold some."""
+    data = DataTrainingArguments(
+        test_file="x", loss_classes_kwargs={"train": {"OutputsDefaultLoss": {"token": SECRET}}}
+    )
+    warn(f"401 for {SECRET}")
+    assert capsys.readouterr().err == "warning: 401 for <token>\n"
+    assert without_token(SECRET) == "<token>"
+    del data
+    assert without_token(SECRET) == SECRET
 
 
 def test_no_secret_is_nothing_to_hide():

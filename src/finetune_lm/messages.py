@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from finetune_lm.arguments.redaction import without_token
+
 
 def say(message: str) -> None:
-    """Print a line on stderr, so that stdout stays free for results."""
-    print(message, file=sys.stderr)  # noqa: T201
+    """Print a line on stderr, so that stdout stays free for results. Secrets are left out."""
+    print(without_token(message), file=sys.stderr)  # noqa: T201
 
 
 def warn(message: str) -> None:

@@ -11,7 +11,7 @@ from finetune_lm.arguments.declared import default_of, field_types, is_dictionar
 from finetune_lm.arguments.merging import merge
 from finetune_lm.arguments.nearest import choices, did_you_mean
 from finetune_lm.arguments.nested import DEEPEST, HALF_PAIR, is_deeper_than, strings_in
-from finetune_lm.arguments.redaction import SECRET_KEYS, without_secrets
+from finetune_lm.arguments.redaction import SECRET_KEYS, remember, without_secrets
 from finetune_lm.arguments.references import numbered_names, resolve_references, short_name
 from finetune_lm.arguments.values import DELETE_FIELD
 from finetune_lm.errors import UserError
@@ -30,6 +30,7 @@ class Arguments:
 
     def __post_init__(self) -> None:
         """Bring each value into its declared form, or say which cannot be."""
+        remember(self)
         problems: list[str] = []
         for field in fields(self):
             value, found = prepare(type(self), field, getattr(self, field.name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -30,6 +31,16 @@ _PASSWORD_IN_QUERY = re.compile(
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
 _HIDDEN = "<token>"
 
+_REMEMBERED: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+
+def remember(holder: Any) -> None:
+    """Hide the secrets of an instance of arguments for as long as there is one.
+
+    Whoever has something to say then need not know where secrets may be.
+    """
+    _REMEMBERED[id(holder)] = holder
+
 
 def without_secrets(value: Any) -> Any:
     """Return a copy of nested dictionaries and lists without what is secret in them.
@@ -53,19 +64,20 @@ def without_token(text: str, *holders: Any) -> str:
 
     Args:
         text: A message.
-        *holders: What may hold secrets: arguments, nested dictionaries. None holds none. What the
-            environment holds is always known.
+        *holders: What may hold secrets besides the arguments that there are and the environment:
+            nested dictionaries, lists. None holds none.
     """
     return _hide(text, secrets_of(*holders))
 
 
 def secrets_of(*holders: Any) -> list[str]:
-    """Return the secrets that arguments, dictionaries and the environment hold, the longest first.
+    """Return the secrets of all arguments that there are and of the environment, longest first.
 
     Args:
-        *holders: Instances of the dataclasses of arguments, or nested dictionaries and lists.
+        *holders: More of what may hold some: nested dictionaries and lists.
     """
-    found = [value for holder in holders for value in _secrets_in(holder, is_secret=False)]
+    everything = [*_REMEMBERED.values(), *holders]
+    found = [value for holder in everything for value in _secrets_in(holder, is_secret=False)]
     found += [os.environ.get(name, "") for name in _IN_ENVIRONMENT]
     found += [_content(path) or "" for path in _login_files()]
     return sorted({secret.strip() for secret in found} - {""}, key=len, reverse=True)
