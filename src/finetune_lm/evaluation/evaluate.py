@@ -60,6 +60,7 @@ def evaluate(
 
     assert split.losses is not None
     progress = Pass() if progress is None else progress
+    is_whole = not progress.n_batches
     model.eval()
     with torch.no_grad():
         for number, batch in progress.batches(split):
@@ -72,7 +73,8 @@ def evaluate(
                         check_finite(losses, split, batch, epoch, number)
                 record_batch(split, batch, outputs, losses, table, history, progress, epoch, number)
             on_batch()
-    split.rows.warn_if_empty()
+    if is_whole:
+        split.rows.warn_if_empty()
     if progress.n_not_finite:
         # A mean over the other batches could not be compared with that of another epoch.
         return dict.fromkeys([LOSS, *split.losses.names], math.nan)

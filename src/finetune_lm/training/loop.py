@@ -129,6 +129,7 @@ def train_epoch(
     """
     epoch, progress = state.progress.epoch, state.progress.training
     order = state.progress.order(len(split.dataset)) if args.shuffle_train else None
+    is_whole = not progress.n_batches
     for number, batch in progress.batches(split, order):
         with memory_watched(split, batch, number, epoch):
             outputs, losses = learn(learner, split, batch, args, epoch, number)
@@ -136,7 +137,8 @@ def train_epoch(
                 split, batch, outputs, losses, state.table, state.history, progress, epoch, number
             )
         after_step()
-    split.rows.warn_if_empty()
+    if is_whole:
+        split.rows.warn_if_empty()
     if progress.n_not_finite and progress.means.is_empty:
         raise UserError(
             f"losses must be finite but in epoch {epoch} none of the {progress.n_not_finite} "
