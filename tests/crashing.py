@@ -62,7 +62,7 @@ def _call(function: Callable[..., Any], args: Any) -> None:
         sys.stderr.write(f"{error}\n")
         status = 2
     except KeyboardInterrupt as interrupt:
-        status = 128 + interrupt.signal_number
+        status = 128 + getattr(interrupt, "signal_number", signal.SIGINT)
     except BaseException:
         traceback.print_exc()
         status = 1

@@ -94,7 +94,7 @@ def manifests(output_dir="parts"):
     ("step", "every"),
     [*((step, 0) for step in range(1, N_STEPS + N_TEST_BATCHES + 1)), (1, 1), (6, 1), (11, 1)],
 )
-def test_a_signal_at_any_step(whole, signals, step, every):
+def test_a_signal_at_any_step(whole, signals, capsys, step, every):
     stopped = stop(signals, step, checkpoint_every=every)
     assert stopped.signal_number == signal.SIGTERM
     assert stopped.output_dir == Path("parts")
@@ -104,6 +104,7 @@ def test_a_signal_at_any_step(whole, signals, step, every):
     result = finetune_lm.resume("parts")
     assert len(calls) == N_STEPS + N_TEST_BATCHES - step
     assert difference(whole("lm"), Path("parts")) == []
+    assert "warning" not in capsys.readouterr().err
     assert (result.best_epoch, result.best_loss) == (
         state()["best_epoch"],
         state()["best_validation_loss"],

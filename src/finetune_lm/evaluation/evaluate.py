@@ -65,7 +65,8 @@ def evaluate(
     assert split.losses is not None
     callbacks = callbacks or Callbacks()
     progress = Pass() if progress is None else progress
-    if not progress.n_batches:
+    is_whole = not progress.n_batches
+    if is_whole:
         callbacks.run("pre_validation", epoch)
     model.eval()
     split.forward.forget()
@@ -86,7 +87,8 @@ def evaluate(
                 record_batch(split, batch, outputs, losses, table, history, progress, epoch, number)
             callbacks.run("post_validation_batch", epoch, number)
             on_batch()
-    split.rows.warn_if_empty()
+    if is_whole:
+        split.rows.warn_if_empty()
     if progress.n_not_finite:
         # A mean over the other batches could not be compared with that of another epoch.
         return dict.fromkeys([LOSS, *split.losses.names], math.nan)

@@ -151,6 +151,7 @@ def train_epoch(
     epoch, progress = state.progress.epoch, state.progress.training
     order = state.progress.order(len(split.dataset)) if args.shuffle_train else None
     update = Update(learner, args.gradient_accumulation_steps, args.max_grad_norm)
+    is_whole = not progress.n_batches
     for number, batch in progress.batches(split, order):
         learner.callbacks.run("pre_train_batch", epoch, number)
         with memory_watched(split, batch, number, epoch):
@@ -165,7 +166,8 @@ def train_epoch(
     if update.is_under_way:
         update.make(epoch)
         after_step()
-    split.rows.warn_if_empty()
+    if is_whole:
+        split.rows.warn_if_empty()
     if progress.n_not_finite and progress.means.is_empty:
         raise UserError(
             f"losses must be finite but in epoch {epoch} none of the {progress.n_not_finite} "

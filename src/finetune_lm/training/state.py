@@ -68,7 +68,7 @@ class TrainingState:
         """What a checkpoint keeps when the training is over and only testing is ahead."""
         return Saved(
             TRAINED,
-            "training is over",
+            "the end of the training",
             self._common(),
             best=self.best.weights,
             best_epoch=self.stopping.best_epoch,
