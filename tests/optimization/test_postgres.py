@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -152,6 +153,22 @@ def test_a_process_that_is_not_heard_of_any_more(model, tmp_path, server, monkey
     assert result.trials["reason"][0] == "its process was not heard of any more"
     assert result.trials["repeats"].dropna().tolist() == [0]
     assert result.trials["lr"][1] == result.trials["lr"][0]
+
+
+def test_processes_that_come_to_an_empty_database_at_the_same_time(server):
+    """Each would make the tables."""
+    import psycopg
+
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE fresh")
+    place = storage_place({"storage": server.replace("/postgres", "/fresh")}, Path("x"))
+    with ThreadPoolExecutor(8) as pool:
+        storages = list(pool.map(lambda _: place.open(), range(8)))
+    study = optuna.create_study(storage=storages[0], study_name="s")
+    study.tell(study.ask(), 1.0)
+    for storage in storages:
+        assert len(optuna.load_study(study_name="s", storage=storage).trials) == 1
+        storage._backend.engine.dispose()
 
 
 def test_a_server_that_is_not_there(server):

@@ -18,6 +18,7 @@ import finetune_lm
 import studies
 from families import family
 from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArguments, UserError
+from finetune_lm.arguments.data_training_arguments import DrawnSeed
 from finetune_lm.cli import main
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.optimization import search, trials
@@ -189,6 +190,29 @@ def test_a_drawn_seed_is_that_of_the_study(model, tmp_path):
     explicit = DataTrainingArguments(**settings, seed=(results[0].best_args.seed + 1) % 2**32)
     with pytest.raises(UserError, match=r"was made with another seed \(\d+, not \d+\)"):
         run_study(model, explicit, study_args(1, study_kwargs={"load_if_exists": True}))
+
+
+def test_a_study_that_another_process_begins_while_this_one_loads(model, tmp_path, monkeypatch):
+    args = data_args(tmp_path, seed=DrawnSeed(8))
+    kwargs = {"load_if_exists": True}
+    first = run_study(model, args, study_args(2, study_kwargs=kwargs))
+    # It was not there when this one looked.
+    monkeypatch.setattr(search, "find_study", lambda *_, **__: None)
+    args = data_args(tmp_path, seed=DrawnSeed(9))
+    second = run_study(model, args, study_args(1, study_kwargs=kwargs))
+    assert second.trials["seed"].tolist() == [8, 8, 8]
+    assert len({trial.params["lr"] for trial in trials_of(second)}) == 3
+    last = trials_of(second)[2]
+    tried = with_values(
+        args,
+        {
+            ("seed",): 8,
+            ("train_optimizer_kwargs", "lr"): last.params["lr"],
+            ("output_dir",): str(tmp_path / "single"),
+        },
+    )
+    assert last.value == finetune_lm.run(ModelArguments(model), tried).best_loss
+    assert first.best_args.seed == second.best_args.seed == 8
 
 
 def test_test_files_are_ignored_with_a_word(model, tmp_path, capsys):
@@ -384,6 +408,8 @@ def test_max_trials_limits_the_whole_study(model, tmp_path, capsys):
     args = data_args(tmp_path)
     kwargs = {"load_if_exists": True}
     run_study(model, args, study_args(2, study_kwargs=kwargs, max_trials=3))
+    said = capsys.readouterr().err
+    assert "this process has done its 2 trials, and the study has 2 of 3." in said
     result = run_study(model, args, study_args(5, study_kwargs=kwargs, max_trials=3))
     assert len(trials_of(result)) == 3
     # Started again at the limit it says so, and writes what there is.

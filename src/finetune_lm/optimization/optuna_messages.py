@@ -64,13 +64,14 @@ class OptunaMessages:
                 optuna.logging.enable_default_handler()
 
     def tell_experimental(self) -> None:
-        """Say, once, what may change with another version of Optuna."""
-        if self._experimental:
+        """Say what may change with another version of Optuna, as far as it is not said yet."""
+        new = [name for name in self._experimental if name not in self._has_told]
+        if new:
             warn(
-                f"Optuna {optuna.__version__} calls {', '.join(self._experimental)} experimental: "
-                f"another version of it may do otherwise."
+                f"Optuna {optuna.__version__} calls {', '.join(new)} experimental: another version "
+                f"of it may do otherwise."
             )
-            self._experimental.clear()
+            self._has_told.update(new)
 
     def _tell(self, message: str) -> None:
         message = " ".join(message.split())

@@ -65,8 +65,8 @@ def search(
     messages = OptunaMessages()
     with messages.active():
         plan = make_plan(model_args, data_args, optimization_args)
-        messages.tell_experimental()
         runner, record = _load(plan, load_model)
+        messages.tell_experimental()
         directory = make_study_dir(plan.output_dir)
         with _on_record(directory, plan, runner, record) as run_record:
             study = _open(plan, record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def _opening(make: Callable[[], BaseStorage], shown: str) -> Callable[[], BaseSt
         import sqlalchemy.exc
 
         try:
-            storage: BaseStorage = optuna.storages.get_storage(make())
+            storage: BaseStorage = optuna.storages.get_storage(_made_despite_others(make))
         except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
             raise _lacks_driver(shown) from error
         except UserError as error:
@@ -181,6 +182,20 @@ def _opening(make: Callable[[], BaseStorage], shown: str) -> Callable[[], BaseSt
         return storage
 
     return opened
+
+
+def _made_despite_others(make: Callable[[], BaseStorage]) -> BaseStorage:
+    """A storage, also where several processes make the tables of a database at the same time."""
+    import sqlalchemy.exc
+
+    for seconds in (0.2, 0.5, 1.0, 2.0):
+        try:
+            return make()
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            if not any(words in str(error) for words in ("already exists", "duplicate key")):
+                raise
+            time.sleep(seconds)
+    return make()
 
 
 def _lacks_driver(shown: str) -> UserError:

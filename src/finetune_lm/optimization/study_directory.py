@@ -137,8 +137,9 @@ def make_study_dir(directory: Path) -> StudyDirectory:
     for suffix in ("", process, *(f"{process}.{number}" for number in range(2, 1000))):
         chosen = StudyDirectory(directory, suffix)
         try:
-            # Whoever makes the file has the name, also where others try at the same time.
-            chosen.config_text.touch(exist_ok=False)
+            # Whoever makes the file has the name, also where others try at the same time. It is
+            # this one, as others take the directory for a study's as soon as it is there.
+            chosen.run_json.touch(exist_ok=False)
         except FileExistsError:
             continue
         except OSError as error:

@@ -132,7 +132,12 @@ class Trials:
                     raise
                 say(f"trial {self._begun[-1]} was given to another process meanwhile.")
                 continue
-            return
+            break
+        if self._max_trials is not None and not self.are_enough():
+            say(
+                f"this process has done its {self.n_begun} trials, and the study has "
+                f"{len(counted_trials(self._study))} of {self._max_trials}."
+            )
 
     def _objective(self, trial: optuna.Trial) -> float:
         """Do one trial; what Optuna calls.

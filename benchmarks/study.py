@@ -1,0 +1,135 @@
+"""What a trial of a study costs before its first step, beside loading everything for it anew.
+
+Measured is the processor time between the last step of a trial and the first of the next: the
+results are written, Optuna chooses, the journal is kept, weights and generators are put back, and
+optimizer and losses are made. Loading anew is what a single run does before its first step, in this
+process or in one of its own. The least of several times each.
+
+    python benchmarks/study.py
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import optuna
+import torch
+import transformers
+
+import finetune_lm
+from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArguments, experiment
+from finetune_lm.data.files import read_files
+from finetune_lm.models.loading import model_path
+from finetune_lm.optimization import search, trial_runner
+from finetune_lm.training.learner import make_learner
+
+DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
+N_TRIALS = 8
+N_LOADS = 3
+
+
+def run() -> list[tuple[str, str]]:
+    """Each measurement as what it is of and what came out."""
+    results = []
+    with tempfile.TemporaryDirectory() as directory:
+        for name, model in (("tiny-lm", "tiny-lm"), ("GPT-2 4 x 256", _medium(directory))):
+            args = DataTrainingArguments(
+                train_file=str(DATA / "flomped_active.txt.gz"),
+                validation_file=str(DATA / "flomped_passive.txt.gz"),
+                seed=1,
+                output_dir=str(Path(directory) / f"study-{name}"),
+            )
+            between = _between_trials(model, args)
+            for what, seconds in (
+                ("loading all again", _loading(model, args)),
+                ("a process of its own", _fresh_process(model, args)),
+            ):
+                results.append(
+                    (f"before a trial's first step / {what}, {name}", f"{between / seconds:.4f}")
+                )
+    return results
+
+
+def _medium(directory: str) -> str:
+    """A model of 16 million parameters, with a tokenizer that does not use all of them."""
+    path = Path(directory) / "model"
+    config = transformers.GPT2Config(
+        n_layer=4, n_embd=256, n_head=4, vocab_size=50_257, n_positions=128
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(path)
+    transformers.AutoTokenizer.from_pretrained(model_path("tiny-lm")).save_pretrained(path)
+    return str(path)
+
+
+def _between_trials(model: str, args: DataTrainingArguments) -> float:
+    """Processor time from the end of a trial's training to the beginning of the next one's."""
+    begun: list[float] = []
+    ended: list[float] = []
+
+    def train(*arguments: object, **_: object) -> None:
+        begun.append(time.process_time())
+        stopping = arguments[6]
+        stopping.update(0, torch.rand(1).item())  # type: ignore[attr-defined]
+        ended.append(time.process_time())
+
+    kept = trial_runner.train, search.save_plots
+    trial_runner.train, search.save_plots = train, lambda *_: None  # type: ignore[assignment]
+    try:
+        finetune_lm.run(
+            ModelArguments(model),
+            args,
+            OptimizationArguments(
+                do_optimize=True,
+                study_kwargs={"sampler": optuna.samplers.RandomSampler},
+                optimize_kwargs={"n_trials": N_TRIALS},
+            ),
+        )
+    finally:
+        trial_runner.train, search.save_plots = kept
+    return min(b - e for e, b in zip(ended[:-1], begun[1:], strict=True))
+
+
+def _loading(model: str, args: DataTrainingArguments) -> float:
+    """Processor time of what a single run does before its first step."""
+    model_args = ModelArguments(model)
+    times = []
+    for _ in range(N_LOADS):
+        begin = time.process_time()
+        accelerator, loaded, _ = experiment.load(model_args, args, read_files(args))
+        make_learner(model_args, args, loaded, accelerator)
+        times.append(time.process_time() - begin)
+    return min(times)
+
+
+def _fresh_process(model: str, args: DataTrainingArguments) -> float:
+    """The same in a new process, which has everything to import first."""
+    code = f"""
+from finetune_lm import DataTrainingArguments, ModelArguments, experiment
+from finetune_lm.data.files import read_files
+args = DataTrainingArguments(train_file={args.train_file!r},
+    validation_file={args.validation_file!r}, seed=1)
+experiment.load(ModelArguments({model!r}), args, read_files(args))
+"""
+    times = []
+    for _ in range(N_LOADS):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(times)
+
+
+def main() -> None:
+    """Print the table."""
+    for name, value in run():
+        print(f"{name:<70}  {value}")
+
+
+if __name__ == "__main__":
+    main()
