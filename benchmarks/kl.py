@@ -24,6 +24,7 @@ def run(quick: bool = False) -> list[Row]:
 
 def _of_shape(shape: str) -> Row:
     workload.one_thread()
+    transformers.utils.logging.disable_progress_bar()
     # A baseline is loaded as the model was named, so there has to be such a directory.
     directory = workload.scratch_directory() / shape
     workload.causal_model(shape).save_pretrained(directory)

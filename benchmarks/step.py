@@ -149,6 +149,7 @@ def trainer(shape: str, vocabulary: int) -> Callable[[], float]:
             rows,
             callbacks=[clock],
         )
+        made_trainer.remove_callback(transformers.PrinterCallback)
         made_trainer.train()
         return clock.ends[-1] - clock.ends[0]
 

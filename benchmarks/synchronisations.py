@@ -1,7 +1,8 @@
 """How often a training batch waits for the device.
 
 Counted on the CPU, where nothing waits: every tensor that comes of a weight counts as one that
-would be on the device, and every call that brings one of these to Python as a wait.
+would be on the device, and every call that brings one of these to Python as a wait. (``numpy`` is
+none, since it takes no tensor that is on a device.)
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import workload
 from measuring import Row
 
 TARGET = 2
-_WAITS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__")
+_WAITS = ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__")
 WAITING = {getattr(torch.Tensor, name): name for name in _WAITS}
 
 

@@ -4,8 +4,6 @@ All is made on the spot: weights are random, since speed does not depend on them
 come of templates and of the grammar of the built-in models.
 """
 
-# Lists of words are easier to read as text.
-
 from __future__ import annotations
 
 import importlib

@@ -99,7 +99,7 @@ class TableWriter:
 
     def write(self, rows: pa.Table) -> None:
         """Add rows to the piece under way; they need the table's columns, in any order."""
-        text = io.BytesIO()
+        text = pa.BufferOutputStream()
         pyarrow.csv.write_csv(
             rows.select(self.columns),
             text,
@@ -107,7 +107,7 @@ class TableWriter:
                 include_header=not self._state.has_header, null_string=MISSING
             ),
         )
-        self._add(text.getbuffer())
+        self._add(memoryview(text.getvalue()))
         self._state.has_header = True
         self._state.n_rows += rows.num_rows
 
