@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from families import family
+from finetune_lm.evaluation.forward import Forward
 from finetune_lm.evaluation.passes import Pass
 from finetune_lm.evaluation.splits import Split
 from helpers import dataset, examples, row_maker
@@ -28,7 +29,8 @@ def drop_some(inputs, tokenizer):
 def split_of(**kwargs):
     fam = family("gpt2")
     data = dataset(fam, examples(TEXTS), **kwargs)
-    return Split("train", data, 2, row_maker(fam, data))
+    forward = Forward(fam.model, data, 2)
+    return Split("train", data, 2, forward, row_maker(fam, data))
 
 
 def seen(split, progress, order=None, stop_after=None):
