@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 
 import torch
+import transformers
 
 import workload
 from finetune_lm import ModelArguments

@@ -19,7 +19,7 @@ from finetune_lm.results.columns import MetadataColumns
 from measuring import Row, Worker, smallest_of
 
 SHAPE = "small"
-N_LINES = {"fillers": 1_024, "mixed lengths": 256}
+N_LINES = {"fillers": 512, "mixed lengths": 128}
 TARGETS = {"fillers": 5.0, "mixed lengths": 4.0}
 TUNED = 2.5
 
