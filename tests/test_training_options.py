@@ -62,7 +62,7 @@ STOPS = {
     1: "epoch 0, train batch 2",
     2: "epoch 0, train batch 2",
     5: "epoch 0, train batch 5",
-    7: "epoch 0, train batch 5, validation batch 2",
+    7: "epoch 0, validation batch 2",
     10: "epoch 1, train batch 4",
 }
 
@@ -180,9 +180,10 @@ def test_a_compiled_model_is_called_as_usual(capsys):
 @pytest.mark.parametrize("kind", ["lm", "mlm", "seq2seq"])
 @pytest.mark.parametrize("fast", [True, False])
 def test_bf16_differs_a_little_in_training_and_tests(kind, fast):
-    exact, rough = (
-        run(p, kind, {"precision": p}, fast=fast, loss_classes={}) for p in ("fp32", "bf16")
-    )
+    # Small steps without dropout, so that what differs is the precision alone.
+    config = {"config_kwargs": dict.fromkeys(DROPOUT[kind], 0)}
+    options = {"fast": fast, "loss_classes": {}, "train_optimizer_kwargs": {"lr": 1e-6}}
+    exact, rough = (run(p, kind, {**config, "precision": p}, **options) for p in ("fp32", "bf16"))
     for one, other in ((exact.metrics, rough.metrics), (exact.test_results, rough.test_results)):
         rows = slice(None)
         if "sequence_type" in one:
@@ -210,14 +211,16 @@ def test_bf16_with_a_kl_term():
     kl = {"KLBaselineLoss": {"dataset": str(DATA / "fillers.txt.gz"), "n_examples_per_batch": 4}}
     for kind in ("lm", "mlm"):
         model, data = setup(kind, **SHORT, output_dir=f"kl-{kind}", max_train_samples=4)
+        data["eval_before_training"] = True
         from finetune_lm.loss_classes import KLBaselineLoss
 
         data["loss_classes"] = {"train": [KLBaselineLoss], "validation": [KLBaselineLoss]}
         data["loss_classes_kwargs"] = {"train": kl, "validation": kl}
         data["test_file"] = None
         result = finetune_lm.run(*arguments({**model, "precision": "bf16"}, data))
+        table = result.metrics
         # At equal weights it would be 0: what is left is what bfloat16 costs.
-        assert 0 <= result.metrics["loss"].min() < 0.05
+        assert 0 < table[table["epoch"] == -1]["loss"].max() < 0.01
 
 
 BASE = [
@@ -292,7 +295,13 @@ def test_names_and_classes_without_quotes():
 
 def test_in_a_study():
     argv = [
-        *("--do_optimize", "--optimize_kwargs.n_trials", "2", "--study_kwargs.sampler", "random"),
+        *(
+            "--do_optimize",
+            "--optimize_kwargs.n_trials",
+            "2",
+            "--study_kwargs.sampler",
+            "optuna.samplers.RandomSampler",
+        ),
         *("--params.lr_scheduler.values", "linear", "constant"),
         *("--params.max_grad_norm.values", "0.1", "1.0"),
         *("--params.gradient_accumulation_steps.values", "1", "2"),
