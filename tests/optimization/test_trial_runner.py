@@ -12,6 +12,7 @@ from families import family
 from finetune_lm import DataTrainingArguments, ModelArguments, UserError
 from finetune_lm.data_preprocessing import mask_random_tokens
 from finetune_lm.experiment import load_without_data
+from finetune_lm.interruption import Interruption
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.optimization.trial_arguments import with_values
 from finetune_lm.optimization.trial_runner import TrialRunner
@@ -35,7 +36,7 @@ def losses_of(runner, args):
     """The validation loss of each epoch of a trial."""
     losses = []
     stopping = EarlyStopping(args.patience, args.delta, args.min_epochs)
-    runner.run(args, stopping, lambda epoch, loss: losses.append(loss))
+    runner.run(args, stopping, lambda epoch, loss: losses.append(loss), Interruption())
     assert stopping.best_loss == min(losses)
     return losses
 

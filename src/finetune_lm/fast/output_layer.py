@@ -75,7 +75,9 @@ class OutputLayer:
             logits behind it.
         """
         self.check(inputs, rows, positions)
-        return self._selected(inputs, rows, positions)[0] if self.resumes else None
+        if not self.resumes:
+            return None
+        return self._selected(inputs, rows, positions, wants_logits=False)[0]
 
     def of_hidden(self, hidden: Tensor) -> Tensor:
         """The logits that the last layer makes of what it is fed: (k, vocabulary)."""
@@ -159,23 +161,32 @@ class OutputLayer:
             handle.remove()
 
     def _selected(
-        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+        self,
+        inputs: dict[str, Tensor],
+        rows: Tensor,
+        positions: Tensor,
+        *,
+        wants_logits: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """What the layer is fed at the positions, and the logits."""
+        """What the layer is fed at the positions, and the logits (of one of them if not wanted)."""
         if not self.is_ragged:
-            with _fed_with(self._layer, rows, positions) as fed:
+            with _fed_with(self._layer, rows, positions, wants_logits) as fed:
                 logits = self._model(**inputs).logits
             return fed[0], logits
         layout = ragged.lay_out(inputs["attention_mask"])
         places = layout.node_of_slot.view(layout.shape)[rows, positions]
-        return self._in_a_row(inputs, layout, places)
+        return self._in_a_row(inputs, layout, places, wants_logits)
 
     def _in_a_row(
-        self, inputs: dict[str, Tensor], layout: ragged.Layout, places: Tensor
+        self,
+        inputs: dict[str, Tensor],
+        layout: ragged.Layout,
+        places: Tensor,
+        wants_logits: bool,
     ) -> tuple[Tensor, Tensor]:
         with (
             ragged.laid_out(self._model, layout),
-            _fed_with(self._layer, places.new_zeros(()), places) as fed,
+            _fed_with(self._layer, places.new_zeros(()), places, wants_logits) as fed,
             _rows_of_gradient_only(self._model, self._layer),
         ):
             logits = self._model(**ragged.row_inputs(inputs["input_ids"], layout)).logits
@@ -194,17 +205,22 @@ class OutputLayer:
         layout = ragged.lay_out_tree(inputs["input_ids"], inputs["attention_mask"])
         places = layout.node_of_slot.view(layout.shape)[rows, positions]
         distinct, which = places.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        return self._in_a_row(inputs, layout, distinct)[0], which
+        return self._in_a_row(inputs, layout, distinct, wants_logits=False)[0], which
 
 
 @contextmanager
-def _fed_with(layer: Any, rows: Tensor, positions: Tensor) -> Iterator[list[Tensor]]:
-    """Let a layer see only some positions of what it is called with; yields what it saw."""
+def _fed_with(
+    layer: Any, rows: Tensor, positions: Tensor, wants_logits: bool
+) -> Iterator[list[Tensor]]:
+    """Let a layer see only some positions of what it is called with; yields what these are.
+
+    If its logits are not wanted, it sees just the first of them.
+    """
     fed: list[Tensor] = []
 
     def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         fed.append(args[0][rows, positions])
-        return (fed[-1], *args[1:])
+        return (fed[-1] if wants_logits else fed[-1][:1], *args[1:])
 
     handle = layer.register_forward_pre_hook(select)
     try:

@@ -199,7 +199,8 @@ def learn(
     assert split.losses is not None
     device = learner.accelerator.device
     n_counted = n_labels(split.dataset, batch)
-    learner.model.train()
+    if not learner.model.training:
+        learner.model.train()
     if not n_counted:
         with torch.no_grad():
             return split.forward(batch, device), None
