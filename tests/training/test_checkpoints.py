@@ -115,6 +115,15 @@ def test_best_weights_are_written_once(tmp_path, monkeypatch):
     assert torch.equal(back.weights["a"], torch.full((3,), 3.0))
 
 
+def test_what_somebody_has_removed_is_written_again(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c")
+    best = saved(7).weights
+    checkpoints.write(saved(0, 0, best))
+    (tmp_path / "c").rename(tmp_path / "elsewhere")
+    checkpoints.write(saved(1, 0, best))
+    assert torch.equal(Checkpoints(tmp_path / "c").newest().best["a"], best["a"])
+
+
 def test_without_hard_links(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(1, "Operation not permitted")

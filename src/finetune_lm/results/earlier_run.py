@@ -11,23 +11,9 @@ from typing import Any, Self
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
-from finetune_lm.results.output_directory import RUN_JSON, TEST_RESULTS_SUFFIX
+from finetune_lm.results.output_directory import OF_NO_MATTER, RUN_JSON, TEST_RESULTS_SUFFIX
 from finetune_lm.results.run_record import versions
 from finetune_lm.results.run_result import RunResult
-
-OF_NO_MATTER = frozenset(
-    {
-        "cache_dir",
-        "checkpoint_every",
-        "on_nan",
-        "output_dir",
-        "overwrite_cache",
-        "preprocessing_num_workers",
-        "save_best_model_state_to_disk",
-        "save_tmp_test_files",
-    }
-)
-"""Arguments that may be others when a run is resumed: what is in its tables does not change."""
 
 MAY_BE_RAISED = frozenset({"epochs", "patience"})
 """Arguments that may be larger: up to where the run was stopped they made no difference."""

@@ -157,6 +157,20 @@ def results_in(directory: Path, patterns: Sequence[str] = RESULT_PATTERNS) -> li
     return sorted(path.name for path in found if path.stat().st_size > 0)
 
 
+OF_NO_MATTER = frozenset(
+    {
+        "cache_dir",
+        "checkpoint_every",
+        "on_nan",
+        "output_dir",
+        "overwrite_cache",
+        "preprocessing_num_workers",
+        "save_best_model_state_to_disk",
+        "save_tmp_test_files",
+    }
+)
+"""Arguments that make no difference to what is in a run's tables."""
+
 _NO_RANDOMNESS = (
     "data_preprocessing.identity",
     "data_preprocessing.remove_non_mask_tokens_from_labels",
@@ -196,9 +210,9 @@ def _differences(output_dir: Path, config: dict[str, Any], data: dict[str, str])
 
     with (output_dir / CONFIG_YAML).open(encoding="utf-8") as file:
         earlier = yaml.safe_load(file)
-    of_no_matter = {"output_dir", "save_tmp_test_files", "overwrite_cache"}
+    of_no_matter = OF_NO_MATTER
     if config["data_preprocessing_fn"]["test"] in _NO_RANDOMNESS:
-        of_no_matter.add("seed")
+        of_no_matter |= {"seed"}
     differing = sorted(
         name
         for name in (earlier.keys() | config.keys()) - of_no_matter

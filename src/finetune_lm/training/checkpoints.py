@@ -161,10 +161,6 @@ class Checkpoints:
             )
         return None
 
-    def exist(self) -> bool:
-        """Whether there are any."""
-        return bool(self._names())
-
     def remove(self) -> None:
         """Delete all of them."""
         _remove(self.directory)
@@ -215,10 +211,11 @@ class Checkpoints:
     def _write_best(self, aside: Path, saved: Saved, folder: _Folder) -> None:
         """Write the best weights, or link to where they are already."""
         assert saved.best is not None
-        last = self._whole[-1] if self._whole else None
-        if last is not None and BEST in last.files and last.best_epoch == saved.best_epoch:
-            _link(self.directory / last.name / BEST, aside / BEST)
-            folder.files[BEST] = last.files[BEST]
+        same = [folder for folder in self._whole[-1:] if folder.best_epoch == saved.best_epoch]
+        written = [path for last in same if (path := self.directory / last.name / BEST).exists()]
+        if written:
+            _link(written[0], aside / BEST)
+            folder.files[BEST] = same[0].files[BEST]
         elif saved.weights is not None and _are_equal(saved.weights, saved.best):
             _link(aside / WEIGHTS, aside / BEST)
             folder.files[BEST] = folder.files[WEIGHTS]
