@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 import studies
-from families import family
 from finetune_lm.cli import main
-from helpers import save_family
 from studies import finish, read_json, start
 from study_processes import RESULTS, command, results_of, survive_a_kill
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    return save_family(family("gpt2"), tmp_path_factory.mktemp("gpt2"))
 
 
 def test_two_processes_at_one_journal_and_one_is_killed(model, tmp_path):
