@@ -22,7 +22,7 @@ from finetune_lm import UserError
 from finetune_lm.optimization import search, workers
 from finetune_lm.optimization.storage import storage_place
 from studies import data_args, run_study, start, study_args, trials_of, wait_for
-from study_processes import command, results_of, survive_a_kill
+from study_processes import RESULTS, command, results_of, survive_a_kill
 
 BINARIES = [
     shutil.which("initdb"),
@@ -96,8 +96,9 @@ def test_two_processes_at_one_database_and_one_is_killed(model, tmp_path, server
     )
 
     def find_results():
-        newest = max(tmp_path.glob("outputs/teach/*/*"), key=lambda path: path.name)
-        return results_of(newest)
+        # The table of the last to end, who knows of all.
+        tables = tmp_path.glob(f"outputs/teach/*/*/{RESULTS}")
+        return results_of(max(tables, key=lambda path: path.stat().st_mtime_ns).parent)
 
     survive_a_kill(argv, tmp_path, n_others=2, max_trials=5, find_results=find_results)
     assert len(list(tmp_path.glob("outputs/teach/*/*"))) == 4

@@ -15,8 +15,7 @@ def test_two_processes_at_one_journal_and_one_is_killed(model, tmp_path):
     # The log of each process has what it tried and nothing else.
     logs = {path.name: path.read_text() for path in out.glob("config*.txt")}
     assert len(logs) == 3
-    by_log = [log.count("\ntrial ") for log in logs.values()]
-    assert sorted(by_log) == [1, 1, 2]
+    assert sorted(log.count("\ntrial ") for log in logs.values()) == [1, 1, 2]
     assert "\ntrial 0, " in logs["config.txt"]
     assert sum(read_json(path)["state"] == "finished" for path in out.glob("run*.json")) == 2
     assert not list(out.glob(".*"))
