@@ -76,6 +76,29 @@ def test_what_is_not_known_is_said_once(study, capsys):
     assert capsys.readouterr().err.count("left alone") == 1
 
 
+def test_the_queue_of_a_cluster_is_not_looked_at_after_every_trial(study, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Worker, "is_gone", lambda self, ask_slurm: asked.append(ask_slurm))
+    begin(study, UNKNOWN)
+    lost = LostTrials(study)
+    for _ in range(3):
+        lost.repeat()
+    assert asked == [True, False, False]
+    monkeypatch.setattr(lost_trials, "_SECONDS_BETWEEN_QUESTIONS", 0.0)
+    lost.repeat()
+    assert asked[3:] == [True]
+
+
+def test_a_database_that_hears_of_its_processes_needs_no_word(tmp_path, capsys):
+    from optuna.storages import RDBStorage
+
+    storage = RDBStorage(f"sqlite:///{tmp_path}/s.db", heartbeat_interval=60)
+    study = optuna.create_study(storage=storage)
+    begin(study, UNKNOWN)
+    LostTrials(study).repeat()
+    assert "left alone" not in capsys.readouterr().err
+
+
 def test_of_two_processes_one_queues_a_trial_again(study):
     begin(study, GONE)
     one, other = LostTrials(study), LostTrials(study)

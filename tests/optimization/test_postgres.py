@@ -18,13 +18,11 @@ import optuna
 import pytest
 
 import studies
-from families import family
 from finetune_lm import UserError
 from finetune_lm.optimization import search, workers
 from finetune_lm.optimization.storage import storage_place
-from helpers import save_family
 from studies import data_args, run_study, start, study_args, trials_of, wait_for
-from study_processes import command, results_of, survive_a_kill
+from study_processes import RESULTS, command, results_of, survive_a_kill
 
 BINARIES = [
     shutil.which("initdb"),
@@ -90,11 +88,6 @@ def server(tmp_path_factory):
         shutil.rmtree(directory)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_family(family("gpt2"), tmp_path_factory.mktemp("gpt2"))
-
-
 def test_two_processes_at_one_database_and_one_is_killed(model, tmp_path, server):
     """Each writes into a directory of its own, and all into one study."""
     argv = command(
@@ -103,8 +96,9 @@ def test_two_processes_at_one_database_and_one_is_killed(model, tmp_path, server
     )
 
     def find_results():
-        newest = max(tmp_path.glob("outputs/teach/*/*"), key=lambda path: path.name)
-        return results_of(newest)
+        # The table of the last to end, who knows of all.
+        tables = tmp_path.glob(f"outputs/teach/*/*/{RESULTS}")
+        return results_of(max(tables, key=lambda path: path.stat().st_mtime_ns).parent)
 
     survive_a_kill(argv, tmp_path, n_others=2, max_trials=5, find_results=find_results)
     assert len(list(tmp_path.glob("outputs/teach/*/*"))) == 4
@@ -139,7 +133,7 @@ def test_a_process_that_is_not_heard_of_any_more(model, tmp_path, server, monkey
     hanging.communicate()
     time.sleep(4)
 
-    monkeypatch.setattr(workers.Worker, "is_gone", lambda self: None)
+    monkeypatch.setattr(workers.Worker, "is_gone", lambda self, **_: None)
     monkeypatch.setattr(search, "save_plots", lambda *_: None)
     result = run_study(
         model,
@@ -161,9 +155,10 @@ def test_processes_that_come_to_an_empty_database_at_the_same_time(server):
 
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute("CREATE DATABASE fresh")
-    place = storage_place({"storage": server.replace("/postgres", "/fresh")}, Path("x"))
+    url = server.replace("/postgres", "/fresh")
     with ThreadPoolExecutor(8) as pool:
-        storages = list(pool.map(lambda _: place.open(), range(8)))
+        places = [storage_place({"storage": url}, Path("x")) for _ in range(8)]
+        storages = list(pool.map(lambda place: place.open(), places))
     study = optuna.create_study(storage=storages[0], study_name="s")
     study.tell(study.ask(), 1.0)
     for storage in storages:

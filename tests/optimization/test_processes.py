@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 import studies
-from families import family
 from finetune_lm.cli import main
-from helpers import save_family
 from studies import finish, read_json, start
 from study_processes import RESULTS, command, results_of, survive_a_kill
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    return save_family(family("gpt2"), tmp_path_factory.mktemp("gpt2"))
 
 
 def test_two_processes_at_one_journal_and_one_is_killed(model, tmp_path):
@@ -24,8 +15,7 @@ def test_two_processes_at_one_journal_and_one_is_killed(model, tmp_path):
     # The log of each process has what it tried and nothing else.
     logs = {path.name: path.read_text() for path in out.glob("config*.txt")}
     assert len(logs) == 3
-    by_log = [log.count("\ntrial ") for log in logs.values()]
-    assert sorted(by_log) == [1, 1, 2]
+    assert sorted(log.count("\ntrial ") for log in logs.values()) == [1, 1, 2]
     assert "\ntrial 0, " in logs["config.txt"]
     assert sum(read_json(path)["state"] == "finished" for path in out.glob("run*.json")) == 2
     assert not list(out.glob(".*"))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import math
+import time
 
 import optuna
+from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState
 
 from finetune_lm.messages import say, warn
@@ -24,6 +27,7 @@ SURPLUS = "surplus"
 MAX_ATTEMPTS = 3
 """Values that took their process down with them so often are not tried again."""
 
+_SECONDS_BETWEEN_QUESTIONS = 600.0
 # Every process describes itself in a trial as soon as there is one.
 _NOBODYS_AFTER = datetime.timedelta(hours=1)
 
@@ -37,24 +41,35 @@ class LostTrials:
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
-        self._has_told: set[int] = set()
+        # A database hears of its processes, on whatever machine they are.
+        self._is_told = is_heartbeat_enabled(study._storage)
+        self._has_said: set[int] = set()
+        self._asked_slurm = -math.inf
 
     def repeat(self) -> None:
         """Take care of the trials that no process works at any more.
 
         A trial is left alone if it cannot be told from here whether its process lives.
         """
+        ask_slurm = time.monotonic() - self._asked_slurm > _SECONDS_BETWEEN_QUESTIONS
+        if ask_slurm:
+            self._asked_slurm = time.monotonic()
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             worker = Worker.of(trial.user_attrs.get(WORKER))
-            gone = _is_nobodys(trial) if worker is None else worker.is_gone()
+            gone = _is_nobodys(trial) if worker is None else worker.is_gone(ask_slurm=ask_slurm)
             if gone:
                 self._give_up(trial, f"{worker or 'its process'} ended in the middle of it")
-            elif gone is None and worker is not None and trial.number not in self._has_told:
-                self._has_told.add(trial.number)
-                say(
-                    f"trial {trial.number} is under way in {worker}. Whether that still lives "
-                    f"cannot be told from here, so the trial is left alone."
-                )
+            elif gone is None and ask_slurm and not self._is_told:
+                self._say_unknown(trial, worker)
+
+    def _say_unknown(self, trial: FrozenTrial, worker: Worker | None) -> None:
+        if worker is None or trial.number in self._has_said:
+            return
+        self._has_said.add(trial.number)
+        say(
+            f"trial {trial.number} is under way in {worker}. Whether that still lives cannot be "
+            f"told from here, so the trial is left alone."
+        )
 
     def _give_up(self, trial: FrozenTrial, reason: str) -> None:
         storage = self._study._storage

@@ -70,7 +70,7 @@ def search(
         directory = make_study_dir(plan.output_dir)
         with _on_record(directory, plan, runner, record) as run_record:
             study = _open(plan, record)
-            write_config(directory, plan, record)
+            _write_config(directory, plan, record)
             try:
                 with run_record.timed("search"):
                     _do_trials(study, plan, runner, record, directory)
@@ -182,7 +182,7 @@ def _write(study: optuna.Study, plan: Plan, record: StudyRecord, directory: Stud
     save_plots(study, directory.plots, directory.interactive_plots)
 
 
-def write_config(directory: StudyDirectory, plan: Plan, record: StudyRecord) -> None:
+def _write_config(directory: StudyDirectory, plan: Plan, record: StudyRecord) -> None:
     """Write the arguments, for ``--config``."""
     args = _seeded(plan.data_args, record.seed)
     with write_whole(directory.config_yaml) as aside:
@@ -214,7 +214,7 @@ def _result(
 ) -> StudyResult:
     best = best_trial(study)
     if best is None:
-        say("no trial of the study has been completed.")
+        say("the study has no best trial yet.")
         return StudyResult(directory.path, study=study)
     values = {p: p.value_of(best.params[p.name]) for p in plan.parameters}
     args = with_values(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class StoragePlace:
 
     Attributes:
         shown: What people call it; no password is in it.
-        open: Opens it, making it if it is not there.
+        open: Opens it, making it if it is not there; what was opened before stays open.
         is_there: Whether it is there. Where it is not, nothing can be in it.
     """
 
@@ -159,8 +160,9 @@ def _with_whole_paths(kwargs: Any) -> Any:
 
 
 def _opening(make: Callable[[], BaseStorage], shown: str) -> Callable[[], BaseStorage]:
-    """Opening a storage, with errors that a user can understand."""
+    """Opening a storage, once, with errors that a user can understand."""
 
+    @cache
     def opened() -> BaseStorage:
         import sqlalchemy.exc
 

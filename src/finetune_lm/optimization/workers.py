@@ -78,8 +78,13 @@ class Worker:
         job = f", SLURM job {self.slurm_job_id}" if self.slurm_job_id else ""
         return f"process {self.pid} on {self.host}{job}"
 
-    def is_gone(self) -> bool | None:
-        """Whether the process has ended; None where that cannot be told from here."""
+    def is_gone(self, *, ask_slurm: bool = True) -> bool | None:
+        """Whether the process has ended; None where that cannot be told from here.
+
+        Args:
+            ask_slurm: Whether the queue of a cluster may be looked at, which takes time of a
+                machine that all of its users share.
+        """
         here = Worker.this()
         if (self.host, self.boot, self.namespace) == (here.host, here.boot, here.namespace):
             started = _started(self.pid)
@@ -87,7 +92,9 @@ class Worker:
         same_machine = bool(self.machine) and (self.host, self.machine) == (here.host, here.machine)
         if same_machine and self.boot != here.boot:
             return True  # the machine was started again since
-        if self.slurm_job_id and self.slurm_cluster and self.slurm_cluster == _slurm_cluster():
+        if not (ask_slurm and self.slurm_job_id and self.slurm_cluster):
+            return None
+        if self.slurm_cluster == _slurm_cluster():
             if here.slurm_job_id == self.slurm_job_id and here.slurm_restarts > self.slurm_restarts:
                 return True  # the job was started again, after it was taken off its machine
             return _slurm_job_is_gone(self.slurm_job_id)
