@@ -1,7 +1,7 @@
 """One run from start to end: read, load, train, test, write.
 
 The way of a line of text: `read_examples` reads it from its file, `Dataset` turns it into tensors,
-`forward` calls the model with a batch of them, `TokenRows.of_batch` makes rows of what comes back,
+`Forward` calls the model with a batch of them, `TokenRows.of_batch` makes rows of what comes back,
 and `TableWriter.write` writes them.
 """
 
