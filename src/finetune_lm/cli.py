@@ -108,6 +108,8 @@ def _do(parsed: ParsedArguments) -> None:
 def _told(interrupt: KeyboardInterrupt, parsed: ParsedArguments | None) -> str:
     """What is said after a signal: how to go on, where that is possible."""
     output_dir = getattr(interrupt, "output_dir", None)
+    if parsed is not None and parsed.optimization and parsed.optimization.do_optimize:
+        return "finetune-lm: interrupted. Finished trials are kept.\n"
     if output_dir is None:
         return "finetune-lm: interrupted.\n"
     is_module = Path(sys.argv[0]).name == "__main__.py"

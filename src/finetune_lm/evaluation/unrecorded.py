@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_lm.evaluation.token_rows import TokenRows
-from finetune_lm.results.tables import TableWriter
+from finetune_lm.results.tables import TableState, TableWriter
 
 
 class NoRows(TokenRows):
@@ -34,6 +34,10 @@ class NoTable(TableWriter):
     def n_rows(self) -> int:
         """None are written."""
         return 0
+
+    def state(self) -> TableState:
+        """That of a table at its beginning."""
+        return TableState()
 
     def write(self, rows: Any) -> None:
         """Do nothing."""
