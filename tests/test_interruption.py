@@ -68,17 +68,6 @@ def test_other_threads_are_left_alone():
     assert seen == [signal.getsignal(signal.SIGINT)]
 
 
-def test_one_within_another_tells_it_of_the_signal():
-    with pytest.raises(Interrupted), Interruption() as outer:  # noqa: PT012
-        outer.check()
-        with pytest.raises(ZeroDivisionError), Interruption() as inner:  # noqa: PT012
-            os.kill(os.getpid(), signal.SIGTERM)
-            raise ZeroDivisionError  # before the inner one is asked
-        with pytest.raises(Interrupted):
-            inner.check()
-        outer.check()
-
-
 def test_one_within_another_leaves_it_alone_without_a_signal():
     with Interruption() as outer:
         with Interruption() as inner:

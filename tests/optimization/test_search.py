@@ -261,4 +261,4 @@ def test_passwords_and_tokens_are_in_no_file(model, tmp_path, monkeypatch):
         content = path.read_bytes()
         assert b"secret1" not in content
         assert b"secret2" not in content
-    assert "me:***@host" in (result.output_dir / "config.yaml").read_text()
+    assert "me@host" in (result.output_dir / "config.yaml").read_text()
