@@ -28,3 +28,15 @@ def test_a_run_that_is_killed_again_and_again(tmp_path, kind):
     assert record["state"] == "finished"
     states = [session["state"] for session in record["sessions"]]
     assert states == ["killed"] * (len(states) - 1) + ["finished"]
+
+
+def test_a_run_that_is_killed_at_its_very_end(tmp_path):
+    """When the last checkpoint is removed, the run must be on record as finished."""
+    model, data = setup("lm", epochs=1)
+    n_events(tmp_path, model, {**data, "output_dir": "whole"})
+    # The first run has also put tokenized data into the cache.
+    n = n_events(tmp_path, model, {**data, "output_dir": "again"})
+    for number in range(6):
+        data["output_dir"] = f"parts{number}"
+        assert run_with_kills(tmp_path, model, data, [n - number]) == 1
+        assert difference(tmp_path / "whole", tmp_path / data["output_dir"]) == []

@@ -186,7 +186,8 @@ def conduct(
                 callbacks,
                 check=lambda: interruption.check(before=save),
             )
-        checkpoints.remove()
+    # Not before it is on record that the run is finished: one that is killed here must go on.
+    checkpoints.remove()
     return RunResult(
         output_dir,
         stopping.best_loss if stopping else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from finetune_lm.arguments import (
@@ -15,6 +16,7 @@ from finetune_lm.errors import UserError
 from finetune_lm.experiment import conduct
 from finetune_lm.messages import say
 from finetune_lm.results.earlier_run import EarlierRun
+from finetune_lm.results.output_directory import CHECKPOINTS
 from finetune_lm.results.run_lock import RunLock
 from finetune_lm.results.run_result import RunResult
 
@@ -76,6 +78,8 @@ def _resume(
                 f"a run that is finished cannot be resumed, as that in {earlier.directory} is, so "
                 f"it cannot be that {', '.join(changes)}. Start another run."
             )
+        # What a process that was killed at its very end had not come to.
+        shutil.rmtree(earlier.directory / CHECKPOINTS, ignore_errors=True)
         say(f"The run in {earlier.directory} is finished; there is nothing left to do.")
         return earlier.result()
     return conduct(all_args, earlier)

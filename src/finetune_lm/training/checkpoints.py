@@ -162,8 +162,8 @@ class Checkpoints:
         return None
 
     def remove(self) -> None:
-        """Delete all of them."""
-        _remove(self.directory)
+        """Delete all of them, as far as that is possible."""
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def _names(self) -> list[str]:
         found = self.directory.iterdir() if self.directory.is_dir() else ()
