@@ -203,8 +203,8 @@ SEEDS: dict[str, list[bytes]] = {
             bytes([kind]) + b'\xef\xbb\xbf{"text": "a", "labels": "\\u00e9"}\n{"text": "b"}\n'
             for kind in range(2, 6)
         ),
-        bytes([128]) + gzip.compress(b"One.\n") + gzip.compress(b"Two.\n"),
-        bytes([130]) + gzip.compress(b'{"text": "a"}\n')[:-6],
+        bytes([128]) + gzip.compress(b"One.\n", mtime=0) + gzip.compress(b"Two.\n", mtime=0),
+        bytes([130]) + gzip.compress(b'{"text": "a"}\n', mtime=0)[:-6],
     ],
     "metadata_file": [
         b'{"item": 1, "kind": "a", "x": [1, {"y": null}], "z": 1.5e3, "w": true}\n{}\n',
