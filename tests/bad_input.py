@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 GOOD = "The man has always broken the glass.\nThe women drank.\n"
-ZIPPED = gzip.compress(GOOD.encode(), mtime=0)
 SUFFIXES = ".txt.gz, .txt, .json.gz, .json, .jsonl.gz, .jsonl"
 TEST = ["--test_file"]
+PACKED = gzip.compress(GOOD.encode(), mtime=0)
 
 
 class Case(NamedTuple):
@@ -113,20 +113,20 @@ DATA_FILES = {
          "was reached"],
     ),
     "cut off in the header": Case(
-        raw("x.txt.gz", ZIPPED[:5]), [*TEST, "x.txt.gz"],
+        raw("x.txt.gz", PACKED[:5]), [*TEST, "x.txt.gz"],
         ["x.txt.gz is truncated or damaged: Compressed file ended before the end-of-stream marker "
          "was reached"],
     ),
     "one byte changed": Case(
-        raw("x.txt.gz", ZIPPED[:-8] + b"\0" * 8), [*TEST, "x.txt.gz"],
+        raw("x.txt.gz", PACKED[:-8] + b"\0" * 8), [*TEST, "x.txt.gz"],
         ["x.txt.gz is truncated or damaged: CRC check failed 0x0 != 0x72130097"],
     ),
     "garbage behind the end": Case(
-        raw("x.txt.gz", ZIPPED + b"garbage"), [*TEST, "x.txt.gz"],
+        raw("x.txt.gz", PACKED + b"garbage"), [*TEST, "x.txt.gz"],
         ["x.txt.gz is truncated or damaged: Not a gzipped file (b'ga')"],
     ),
     "a second part that is cut off": Case(
-        raw("x.txt.gz", ZIPPED + ZIPPED[:30]),
+        raw("x.txt.gz", PACKED + PACKED[:30]),
         [*TEST, "x.txt.gz"],
         ["x.txt.gz is truncated or damaged: Compressed file ended before the end-of-stream marker "
          "was reached"],

@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 
 import targets
 
-ALL = [(name, seed) for name, seeds in targets.SEEDS.items() for seed in seeds]
+ALL = [
+    pytest.param(name, seed, id=f"{name}-{number}")
+    for name, seeds in targets.SEEDS.items()
+    for number, seed in enumerate(seeds)
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,7 +98,8 @@ def test_any_metadata(lines, rest):
 
 def test_a_target_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name, seed in ALL:
-        targets.TARGETS[name](seed)
+    for name, seeds in targets.SEEDS.items():
+        for seed in seeds:
+            targets.TARGETS[name](seed)
     assert os.getcwd() == str(tmp_path)  # noqa: PTH109
     assert list(tmp_path.iterdir()) == []
