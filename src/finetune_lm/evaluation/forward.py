@@ -126,10 +126,7 @@ class Forward:
         def call(part: Batch) -> Any:
             return self._model(**_on(part.inputs, device))
 
-        def join(parts: list[Any], sizes: list[int]) -> Any:
-            return _joined_outputs(parts, sizes)
-
-        outputs = self._in_halves(batch, call, join)
+        outputs = self._in_halves(batch, call, _joined_outputs)
         return Outputs(outputs, partial(score_tokens, outputs.logits))
 
     def _alone(self, batch: Batch, device: torch.device) -> TargetScores:
