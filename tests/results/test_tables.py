@@ -278,3 +278,14 @@ def test_a_piece_with_half_a_chunk_is_thrown_away(tmp_path, monkeypatch):
         monkeypatch.setattr(writer._piece, "write", stop)
         writer.write(rows(1, ["c"]))
     assert pd.read_csv(path)["word"].tolist() == ["a"]
+
+
+def test_a_very_long_text_without_commas_is_read_back(tmp_path):
+    """Its end is far beyond what is looked at to tell text from numbers."""
+    path = tmp_path / "t.csv.gz"
+    long = "word" * 100_000
+    with TableWriter(path, ["word", "surprisal"]) as writer:
+        writer.write(pa.table({"word": [long, "12"], "surprisal": [1.5, 2.5]}))
+    table = load_metrics(path)
+    assert table["word"].tolist() == [long, "12"]
+    assert table["surprisal"].tolist() == [1.5, 2.5]

@@ -300,7 +300,10 @@ def _quoted_columns(members: list[bytes], names: list[str]) -> set[str]:
 def _quoted_in(text: bytes, names: list[str]) -> set[str]:
     quoted: set[str] = set()
     row: list[bytes] = []
-    for found in _FIELD.finditer(text):
+    place = 0
+    # Not finditer, which after a field that is cut off tries again at each of its characters.
+    while found := _FIELD.match(text, place):
+        place = found.end()
         row.append(found[1])
         if found[2] == b"\n":
             # A part that begins within a quoted line feed has rows that are not whole.
