@@ -28,14 +28,20 @@ from finetune_lm.data.files import read_files
 from finetune_lm.models.loading import model_path
 from finetune_lm.optimization import search, trial_runner
 from finetune_lm.training.learner import make_learner
+from measuring import Row
 
 DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
 N_TRIALS = 8
 N_LOADS = 3
 
 
-def run() -> list[tuple[str, str]]:
-    """Each measurement as what it is of and what came out."""
+_LOADING, _PROCESS = "loading all again", "a process of its own"
+_TARGETS = {_LOADING: 1.0, _PROCESS: 0.1}
+
+
+def run(quick: bool) -> list[Row]:
+    """A trial's overhead, against loading all again and against a process of its own."""
+    del quick
     results = []
     with tempfile.TemporaryDirectory() as directory:
         for name, model in (("tiny-lm", "tiny-lm"), ("GPT-2 4 x 256", _medium(directory))):
@@ -47,12 +53,11 @@ def run() -> list[tuple[str, str]]:
             )
             between = _between_trials(model, args)
             for what, seconds in (
-                ("loading all again", _loading(model, args)),
-                ("a process of its own", _fresh_process(model, args)),
+                (_LOADING, _loading(model, args)),
+                (_PROCESS, _fresh_process(model, args)),
             ):
-                results.append(
-                    (f"before a trial's first step / {what}, {name}", f"{between / seconds:.4f}")
-                )
+                row = f"before a second trial's first step, {name}"
+                results.append(Row.at_most(row, what, between / seconds, _TARGETS[what]))
     return results
 
 
@@ -127,8 +132,8 @@ experiment.load(ModelArguments({model!r}), args, read_files(args))
 
 def main() -> None:
     """Print the table."""
-    for name, value in run():
-        print(f"{name:<70}  {value}")
+    for row in run(quick=False):
+        print(f"{f'{row.what} / {row.against}':<70}  {row.value}")
 
 
 if __name__ == "__main__":
