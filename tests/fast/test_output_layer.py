@@ -19,6 +19,16 @@ def batch_of(fam):
     return task.without_labels(fam.model, batch.inputs), rows, positions, batch
 
 
+def assert_right_but_not_resumed(fam):
+    """The logits are the model's, but cannot be made of what its last layer is fed."""
+    inputs, rows, positions, _ = batch_of(fam)
+    layer = OutputLayer(fam.model)
+    with torch.no_grad():
+        plain = fam.model(**inputs).logits[rows, positions]
+        torch.testing.assert_close(layer.logits(inputs, rows, positions), plain)
+        assert layer.hidden(inputs, rows, positions) is None
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_selected_logits_are_those_of_the_model(name):
     fam = family(name)
@@ -58,12 +68,7 @@ def test_the_labels_are_seen_before_each_by_the_decoder():
 def test_a_model_that_changes_its_logits_behind_the_layer_cannot_be_resumed():
     fam = family("bart")
     fam.model.final_logits_bias += torch.randn(fam.model.final_logits_bias.shape)
-    inputs, rows, positions, _ = batch_of(fam)
-    layer = OutputLayer(fam.model)
-    with torch.no_grad():
-        plain = fam.model(**inputs).logits[rows, positions]
-        torch.testing.assert_close(layer.logits(inputs, rows, positions), plain)
-        assert layer.hidden(inputs, rows, positions) is None
+    assert_right_but_not_resumed(fam)
 
 
 def test_a_model_whose_logits_mix_positions_is_called_as_usual():
@@ -76,12 +81,7 @@ def test_a_model_whose_logits_mix_positions_is_called_as_usual():
         return outputs
 
     fam.model.forward = mixed
-    inputs, rows, positions, _ = batch_of(fam)
-    layer = OutputLayer(fam.model)
-    with torch.no_grad():
-        plain = fam.model(**inputs).logits[rows, positions]
-        torch.testing.assert_close(layer.logits(inputs, rows, positions), plain)
-        assert layer.hidden(inputs, rows, positions) is None
+    assert_right_but_not_resumed(fam)
 
 
 def test_looking_leaves_the_model_in_its_mode():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from types import SimpleNamespace
 
 import datasets
@@ -13,6 +14,7 @@ from finetune_lm import ModelArguments, UserError
 from finetune_lm.data_preprocessing import mask_random_tokens, mask_words
 from finetune_lm.loss_classes import KLBaselineLoss
 from finetune_lm.loss_classes._kl_data import BaselineData
+from finetune_lm.loss_classes._kl_settings import KLSettings
 from finetune_lm.models.loading import load_model
 from finetune_lm.models.origin import Origin, origin_of
 from helpers import save_family, write_lines
@@ -605,3 +607,11 @@ def test_a_function_for_another_kind_of_model_is_refused(directories, sentences)
 def test_a_data_set_must_be_given():
     with pytest.raises(UserError, match="dataset must be given"):
         KLBaselineLoss.check()
+
+
+def test_what_is_checked_early_has_the_defaults_of_the_loss():
+    def defaults(function, *but):
+        parameters = inspect.signature(function).parameters
+        return {name: p.default for name, p in parameters.items() if name not in but}
+
+    assert defaults(KLSettings) == defaults(KLBaselineLoss, "model", "tokenizer")

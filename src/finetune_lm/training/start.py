@@ -17,7 +17,12 @@ from finetune_lm.training.checkpoints import BEGINNING, TRAINED, Checkpoints, Sa
 from finetune_lm.training.early_stopping import EarlyStopping
 from finetune_lm.training.learner import Learner
 from finetune_lm.training.progress import BEFORE_TRAINING, Progress
-from finetune_lm.training.state import TrainingState, check_origin, origin_of, parts_with_state
+from finetune_lm.training.state import (
+    TrainingState,
+    check_fingerprints,
+    fingerprints_of,
+    parts_with_state,
+)
 
 if TYPE_CHECKING:
     from finetune_lm.arguments import DataTrainingArguments
@@ -49,13 +54,13 @@ def begin_training(
     """
     training, _ = splits
     path = output_dir / METRICS
-    origin = origin_of(loaded.model, *splits)
+    origin = fingerprints_of(loaded.model, *splits)
     stopping = EarlyStopping(args.patience, args.delta, args.min_epochs)
     if not resumes:
         checkpoints.remove()
     saved = _newest(checkpoints, path, output_dir) if resumes else None
     if saved is not None:
-        check_origin(saved.state["origin"], origin)
+        check_fingerprints(saved.state["origin"], origin)
         _check_epochs(saved, stopping, args)
     columns = table_columns(
         with_sequence_type=loaded.task.reports_greedy_rows,

@@ -152,7 +152,7 @@ def parts_with_state(learner: Learner, *splits: Split) -> dict[str, Any]:
     }
 
 
-def origin_of(model: Any, *splits: Split) -> dict[str, Any]:
+def fingerprints_of(model: Any, *splits: Split) -> dict[str, Any]:
     """What tells whether a later process begins with the same model and data."""
     data = {
         split.dataset_type: (split.dataset.path, data_fingerprint(split.dataset))
@@ -161,7 +161,7 @@ def origin_of(model: Any, *splits: Split) -> dict[str, Any]:
     return {"model": model_fingerprint(model), "data": data}
 
 
-def check_origin(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_fingerprints(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """See that a process begins with the same model and data as an earlier one.
 
     Raises:
