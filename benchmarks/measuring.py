@@ -92,7 +92,7 @@ class Worker:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"{self._process.args} ended before it was measured.")
+            raise RuntimeError(f"{self._process.args!r} ended before it was measured.")
         return float(answer)
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -71,8 +72,7 @@ def ours(texts: str, tuned: bool) -> Callable[[], object]:
 
 def minicons(texts: str, tuned: bool) -> Callable[[], object]:
     """The surprisal of each token, batch by batch, as minicons' documentation has it."""
-    from minicons import scorer
-
+    scorer = importlib.import_module("minicons.scorer")
     workload.one_thread(tuned=tuned)
     model, tokenizer = workload.causal_model(SHAPE).eval(), workload.built_in_tokenizer()
     if tokenizer.pad_token is None:

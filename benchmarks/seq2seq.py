@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import transformers
 
@@ -46,8 +49,8 @@ def run(quick: bool = False) -> list[Row]:
     counts = {"forward": 0, "generate": 0}
     plain_forward, plain_generate = model.forward, model.generate
 
-    def counted(name, function):
-        def call(*args, **kwargs):
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
             counts[name] += 1
             return function(*args, **kwargs)
 

@@ -105,8 +105,7 @@ def bare(
     workload.one_thread(tuned=tuned)
     made = _experiment(shape, vocabulary, tuned)
     model = made.learner.model
-    settings = {"fused": True} if tuned else {}
-    optimizer = torch.optim.AdamW(model.parameters(), **settings)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=tuned or None)
     batches = itertools.cycle(made.batches[: _n_batches(vocabulary)])
     return _several(lambda: workload.bare_step(model, optimizer, next(batches)), vocabulary)
 
@@ -120,7 +119,7 @@ def trainer(shape: str, vocabulary: int) -> Callable[[], float]:
     tokenizer = workload.small_tokenizer()
     rows = [{"input_ids": ids} for ids in made.training.dataset.dataset["input_ids"]]
 
-    class Clock(transformers.TrainerCallback):
+    class Clock(transformers.TrainerCallback):  # type: ignore[misc]
         """Takes the time at the end of each step."""
 
         def __init__(self) -> None:

@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import optuna
 import torch
@@ -25,9 +27,12 @@ import transformers
 import finetune_lm
 from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArguments, experiment
 from finetune_lm.data.files import read_files
+from finetune_lm.evaluation.splits import make_splits
+from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import model_path
 from finetune_lm.optimization import search, trial_runner
 from finetune_lm.training.learner import make_learner
+from finetune_lm.training.state import TrainingState
 from measuring import Row
 
 DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
@@ -77,15 +82,16 @@ def _between_trials(model: str, args: DataTrainingArguments) -> float:
     begun: list[float] = []
     ended: list[float] = []
 
-    def train(*arguments: object, **_: object) -> None:
+    def train(*arguments: Any, **_: Any) -> None:
         begun.append(time.process_time())
-        stopping = arguments[6]
-        stopping.update(0, torch.rand(1).item())  # type: ignore[attr-defined]
+        [state] = (each for each in arguments if isinstance(each, TrainingState))
+        state.stopping.update(0, torch.rand(1).item())
         ended.append(time.process_time())
 
-    kept = trial_runner.train, search.save_plots
-    trial_runner.train, search.save_plots = train, lambda *_: None  # type: ignore[assignment]
-    try:
+    with (
+        mock.patch.object(trial_runner, "train", train),
+        mock.patch.object(search, "save_plots"),
+    ):
         finetune_lm.run(
             ModelArguments(model),
             args,
@@ -95,8 +101,6 @@ def _between_trials(model: str, args: DataTrainingArguments) -> float:
                 optimize_kwargs={"n_trials": N_TRIALS},
             ),
         )
-    finally:
-        trial_runner.train, search.save_plots = kept
     return min(b - e for e, b in zip(ended[:-1], begun[1:], strict=True))
 
 
@@ -106,8 +110,9 @@ def _loading(model: str, args: DataTrainingArguments) -> float:
     times = []
     for _ in range(N_LOADS):
         begin = time.process_time()
-        accelerator, loaded, _ = experiment.load(model_args, args, read_files(args))
-        make_learner(model_args, args, loaded, accelerator)
+        accelerator, loaded, datasets = experiment.load(model_args, args, read_files(args))
+        [training] = make_splits("train", datasets, loaded, args, None)
+        make_learner(args, loaded, accelerator, Callbacks(), training)
         times.append(time.process_time() - begin)
     return min(times)
 

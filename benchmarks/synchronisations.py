@@ -18,6 +18,7 @@ from measuring import Row
 
 TARGET = 2
 _WAITS = ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__")
+_MARK = "is_on_device"
 WAITING = {getattr(torch.Tensor, name): name for name in _WAITS}
 
 
@@ -32,19 +33,19 @@ class Waits(TorchFunctionMode):
         super().__init__()
         self.met: list[str] = []
         for weight in model.parameters():
-            weight.is_on_device = True
+            setattr(weight, _MARK, True)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of torch, and tell by what it is given whether it waits."""
         given = tree_flatten([args, kwargs or {}])[0]
-        from_device = any(getattr(value, "is_on_device", False) for value in given)
+        from_device = any(getattr(value, _MARK, False) for value in given)
         if from_device and func in WAITING:
             self.met.append(WAITING[func])
         result = func(*args, **(kwargs or {}))
         if from_device and WAITING.get(func) != "cpu":
             for value in tree_flatten(result)[0]:
                 if isinstance(value, torch.Tensor):
-                    value.is_on_device = True
+                    setattr(value, _MARK, True)
         return result
 
 

@@ -8,7 +8,6 @@ import pyarrow as pa
 
 import workload
 from finetune_lm.results.tables import TableWriter
-from finetune_lm.training.loop import learn
 from measuring import Row, smallest
 
 TARGET = 8.0
@@ -25,7 +24,7 @@ def run(quick: bool = False) -> list[Row]:
     made = workload.experiment(model, tokenizer, workload.taught())
     tables = []
     for number, batch in enumerate(made.batches):
-        outputs, losses = learn(made.learner, made.training, batch, made.args, 0, number)
+        outputs, losses = made.learn(batch, number)
         tables.append(
             made.training.rows.of_batch(
                 batch, outputs.score, epoch=0, batch_number=number, losses=losses

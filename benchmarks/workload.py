@@ -25,7 +25,7 @@ from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import Examples
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.evaluation.evaluate import evaluate, record_batch
-from finetune_lm.evaluation.forward import Forward
+from finetune_lm.evaluation.forward import Forward, Outputs
 from finetune_lm.evaluation.losses import Losses
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
@@ -43,6 +43,7 @@ from finetune_lm.training.loop import learn, train_epoch
 from finetune_lm.training.progress import Progress
 from finetune_lm.training.setup import make_accelerator
 from finetune_lm.training.state import TrainingState
+from finetune_lm.training.step import Update
 
 SHAPES = {"tiny": (2, 64), "small": (4, 256), "gpt2": (12, 768)}
 """Layers and width of each shape of model."""
@@ -167,7 +168,7 @@ def fillers(n: int = N_FILLERS) -> list[str]:
 def mixed(n: int = N_KL) -> list[str]:
     """Texts of very different lengths: about 21 tokens each, some with more than a hundred."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "tiny_models"))
-    import grammar
+    grammar = importlib.import_module("grammar")
 
     generator = random.Random(1)
     sentences = grammar.corpus(seed=1)
@@ -198,21 +199,27 @@ class Experiment:
         training: The training data.
         args: The arguments.
         state: Where rows and losses go.
+        update: Makes the updates.
     """
 
     learner: Learner
     training: Split
     args: DataTrainingArguments
     state: TrainingState
+    update: Update
 
     @property
     def batches(self) -> list[Batch]:
         """The batches of the training data, in order."""
         return list(self.training.dataset.batches(BATCH_SIZE))
 
+    def learn(self, batch: Batch, number: int = 0) -> tuple[Outputs, dict[str, float] | None]:
+        """Learn from a batch, as the training loop does."""
+        return learn(self.learner, self.training, batch, self.args, self.update, 0, number)
+
     def step(self, batch: Batch, number: int = 0) -> None:
         """Learn from a batch and record it, as the training loop does."""
-        outputs, losses = learn(self.learner, self.training, batch, self.args, 0, number)
+        outputs, losses = self.learn(batch, number)
         record_batch(
             self.training,
             batch,
@@ -286,7 +293,7 @@ def experiment(
         parts={},
         origin={},
     )
-    return Experiment(learner, split, args, state)
+    return Experiment(learner, split, args, state, Update(learner))
 
 
 _numbers = itertools.count()
