@@ -10,7 +10,7 @@ import torch
 from families import MORE_TASKS, TASKS, family
 from finetune_lm.data_preprocessing import mask_random_tokens
 from finetune_lm.evaluation.forward import Forward
-from helpers import ACTIVE, assert_same_numbers, dataset, examples, row_maker
+from helpers import ACTIVE, assert_same_gradient, assert_same_numbers, dataset, examples, row_maker
 
 CPU = torch.device("cpu")
 TEXTS = [*ACTIVE, "The man has always broken the box.", "The man drank.", *ACTIVE]
@@ -44,7 +44,7 @@ def test_loss_and_gradients_are_those_of_the_plain_way(name):
         if other.grad is None:
             assert found.grad is None or not found.grad.any(), parameter
         else:
-            torch.testing.assert_close(found.grad, other.grad, rtol=1e-5, atol=1e-6)
+            assert_same_gradient(found.grad, other.grad)
 
 
 def test_a_loss_that_needs_logits_gets_all_that_the_model_returns():

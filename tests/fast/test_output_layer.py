@@ -39,7 +39,8 @@ def test_selected_logits_are_those_of_the_model(name):
         torch.testing.assert_close(layer.logits(inputs, rows, positions), plain)
         hidden = layer.hidden(inputs, rows, positions)
         assert hidden.shape[0] == len(rows)
-        torch.testing.assert_close(layer.of_hidden(hidden), plain)
+        with layer.of_hidden(hidden) as logits:
+            torch.testing.assert_close(logits, plain)
     assert layer.selects
     assert layer.resumes
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
+import pytest
 import torch
 
-from finetune_lm.loss_classes._kl_divergence import kl_divergence
+from finetune_lm.fast.criterion import of_linear, of_logits
+from finetune_lm.loss_classes._kl_divergence import KLDivergence, kl_divergence
 from finetune_lm.loss_classes._sum_in_pieces import sum_in_pieces
 
 P = [[0.1, 0.2, 0.3, 0.25, 0.15], [0.9, 0.025, 0.025, 0.025, 0.025]]
@@ -63,6 +66,39 @@ def test_half_precision_logits_are_computed_with_in_float32():
     torch.testing.assert_close(divergence, expected, rtol=0, atol=0)
     divergence.sum().backward()
     assert q.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("per_entry", [False, True])
+@pytest.mark.parametrize("left_out", [[], [0, 6, 12]])
+def test_a_weighted_sum_over_what_both_vocabularies_have(left_out, per_entry):
+    """The model has two entries that the baseline has not, and some more do not count."""
+    torch.manual_seed(0)
+    hidden = torch.randn(9, 4, requires_grad=True)
+    layer = torch.randn(13, 4, requires_grad=True)
+    p, weights = torch.randn(9, 11), torch.rand(9)
+    kept = [i for i in range(11) if i not in left_out]
+    q = hidden @ layer.T
+    expected = (kl_divergence(q[:, kept], p[:, kept]) * weights).sum()
+    if per_entry:
+        expected = expected / len(kept)
+
+    def criterion():
+        return KLDivergence(lambda r: nullcontext(p[r]), weights, left_out, per_entry=per_entry)
+
+    right = torch.autograd.grad(expected, [hidden, layer])
+    for [found] in (of_logits(hidden @ layer.T, criterion()),
+                    of_linear(hidden, layer, None, criterion())):  # fmt: skip
+        torch.testing.assert_close(found, expected)
+        for a, b in zip(torch.autograd.grad(found, [hidden, layer]), right, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_equal_predictions_do_not_diverge_at_all():
+    torch.manual_seed(0)
+    logits = torch.randn(200, 5_003) * 5
+    divergence = kl_divergence(logits + 0.37, logits)
+    assert (divergence >= 0).all()
+    assert divergence.max() < 1e-6
 
 
 def test_a_sum_in_pieces_is_the_sum_with_its_gradients():

@@ -163,14 +163,13 @@ class Forward:
         return join([self._in_halves(half, do, join) for half in halves], sizes)
 
     def _score(self, batch: Batch, device: torch.device) -> TargetScores:
-        from finetune_lm.fast.cross_entropy import score_targets
+        from finetune_lm.fast.cross_entropy import CrossEntropy, TargetScores
 
         layer = self._output_layer()
         rows, positions = self._task.predictions(batch.inputs["labels"])
         inputs = self._task.without_labels(self._model, _on(batch.inputs, device))
-        logits = layer.logits(inputs, rows.to(device), positions.to(device))
-        targets = self._targets(batch, rows, positions).to(device)
-        return score_targets(logits, targets, overwrite=layer.owns_logits)
+        criterion = CrossEntropy(self._targets(batch, rows, positions).to(device))
+        return TargetScores(*layer.judged(criterion, inputs, rows.to(device), positions.to(device)))
 
     def _from_group(self, batch: Batch, n: int, device: torch.device) -> TargetScores | None:
         """The scores of a batch, from those of all batches around it.

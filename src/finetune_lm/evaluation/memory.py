@@ -19,7 +19,12 @@ def free_memory() -> None:
     """Let go of what an error has left in memory, before something smaller is tried."""
     gc.collect()
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    if torch is None:
+        return
+    from finetune_lm.fast import scratch
+
+    scratch.release()
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 

@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.fast import ragged
+from finetune_lm.fast.activations import in_one_operation, replaceable
 from finetune_lm.messages import say_once
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from finetune_lm.fast.criterion import Criterion
 
 # How far the logits may be from those of the plain model, relative to the largest: float32 sums in
 # another order differ by some 1e-6, a model that does something else by far more.
@@ -39,16 +42,17 @@ class OutputLayer:
         self._layer = find() if fast and find is not None else None
         self._is_checked = self._layer is None
         self._may_pack = may_pack
+        self._activations = replaceable(model) if self._layer is not None else []
         self.is_there = self._layer is not None
         """Whether the model has such a layer, and there is anything to be done."""
         self.selects = False
         """Whether logits are computed at the positions asked about only."""
         self.resumes = False
         """Whether logits can be made of what the layer was fed."""
+        self._is_linear = False
+        """Whether they are made by a product of matrices."""
         self.is_ragged = False
         """Whether padding is left out."""
-        self.owns_logits = False
-        """Whether nothing else needs the logits, neither the model nor its backward pass."""
 
     def logits(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
         """Logits at some positions, with gradients if they are enabled.
@@ -79,11 +83,56 @@ class OutputLayer:
             return None
         return self._selected(inputs, rows, positions, wants_logits=False)[0]
 
-    def of_hidden(self, hidden: Tensor) -> Tensor:
-        """The logits that the last layer makes of what it is fed: (k, vocabulary)."""
-        assert self._layer is not None
-        logits: Tensor = self._layer(hidden)
-        return logits
+    @contextmanager
+    def of_hidden(self, hidden: Tensor) -> Iterator[Tensor]:
+        """The logits that the last layer makes of what it is fed, without gradients.
+
+        Yields:
+            (k, vocabulary), which may not be used after the context.
+        """
+        import torch
+
+        from finetune_lm.fast import scratch
+        from finetune_lm.fast.criterion import linear
+
+        layer = self._layer
+        assert layer is not None
+        if not _is_linear(layer, hidden):
+            with torch.no_grad():
+                logits = layer(hidden)
+            yield logits
+            return
+        with scratch.borrowed((len(hidden), len(layer.weight)), hidden) as logits:
+            with torch.no_grad():
+                linear(hidden, layer.weight, layer.bias, out=logits)
+            yield logits
+
+    def judged(
+        self, criterion: Criterion, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The results of a criterion for the logits at some positions.
+
+        Args:
+            criterion: The criterion.
+            inputs: What the model is called with, without labels.
+            rows: The example of each position: (k,).
+            positions: Its place in that example: (k,).
+
+        Returns:
+            Its results; gradients come from the first of them, if they are enabled.
+        """
+        from finetune_lm.fast.criterion import of_linear, of_logits
+        from finetune_lm.fast.tied import weights_handed_on
+
+        self.check(inputs, rows, positions)
+        if not self._is_linear:
+            return of_logits(self.logits(inputs, rows, positions), criterion)
+        layer = self._layer
+        assert layer is not None
+        with weights_handed_on(self._model, layer) as handed:
+            hidden, _ = self._selected(inputs, rows, positions, wants_logits=False)
+        weight = handed[0] if handed else layer.weight
+        return of_linear(hidden, weight, layer.bias, criterion)
 
     def check(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> None:
         """Compare with the plain model, once; the arguments are those of `logits`."""
@@ -99,15 +148,9 @@ class OutputLayer:
                 plain = self._model(**inputs).logits[rows, positions]
                 for is_ragged in [True, False] if self._can_pack() else [False]:
                     self.is_ragged = is_ragged
-                    hidden = self._comes_to(plain, inputs, rows, positions)
-                    if hidden is not None:
+                    if self._comes_to(plain, inputs, rows, positions):
                         self.selects = True
-                        self.resumes = self._resumes(hidden, plain)
-                        # What comes out of a linear layer is not needed for its own gradient.
-                        is_linear = type(self._layer) is torch.nn.Linear
-                        self.owns_logits = is_linear and self._returns_what_the_layer_makes(
-                            inputs, rows, positions
-                        )
+                        self.resumes = self._resumes(inputs, rows, positions, plain)
                         return
                     if is_ragged:
                         say_once(
@@ -129,36 +172,32 @@ class OutputLayer:
 
     def _comes_to(
         self, plain: Tensor, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
-    ) -> Tensor | None:
-        """What the layer is fed, if the logits are those of the plain model."""
+    ) -> bool:
+        """Whether the logits are those of the plain model."""
         try:
-            hidden, logits = self._selected(inputs, rows, positions)
+            return _same(self._selected(inputs, rows, positions)[1], plain)
         except Exception:
             # The model is called in a way of its own, or expects other shapes behind the layer.
-            return None
-        return hidden if _same(logits, plain) else None
+            return False
 
-    def _resumes(self, hidden: Tensor, plain: Tensor) -> bool:
-        """Whether the logits can be made of what the layer was fed.
+    def _resumes(
+        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor, plain: Tensor
+    ) -> bool:
+        """Whether the logits can be made of what the layer is fed, and it need not be fed at all.
 
         Not under autocast, which reaches as far as the model's own call.
         """
         try:
-            return _same(self.of_hidden(hidden), plain)
-        except RuntimeError:  # the layer's weights are of another precision than what it was fed
-            return False
-
-    def _returns_what_the_layer_makes(
-        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
-    ) -> bool:
-        """Whether the logits are the very tensor that comes out of the layer."""
-        made: list[Any] = []
-        assert self._layer is not None
-        handle = self._layer.register_forward_hook(lambda *args: made.append(args[-1]))
-        try:
-            return self._selected(inputs, rows, positions)[1] is made[-1]
-        finally:
-            handle.remove()
+            hidden = self._selected(inputs, rows, positions, wants_logits=False)[0]
+            self._is_linear = _is_linear(self._layer, hidden)
+            with self.of_hidden(hidden) as logits:
+                is_same = _same(logits, plain)
+        except Exception:
+            # The layer's weights are of another precision than what it was fed, or what is behind
+            # the layer needs something.
+            is_same = False
+        self._is_linear = self._is_linear and is_same
+        return is_same
 
     def _selected(
         self,
@@ -168,9 +207,12 @@ class OutputLayer:
         *,
         wants_logits: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """What the layer is fed at the positions, and the logits (of one of them if not wanted)."""
+        """What the layer is fed at the positions, and the logits (none of them if not wanted)."""
         if not self.is_ragged:
-            with _fed_with(self._layer, rows, positions, wants_logits) as fed:
+            with (
+                _fed_with(self._layer, rows, positions, wants_logits) as fed,
+                in_one_operation(self._activations),
+            ):
                 logits = self._model(**inputs).logits
             return fed[0], logits
         layout = ragged.lay_out(inputs["attention_mask"])
@@ -187,7 +229,7 @@ class OutputLayer:
         with (
             ragged.laid_out(self._model, layout),
             _fed_with(self._layer, places.new_zeros(()), places, wants_logits) as fed,
-            _rows_of_gradient_only(self._model, self._layer),
+            in_one_operation(self._activations),
         ):
             logits = self._model(**ragged.row_inputs(inputs["input_ids"], layout)).logits
         return fed[0], logits
@@ -214,13 +256,13 @@ def _fed_with(
 ) -> Iterator[list[Tensor]]:
     """Let a layer see only some positions of what it is called with; yields what these are.
 
-    If its logits are not wanted, it sees just the first of them.
+    If its logits are not wanted, it sees none.
     """
     fed: list[Tensor] = []
 
     def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         fed.append(args[0][rows, positions])
-        return (fed[-1] if wants_logits else fed[-1][:1], *args[1:])
+        return (fed[-1] if wants_logits else fed[-1][:0], *args[1:])
 
     handle = layer.register_forward_pre_hook(select)
     try:
@@ -229,23 +271,11 @@ def _fed_with(
         handle.remove()
 
 
-@contextmanager
-def _rows_of_gradient_only(model: Any, layer: Any) -> Iterator[None]:
-    """Let embeddings that are tied to the last layer add their few rows to its gradient.
+def _is_linear(layer: Any, hidden: Tensor) -> bool:
+    """Whether a layer is a product of matrices and nothing else."""
+    import torch
 
-    Otherwise torch makes a second gradient of the same size, of zeros but for these rows.
-    """
-    embeddings = model.get_input_embeddings()
-    is_tied = getattr(embeddings, "weight", None) is getattr(layer, "weight", layer)
-    before = getattr(embeddings, "sparse", None)
-    if not is_tied or before is None:
-        yield
-        return
-    embeddings.sparse = True
-    try:
-        yield
-    finally:
-        embeddings.sparse = before
+    return type(layer) is torch.nn.Linear and layer.weight.dtype == hidden.dtype
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:

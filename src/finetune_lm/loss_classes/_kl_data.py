@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ from finetune_lm.randomness import apart_from_the_run
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from finetune_lm.loss_classes._kl_divergence import BaselineLogits
 
 
 @dataclass(frozen=True)
@@ -100,15 +103,16 @@ class BaselineData:
             self._on_device(batch, device) for batch in self.dataset.batches(batch_size, example)
         ]
 
-    def baseline_logits(self, batch: KLBatch) -> Tensor:
+    def baseline_logits(self, batch: KLBatch) -> BaselineLogits:
         """What the untouched model predicts: (k, vocabulary), in the order of the batch."""
         import torch
 
         with torch.no_grad():
             hidden = self._hidden(batch) if self._may_keep else None
-            if hidden is None:
-                return self._output_layer.logits(batch.inputs, batch.rows, batch.positions)
-            return self._output_layer.of_hidden(hidden)
+            if hidden is not None:
+                return lambda rows: self._output_layer.of_hidden(hidden[rows])
+            logits = self._output_layer.logits(batch.inputs, batch.rows, batch.positions)
+            return lambda rows: nullcontext(logits[rows])
 
     def _hidden(self, batch: KLBatch) -> Tensor | None:
         """What the last layer is fed: (k, width); None for a model without such a layer."""

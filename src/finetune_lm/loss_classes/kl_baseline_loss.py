@@ -215,9 +215,9 @@ class KLBaselineLoss:
         from finetune_lm.loss_classes._kl_divergence import kl_divergence
 
         model_logits = self._output_layer.logits(batch.inputs, batch.rows, batch.positions)
-        baseline_logits = data.baseline_logits(batch)
-        model_logits, baseline_logits = self._common(model_logits, baseline_logits)
-        divergence = kl_divergence(model_logits, baseline_logits)
+        with data.baseline_logits(batch)(slice(0, len(batch.rows))) as baseline_logits:
+            model_logits, baseline_logits = self._common(model_logits, baseline_logits)
+            divergence = kl_divergence(model_logits, baseline_logits)
         counts = torch.tensor(batch.n_predictions, device=divergence.device)
         sums = divergence.new_zeros(len(counts)).index_add(0, batch.rows, divergence)
         sums, counts = sums[counts > 0], counts[counts > 0]
@@ -228,7 +228,22 @@ class KLBaselineLoss:
         return sums * weight
 
     def _sum_of_divergences(self, batch: KLBatch, data: BaselineData, weight: float) -> Tensor:
-        return self._weighted_divergences(batch, data, weight).sum()
+        """The same, of all examples together."""
+        import torch
+
+        from finetune_lm.loss_classes._kl_divergence import KLDivergence
+
+        weights = torch.full((len(batch.rows),), weight, device=self._device)
+        if self._reduction != "sum":
+            weights = weights / torch.tensor(batch.n_predictions, device=self._device)[batch.rows]
+        criterion = KLDivergence(
+            data.baseline_logits(batch),
+            weights,
+            sorted(self._added_ids),
+            per_entry=self._reduction == "mean",
+        )
+        [total] = self._output_layer.judged(criterion, batch.inputs, batch.rows, batch.positions)
+        return total
 
     def _common(self, model_logits: Tensor, baseline_logits: Tensor) -> tuple[Tensor, Tensor]:
         """Both without what only one of them has."""
