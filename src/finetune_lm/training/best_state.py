@@ -35,8 +35,8 @@ class BestState:
             weights = weights_of(self._model)
             if self._copies is None:
                 self._copies = {name: weight.clone() for name, weight in weights.items()}
-            for name, weight in weights.items():
-                self._copies[name].copy_(weight)
+                return
+            torch._foreach_copy_([self._copies[name] for name in weights], list(weights.values()))
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Take weights that were kept before."""
