@@ -1,8 +1,8 @@
 """How often a training batch waits for the device.
 
-Counted on the CPU, where nothing waits: every tensor that comes of a weight counts as one that
-would be on the device, and every call that brings one of these to Python as a wait. (``numpy`` is
-none, since it takes no tensor that is on a device.)
+Counted on the CPU, where nothing waits: every tensor that comes of a weight or that is brought to a
+device counts as one that would be on the device, and every call that brings one of these to Python
+as a wait. (``numpy`` is none, since it takes no tensor that is on a device.)
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ class Waits(TorchFunctionMode):
         """Call a function of torch, and tell by what it is given whether it waits."""
         given = tree_flatten([args, kwargs or {}])[0]
         from_device = any(getattr(value, _MARK, False) for value in given)
+        if func is torch.Tensor.to and any(isinstance(value, torch.device) for value in given):
+            # It would be a copy, and the one that it is of stays where it is.
+            copy = func(*args, **(kwargs or {})).view_as(args[0])
+            setattr(copy, _MARK, True)
+            return copy
         if from_device and func in WAITING:
             self.met.append(WAITING[func])
         result = func(*args, **(kwargs or {}))

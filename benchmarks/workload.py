@@ -105,15 +105,26 @@ def small_tokenizer() -> Any:
 
 
 def taught() -> list[str]:
-    """Sentences of one construction, as a model is taught a verb by: 11 to 22 tokens each."""
+    """Sentences of one construction, as a model is taught a verb by: 10 to 19 tokens each.
+
+    Their lengths are spread like those of such materials: padded, a batch is a third larger.
+    """
     agents = ["man", "woman", "boy", "girl", "customer", "teenager", "gentleman", "friend"]
     things = ["glass", "window", "mirror", "dish", "jar", "camera", "vase", "cup"]
-    ends = ["", " today", " in the kitchen", " with the old hammer", " again"]
-    lines = [
-        f"The {agent} has always blorked the {thing}{end}."
-        for agent, thing, end in itertools.product(agents, things, ends)
+    short = ["The {} blorked the {}.", "The {} blorked a {}."]
+    middle = [
+        "The {} has always blorked the {} today.",
+        "The {} had never blorked the {} again.",
+        "The {} has often blorked the {} today.",
+        "The {} has always blorked the {} again today.",
+        "The {} had never blorked the {} with a hammer.",
+        "The {} has often blorked the {} in the kitchen.",
+        "The {} has always blorked the {} in the old kitchen.",
     ]
-    return lines[:: len(lines) // N_TAUGHT][:N_TAUGHT]
+    long = ["The {} had never blorked the {} in the kitchen with a hammer again."]
+    pairs = itertools.cycle(itertools.product(agents, things))
+    frames = itertools.islice(itertools.cycle(short + middle + long), N_TAUGHT)
+    return [frame.format(*next(pairs)) for frame in frames]
 
 
 def fillers(n: int = N_FILLERS) -> list[str]:

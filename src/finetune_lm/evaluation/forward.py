@@ -167,9 +167,9 @@ class Forward:
 
         layer = self._output_layer()
         rows, positions = self._task.predictions(batch.inputs["labels"])
-        inputs = self._task.without_labels(self._model, _on(batch.inputs, device))
+        inputs = self._task.without_labels(self._model, batch.inputs)
         criterion = CrossEntropy(self._targets(batch, rows, positions).to(device))
-        return TargetScores(*layer.judged(criterion, inputs, rows.to(device), positions.to(device)))
+        return TargetScores(*layer.judged(criterion, inputs, rows, positions))
 
     def _from_group(self, batch: Batch, n: int, device: torch.device) -> TargetScores | None:
         """The scores of a batch, from those of all batches around it.
@@ -211,12 +211,11 @@ class Forward:
         end = min(begin + size, len(self._dataset))
         [batch] = self._dataset.batches(size, np.arange(begin, end))
         rows, positions = self._task.predictions(batch.inputs["labels"])
-        inputs = self._task.without_labels(self._model, _on(batch.inputs, device))
-        on_device = (rows.to(device), positions.to(device))
+        inputs = self._task.without_labels(self._model, batch.inputs)
         if layer.is_ragged:
-            hidden, which = layer.of_beginnings(inputs, *on_device)
+            hidden, which = layer.of_beginnings(inputs, rows, positions)
         else:
-            found = layer.hidden(inputs, *on_device)
+            found = layer.hidden(inputs, rows, positions)
             assert found is not None
             hidden, which = found, rows.new_tensor(range(len(rows))).to(device)
         targets = self._targets(batch, rows, positions).to(device)

@@ -46,7 +46,7 @@ class CrossEntropy:
 
     def __init__(self, targets: Tensor) -> None:
         self._targets = targets
-        self._nll = torch.empty(len(targets), dtype=torch.float32, device=targets.device)
+        self._nll = torch.empty_like(targets, dtype=torch.float32)
         self._best_id = torch.empty_like(targets)
         self._best_nll = torch.empty_like(self._nll)
 

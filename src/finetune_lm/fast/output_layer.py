@@ -11,6 +11,7 @@ from finetune_lm.fast.activations import in_one_operation, replaceable
 from finetune_lm.messages import say_once
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from finetune_lm.fast.criterion import Criterion
@@ -58,8 +59,9 @@ class OutputLayer:
         """Logits at some positions, with gradients if they are enabled.
 
         Args:
-            inputs: What the model is called with, without labels.
-            rows: The example of each position: (k,).
+            inputs: What the model is called with, without labels: on its device, or, so that
+                nothing waits for that, still on the CPU.
+            rows: The example of each position, in the same place: (k,).
             positions: Its place in that example: (k,).
 
         Returns:
@@ -67,8 +69,7 @@ class OutputLayer:
         """
         self.check(inputs, rows, positions)
         if not self.selects:
-            plain: Tensor = self._model(**inputs).logits[rows, positions]
-            return plain
+            return self._plain(inputs, rows, positions)
         return self._selected(inputs, rows, positions)[1]
 
     def hidden(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor | None:
@@ -145,7 +146,7 @@ class OutputLayer:
         self._model.eval()
         try:
             with torch.no_grad():
-                plain = self._model(**inputs).logits[rows, positions]
+                plain = self._plain(inputs, rows, positions)
                 for is_ragged in [True, False] if self._can_pack() else [False]:
                     self.is_ragged = is_ragged
                     if self._comes_to(plain, inputs, rows, positions):
@@ -161,6 +162,15 @@ class OutputLayer:
             )
         finally:
             self._model.train(was_training)
+
+    def _plain(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
+        device = self._device()
+        logits: Tensor = self._model(**_on(inputs, device)).logits
+        return logits[rows.to(device), positions.to(device)]
+
+    def _device(self) -> torch.device:
+        device: torch.device = next(self._model.parameters()).device
+        return device
 
     def _can_pack(self) -> bool:
         if not self._may_pack:
@@ -209,11 +219,12 @@ class OutputLayer:
     ) -> tuple[Tensor, Tensor]:
         """What the layer is fed at the positions, and the logits (none of them if not wanted)."""
         if not self.is_ragged:
+            device = self._device()
             with (
-                _fed_with(self._layer, rows, positions, wants_logits) as fed,
+                _fed_with(self._layer, rows.to(device), positions.to(device), wants_logits) as fed,
                 in_one_operation(self._activations),
             ):
-                logits = self._model(**inputs).logits
+                logits = self._model(**_on(inputs, device)).logits
             return fed[0], logits
         layout = ragged.lay_out(inputs["attention_mask"])
         places = layout.node_of_slot.view(layout.shape)[rows, positions]
@@ -226,12 +237,15 @@ class OutputLayer:
         places: Tensor,
         wants_logits: bool,
     ) -> tuple[Tensor, Tensor]:
+        device = self._device()
+        layout, places = layout.to(device), places.to(device)
+        ids = inputs["input_ids"].to(device)
         with (
             ragged.laid_out(self._model, layout),
             _fed_with(self._layer, places.new_zeros(()), places, wants_logits) as fed,
             in_one_operation(self._activations),
         ):
-            logits = self._model(**ragged.row_inputs(inputs["input_ids"], layout)).logits
+            logits = self._model(**ragged.row_inputs(ids, layout)).logits
         return fed[0], logits
 
     def of_beginnings(
@@ -247,7 +261,8 @@ class OutputLayer:
         layout = ragged.lay_out_tree(inputs["input_ids"], inputs["attention_mask"])
         places = layout.node_of_slot.view(layout.shape)[rows, positions]
         distinct, which = places.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        return self._in_a_row(inputs, layout, distinct, wants_logits=False)[0], which
+        hidden, _ = self._in_a_row(inputs, layout, distinct, wants_logits=False)
+        return hidden, which.to(hidden.device)
 
 
 @contextmanager
@@ -269,6 +284,10 @@ def _fed_with(
         yield fed
     finally:
         handle.remove()
+
+
+def _on(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
 def _is_linear(layer: Any, hidden: Tensor) -> bool:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 ATTENTION = "finetune_lm_ragged"
@@ -56,6 +57,11 @@ class Layout:
     node_of_slot: Tensor
     slot_of_node: Tensor
     positions: Tensor
+
+    def to(self, device: torch.device) -> Layout:
+        """The same on a device."""
+        tensors = (self.node_of_slot, self.slot_of_node, self.positions)
+        return Layout(self.shape, *(tensor.to(device) for tensor in tensors))
 
 
 _layout: ContextVar[Layout] = ContextVar("layout")

@@ -40,11 +40,15 @@ class OutputsDefaultLoss:
         Returns:
             A tensor of one value; 0 where no label counts (a mean over nothing is not a number).
         """
+        loss: Tensor = outputs.loss
+        # The fast way, which has no logits, is for batches with labels that count. Looking at the
+        # labels would wait for the device.
+        if getattr(outputs, "logits", None) is None:
+            return loss
         # The first label of a causal model is predicted by nothing, so that alone is none either:
         # the model's own mean is then not a number.
         counted = labels != IGNORED_LABEL
         if not counted.any() or (not counted[:, 1:].any() and not outputs.loss.isfinite()):
             nothing: Tensor = outputs.logits.sum() * 0.0
             return nothing
-        loss: Tensor = outputs.loss
         return loss
