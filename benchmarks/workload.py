@@ -121,7 +121,7 @@ def taught() -> list[str]:
         "The {} has often blorked the {} in the kitchen.",
         "The {} has always blorked the {} in the old kitchen.",
     ]
-    long = ["The {} had never blorked the {} in the kitchen with a hammer again."]
+    long = ["The {} had never blorked the {} in the kitchen with a hammer too."]
     pairs = itertools.cycle(itertools.product(agents, things))
     frames = itertools.islice(itertools.cycle(short + middle + long), N_TAUGHT)
     return [frame.format(*next(pairs)) for frame in frames]

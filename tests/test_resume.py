@@ -302,6 +302,28 @@ def test_more_epochs_and_patience(whole, signals):
     assert difference(whole("lm", epochs=4, patience=3), Path("parts")) == []
 
 
+@pytest.mark.parametrize(
+    ("schedule", "kwargs", "may"),
+    [
+        ("linear", {}, False),
+        ("cosine", {"num_training_steps": 40}, True),
+        ("constant_with_warmup", {"warmup_ratio": 0.5}, False),
+        ("constant_with_warmup", {"num_warmup_steps": 3}, True),
+        ("reduce_lr_on_plateau", {"patience": 0}, True),
+    ],
+)
+def test_more_epochs_with_a_schedule(schedule, kwargs, may, whole, signals):
+    """What was learned so far must be what it would have been."""
+    given = {"lr_scheduler": schedule, "lr_scheduler_kwargs": kwargs}
+    stop(signals, 7, **given)
+    if may:
+        resume_with(epochs=4, **given)
+        assert difference(whole("lm", epochs=4, **given), Path("parts")) == []
+    else:
+        with pytest.raises(UserError, match="epochs must stay 2 when a run is resumed whose lr_sc"):
+            resume_with(epochs=4, **given)
+
+
 def test_no_more_epochs_when_only_testing_is_left(signals):
     stop(signals, N_STEPS + 1)
     with pytest.raises(UserError, match="cannot be raised any more: the training is over, after 2"):

@@ -12,6 +12,7 @@ from finetune_lm.arguments import (
     config_yaml,
     parse_arguments,
 )
+from finetune_lm.arguments.schedules import follows_length
 from finetune_lm.errors import UserError
 from finetune_lm.experiment import conduct
 from finetune_lm.messages import say
@@ -72,6 +73,14 @@ def _resume(
         optimization_args = optimization_args or parsed.optimization
     all_args = (model_args, data_args, optimization_args or OptimizationArguments())
     changes = earlier.changes(_plain(config_yaml(*all_args)))
+    if data_args.epochs != earlier.config.get("epochs", data_args.epochs) and follows_length(
+        data_args.lr_scheduler, data_args.lr_scheduler_kwargs
+    ):
+        raise UserError(
+            f"epochs must stay {earlier.config['epochs']} when a run is resumed whose lr_scheduler "
+            f"depends on their number, but is {data_args.epochs}: the learning rates so far would "
+            f"have been others. Start another run."
+        )
     if earlier.is_finished:
         if changes:
             raise UserError(

@@ -61,6 +61,20 @@ def schedule_problems(schedule: Any, kwargs: Mapping[str, Any]) -> list[str]:
     )
 
 
+def follows_length(schedule: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether the learning rate at a step depends on how many steps there will be.
+
+    Args:
+        schedule: A name, a class or function, or None.
+        kwargs: Its keyword arguments.
+    """
+    if schedule is None or kwargs.get(N_TRAINING) is not None:
+        return False
+    taken = parameters_of(maker_of(schedule)) or {}
+    is_warm_up_a_part = bool(kwargs.get(WARMUP_RATIO)) and kwargs.get(N_WARMUP) is None
+    return is_warm_up_a_part or (N_TRAINING in taken and kwargs.get(N_STABLE) is None)
+
+
 def schedule_names() -> list[str]:
     """Return the names that transformers has for schedules."""
     from transformers.trainer_utils import SchedulerType
