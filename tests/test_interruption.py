@@ -3,10 +3,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 
 import pytest
 
-from finetune_lm.interruption import Interrupted, Interruption
+from finetune_lm.interruption import Interrupted, Interruption, ctrl_c_remembered
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -73,3 +74,21 @@ def test_one_within_another_leaves_it_alone_without_a_signal():
         with Interruption() as inner:
             inner.check()
         outer.check()
+
+
+def test_a_ctrl_c_that_an_import_has_caught_is_raised_again():
+    with ctrl_c_remembered():
+        with suppress(BaseException):  # as some imports do that try something
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Interrupted) as caught, Interruption():
+            raise AssertionError("nothing is begun")
+    assert caught.value.signal_number == signal.SIGINT
+    with ctrl_c_remembered(), Interruption() as interruption:
+        interruption.check()
+
+
+def test_ctrl_c_outside_of_a_run_is_as_usual():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), ctrl_c_remembered():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before

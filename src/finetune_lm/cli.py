@@ -18,6 +18,7 @@ from finetune_lm.arguments import (
 )
 from finetune_lm.arguments.command_line import split_command_line
 from finetune_lm.errors import UserError
+from finetune_lm.interruption import ctrl_c_remembered
 
 SUCCESS = 0
 FAILURE = 1
@@ -42,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USER_ERROR
     parsed: ParsedArguments | None = None
     try:
-        parsed = parse_arguments(argv)
-        _do(parsed)
+        with ctrl_c_remembered():
+            parsed = parse_arguments(argv)
+            _do(parsed)
     except UserError as error:
         wants_traceback = parsed.debug if parsed is not None else "--debug" in argv
         lines = [f"finetune-lm: error: {problem}" for problem in error.problems[:MOST_PROBLEMS]]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -13,6 +14,32 @@ from finetune_lm.messages import say
 
 # SLURM can be told to send SIGUSR1 some time before a job's end. Windows has no such signal.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM))
+
+
+_ctrl_c: list[int] = []
+
+
+@contextmanager
+def ctrl_c_remembered() -> Iterator[None]:
+    """Let no Ctrl-C be lost on the way to the first `Interruption`.
+
+    What it raises may be caught before it gets anywhere: by an import that tries something, or by
+    Python itself in a callback. Then the `Interruption` raises it again.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        _ctrl_c.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        _ctrl_c.clear()
 
 
 class Interrupted(KeyboardInterrupt):
@@ -61,6 +88,8 @@ class Interruption:
             raise Interrupted(self._received)
 
     def __enter__(self) -> Self:
+        if _ctrl_c:
+            raise Interrupted(_ctrl_c[0])
         if threading.current_thread() is threading.main_thread():
             for number in dict.fromkeys(_SIGNALS):
                 self._before[number] = signal.signal(number, self._receive)
