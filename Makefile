@@ -17,7 +17,7 @@ demo: $(READY) ## teach a tiny model a made-up verb, offline, in about a minute
 	$(BIN)/python examples/demo.py
 
 test: lint types ## lint, types and the whole test suite
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY) ## style and formatting
 	$(BIN)/ruff check .
