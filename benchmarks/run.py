@@ -41,27 +41,26 @@ SUBJECTS = [
     "seq2seq",
     "startup",
     "study",
+    "checkpoints",
+    "long_run",
 ]
-"""What runs if nothing is named, in the order of the table."""
-LONG = ["long_run"]
-"""What takes many minutes and runs if it is named."""
+"""All of them, in the order of the table."""
 
 
 def main() -> None:
     """Measure, print the table, and keep it if nothing was left out."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    there = [name for name in SUBJECTS + LONG if (HERE / f"{name}.py").exists()]
-    parser.add_argument("subjects", nargs="*", metavar="subject", help=", ".join(there))
+    parser.add_argument("subjects", nargs="*", metavar="subject", help=", ".join(SUBJECTS))
     parser.add_argument("--quick", action="store_true", help="no models of GPT-2's size")
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if unknown := set(args.subjects) - set(there):
+    if unknown := set(args.subjects) - set(SUBJECTS):
         parser.error(f"there is no subject {', '.join(sorted(unknown))}")
     if args.into is not None:
         _measure_here(args.subjects[0], args.quick, args.into)
         return
     rows = []
-    for name in args.subjects or [name for name in there if name not in LONG]:
+    for name in args.subjects or SUBJECTS:
         rows += measure(name, args.quick)
     lines = [*_heading(), *table(rows)]
     print("\n".join(lines))
