@@ -64,10 +64,18 @@ def test_lent_memory_is_lent_to_nobody_else():
         second.fill_(2.0)
         assert (first == 1.0).all()
         places = {first.data_ptr(), second.data_ptr()}
-    with scratch.borrowed((3, 2), like) as again, scratch.borrowed((20,), like) as large:
+    with scratch.borrowed((2, 2), like) as again, scratch.borrowed((4, 5), like) as large:
         assert {again.data_ptr(), large.data_ptr()} == places
-    with scratch.borrowed((2,), like.double()) as other:
+    with scratch.borrowed((2, 2), like.double()) as other:
         assert other.dtype == torch.float64
+
+
+@pytest.mark.parametrize("n_columns", [1, 16, 50_257])
+def test_rows_of_lent_memory_begin_at_lines_of_a_cache(n_columns):
+    """Of 64 bytes each, so that products are written as fast as into a width that fits."""
+    with scratch.borrowed((3, n_columns), torch.empty(0)) as lent:
+        assert lent.shape == (3, n_columns)
+        assert {row.data_ptr() % 64 for row in lent} == {0}
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -8,29 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import prod
 
 import torch
 from torch import Tensor
 
 # As many as are lent at a time: a model's logits and those of its baseline.
 _MOST_KEPT = 2
+# Rows begin at multiples of so many values, 64 bytes of float32. A vocabulary of 50,257 entries
+# otherwise lets each begin elsewhere in a line of a processor's cache, and MKL writes products half
+# as fast.
+_ROW = 16
 
 _kept: list[Tensor] = []
 
 
 @contextmanager
-def borrowed(shape: tuple[int, ...], like: Tensor) -> Iterator[Tensor]:
+def borrowed(shape: tuple[int, int], like: Tensor) -> Iterator[Tensor]:
     """A tensor with anything in it, for as long as the context lasts. Nothing of it may be kept.
 
     Args:
-        shape: Its shape.
+        shape: Rows and columns. There may be something between the rows.
         like: A tensor of the same type on the same device.
     """
-    n = prod(shape)
-    memory = _take(n, like)
+    n_rows, n_columns = shape
+    stride = -(-n_columns // _ROW) * _ROW
+    memory = _take(n_rows * stride, like)
     try:
-        yield memory[:n].view(shape)
+        yield memory[: n_rows * stride].view(n_rows, stride)[:, :n_columns]
     finally:
         if memory.device.type == "cpu":
             _kept.append(memory)
