@@ -267,7 +267,7 @@ def experiment(
     *,
     fast: bool = True,
     recorded: bool = True,
-    tuned: bool = False,
+    fused: bool = True,
 ) -> Experiment:
     """An experiment about a model, put together as a run does it.
 
@@ -277,7 +277,7 @@ def experiment(
         texts: What it learns from, and is validated on.
         fast: Whether to take the fast way.
         recorded: Whether rows are made and a table is written. Its directory goes with the process.
-        tuned: Whether the optimizer's update is one loop over memory.
+        fused: Whether the optimizer's update is one loop over memory, as it is in a run.
     """
     data = dataset(texts, tokenizer)
     loaded = LoadedModel("random", TASKS["lm"], model, tokenizer)
@@ -287,7 +287,7 @@ def experiment(
     rows = TokenRows(data, "train", columns) if recorded else NoRows()
     forward = Forward(model, data, BATCH_SIZE, needs_logits=losses.need_logits, fast=fast)
     split = Split("train", data, BATCH_SIZE, forward, rows, losses)
-    kwargs = {"lr": 2e-6, "weight_decay": 0.0, "fused": tuned}
+    kwargs = {"lr": 2e-6, "weight_decay": 0.0, "fused": fused}
     args = DataTrainingArguments(seed=1, train_optimizer_kwargs=kwargs)
     learner = Learner(model, make_optimizer(args, model), make_accelerator(False))
     names = table_columns(with_sequence_type=False, losses=LOSSES, metadata=metadata.names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import pickle
+import zlib
 
 import pandas as pd
 import pyarrow as pa
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_lm.errors import UserError
+from finetune_lm.results import tables
 from finetune_lm.results.tables import TableWriter, load_metrics
 
 COLUMNS = ["word", "epoch", "surprisal", "token_is_word", "note"]
@@ -188,6 +190,15 @@ def test_text_that_comes_late_in_a_table_stays_text(tmp_path):
     assert back["note"].iloc[-1] == "001"
 
 
+@pytest.fixture(params=[(zlib, 1), (zlib, 150), (tables.compression, 150), (zlib, 2**20)])
+def compression(request, monkeypatch):
+    """The library, and the text that it gets at a time: each write's, more of them, all."""
+    library, chunk = request.param
+    monkeypatch.setattr(tables, "compression", library)
+    monkeypatch.setattr(tables, "_CHUNK", chunk)
+    return library
+
+
 def unbroken(path, n_pieces, n_writes):
     with TableWriter(path, COLUMNS) as writer:
         for piece in range(n_pieces):
@@ -199,6 +210,7 @@ def unbroken(path, n_pieces, n_writes):
 
 @pytest.mark.parametrize("piece", [0, 1, 2])
 @pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.usefixtures("compression")
 def test_a_table_is_taken_up_in_the_middle_of_a_piece(tmp_path, piece, number):
     """The state is taken after some writes; what is written after it is cut off and redone."""
     whole = unbroken(tmp_path / "whole.csv.gz", 3, 3)
@@ -228,6 +240,7 @@ def test_a_table_is_taken_up_in_the_middle_of_a_piece(tmp_path, piece, number):
     assert path.read_bytes() == whole
 
 
+@pytest.mark.usefixtures("compression")
 def test_taking_the_state_changes_nothing(tmp_path):
     whole = unbroken(tmp_path / "whole.csv.gz", 2, 3)
     path = tmp_path / "watched.csv.gz"
@@ -241,6 +254,26 @@ def test_taking_the_state_changes_nothing(tmp_path):
             assert writer.state().piece is None
             assert writer.state().n_bytes == path.stat().st_size
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("n_chunks", [0, 1, 2])
+def test_a_table_may_be_taken_up_on_another_machine(tmp_path, monkeypatch, n_chunks):
+    """One for which the library that compresses fast is not built."""
+    path = tmp_path / "t.csv.gz"
+    monkeypatch.setattr(tables, "_CHUNK", 1)
+    with TableWriter(path, COLUMNS) as writer:
+        for n in range(n_chunks):
+            writer.write(rows(0, [f"w{n}"]))
+        monkeypatch.setattr(tables, "_CHUNK", 2**20)
+        writer.write(rows(0, ["waits"]))
+        state = writer.state()
+    monkeypatch.setattr(tables, "compression", zlib)
+    path.unlink()
+    with TableWriter(path, COLUMNS, state) as writer:
+        writer.write(rows(0, ["new"]))
+    expected = [*(f"w{n}" for n in range(n_chunks)), "waits", "new"]
+    assert load_metrics(path)["word"].tolist() == expected
+    assert pd.read_csv(path)["word"].tolist() == expected
 
 
 @pytest.mark.parametrize("damage", ["shorter", "other", "gone"])
@@ -263,6 +296,7 @@ def test_a_table_that_is_not_what_was_written_is_not_taken_up(tmp_path, damage):
 def test_a_piece_with_half_a_chunk_is_thrown_away(tmp_path, monkeypatch):
     """What a second Ctrl-C or a full disk leaves: whole pieces, nothing that cannot be read."""
     path = tmp_path / "t.csv.gz"
+    monkeypatch.setattr(tables, "_CHUNK", 1)
 
     class Stopped(BaseException):
         pass

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 import pyarrow.csv
@@ -23,10 +23,18 @@ from finetune_lm.results.columns import BOOL_COLUMNS, INTEGER_COLUMNS, STRING_CO
 if TYPE_CHECKING:
     import pandas as pd
 
+try:
+    # Compresses three times as fast.
+    from isal import isal_zlib as compression
+except ImportError:  # It is not built for every machine.
+    import zlib as compression  # type: ignore[no-redef]
+
 MISSING = "NA"
 
 # Level 1 is three times as fast as gzip's own default for a seventh more bytes.
 _COMPRESSION_LEVEL = 1
+# How much text goes into the compressor at a time.
+_CHUNK = 2**20
 _KEPT_IN_MEMORY = 16 * 2**20
 # A gzip member without name and time, so that equal tables are equal files.
 _GZIP = 16 + zlib.MAX_WBITS
@@ -41,9 +49,11 @@ class TableState:
         has_header: Whether its header is written.
         n_bytes: How long the file is, without the piece under way.
         checksum: The CRC-32 of so much of the file.
-        piece: The piece under way, as a gzip member; None if there is none.
-        chunks: The bytes of text of each call that wrote to that piece. What a compressor makes of
-            a text may depend on the parts in which it is given.
+        piece: The compressed part of the piece under way, a gzip member without its end; None if
+            there is none.
+        chunks: The bytes of each chunk of text that was compressed into it. What a compressor makes
+            of a text may depend on the parts in which it is given.
+        text: What is not compressed yet.
     """
 
     n_rows: int = 0
@@ -52,6 +62,7 @@ class TableState:
     checksum: int = 0
     piece: bytes | None = None
     chunks: list[int] = field(default_factory=list)
+    text: bytes = b""
 
 
 class TableWriter:
@@ -85,7 +96,8 @@ class TableWriter:
         self._state = TableState()
         self._piece: IO[bytes] | None = None
         self._is_whole = True
-        self._compressor = zlib.compressobj()
+        self._compressor = _compressor()
+        self._text: list[bytes] = []
         if taken_up is None:
             # One that is empty is left of a run that ended before its first piece.
             path.touch(exist_ok=not path.exists() or path.stat().st_size == 0)
@@ -107,7 +119,7 @@ class TableWriter:
                 include_header=not self._state.has_header, null_string=MISSING
             ),
         )
-        self._add(memoryview(text.getvalue()))
+        self._add(text.getvalue().to_pybytes())
         self._state.has_header = True
         self._state.n_rows += rows.num_rows
 
@@ -123,6 +135,7 @@ class TableWriter:
         with piece:
             if not self._is_whole:
                 return
+            piece.write(self._compressor.compress(b"".join(self._text)))
             piece.write(self._compressor.flush())
             piece.seek(0)
             try:
@@ -143,8 +156,8 @@ class TableWriter:
         if self._piece is None:
             return replace(self._state, chunks=[])
         self._piece.seek(0)
-        piece = self._piece.read() + self._compressor.copy().flush()
-        return replace(self._state, piece=piece, chunks=list(self._state.chunks))
+        piece, text = self._piece.read(), b"".join(self._text)
+        return replace(self._state, piece=piece, chunks=list(self._state.chunks), text=text)
 
     def __enter__(self) -> Self:
         return self
@@ -158,23 +171,31 @@ class TableWriter:
         """Keep what was measured, also of a piece that was not finished."""
         self.end_piece()
 
-    def _add(self, text: bytes | memoryview) -> None:
-        """Compress a text into the piece under way."""
+    def _add(self, text: bytes) -> None:
+        """Add a text to the piece under way."""
         if self._piece is None:
             self._begin_piece()
+        self._text.append(text)
+        if sum(map(len, self._text)) >= _CHUNK:
+            self._compress(b"".join(self._text))
+            self._text = []
+
+    def _compress(self, chunk: bytes | memoryview) -> None:
         assert self._piece is not None
         # A signal or a full disk may come in between, and half a chunk would spoil the piece.
         self._is_whole = False
-        self._piece.write(self._compressor.compress(text))
-        self._state.chunks.append(len(text))
+        self._piece.write(self._compressor.compress(chunk))
+        # All of it, so that the piece can be put together again from what is written.
+        self._piece.write(self._compressor.flush(zlib.Z_SYNC_FLUSH))
+        self._state.chunks.append(len(chunk))
         self._is_whole = True
 
     def _begin_piece(self) -> None:
         self._piece = tempfile.SpooledTemporaryFile(  # noqa: SIM115
             _KEPT_IN_MEMORY, dir=str(self.path.parent)
         )
-        self._compressor = zlib.compressobj(_COMPRESSION_LEVEL, zlib.DEFLATED, _GZIP)
-        self._state.chunks = []
+        self._compressor = _compressor()
+        self._state.chunks, self._text = [], []
         self._is_whole = True
 
     def _take_up(self, state: TableState) -> None:
@@ -192,11 +213,18 @@ class TableWriter:
             )
         self.path.touch()
         os.truncate(self.path, state.n_bytes)
-        text = memoryview(zlib.decompress(state.piece, _GZIP) if state.piece else b"")
-        for length in state.chunks:
-            self._add(text[:length])
-            text = text[length:]
-        self._state = replace(state, piece=None, chunks=list(state.chunks))
+        if state.piece is not None:
+            self._begin_piece()
+            compressed = memoryview(zlib.decompressobj(_GZIP).decompress(state.piece))
+            for length in state.chunks:
+                self._compress(compressed[:length])
+                compressed = compressed[length:]
+            self._text = [state.text]
+        self._state = replace(state, piece=None, chunks=list(state.chunks), text=b"")
+
+
+def _compressor() -> Any:
+    return compression.compressobj(_COMPRESSION_LEVEL, zlib.DEFLATED, _GZIP)
 
 
 def _checksum(file: IO[bytes], start: int = 0, at_most: int | None = None) -> tuple[int, int]:
