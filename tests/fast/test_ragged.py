@@ -13,6 +13,7 @@ from finetune_lm.models.tasks import TASKS
 from helpers import dataset, examples
 
 LMS = ["gpt2", "llama", "pythia", "olmo", "olmo2", "qwen"]
+MLMS = ["bert", "roberta", "distilbert", "albert", "electra"]
 ALIKE = [
     "The man has always broken the glass.",
     "The man has always broken the box.",
@@ -24,15 +25,16 @@ ALIKE = [
 
 def batch_of(fam, texts=ALIKE):
     [batch] = dataset(fam, examples(texts)).batches(8)
-    rows, positions = TASKS["lm"].predictions(batch.inputs["labels"])
-    return TASKS["lm"].without_labels(fam.model, batch.inputs), rows, positions
+    task = TASKS[fam.task]
+    rows, positions = task.predictions(batch.inputs["labels"])
+    return task.without_labels(fam.model, batch.inputs), rows, positions
 
 
 def plain_logits(fam, inputs, rows, positions):
     return fam.model(**inputs).logits[rows, positions]
 
 
-@pytest.mark.parametrize("name", LMS)
+@pytest.mark.parametrize("name", LMS + MLMS)
 def test_logits_and_gradients_without_padding_are_those_with_it(name):
     fam = family(name)
     inputs, rows, positions = batch_of(fam)
@@ -41,13 +43,16 @@ def test_logits_and_gradients_without_padding_are_those_with_it(name):
 
     def gradients(logits):
         loss = (logits.log_softmax(-1) ** 2).mean()
-        return torch.autograd.grad(loss, parameters)
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
 
     found = layer.logits(inputs, rows, positions)
     assert layer.is_ragged
     expected = plain_logits(fam, inputs, rows, positions)
     torch.testing.assert_close(found, expected)
     for a, b in zip(gradients(found), gradients(expected), strict=True):
+        if a is None or b is None:
+            assert a is b
+            continue
         assert a.layout == torch.strided
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
@@ -99,9 +104,38 @@ def test_a_window_of_attention_is_not_known_here(capsys, monkeypatch):
     assert "padding stays" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", MLMS)
+def test_sentences_that_are_seen_whole_share_no_beginnings(name):
+    """What follows a beginning changes it, so only padding is left out."""
+    fam = family(name)
+    inputs, rows, positions = batch_of(fam)
+    layer = OutputLayer(fam.model)
+    with torch.no_grad():
+        layer.check(inputs, rows, positions)
+    assert layer.is_ragged
+    assert not layer.has_beginnings
+
+
+def test_a_padding_token_in_a_text_is_counted_as_the_model_counts_it():
+    """RoBERTa numbers positions by tokens that are not padding, also within a text."""
+    fam = family("roberta")
+    inputs, rows, positions = batch_of(fam)
+    layer = OutputLayer(fam.model)
+    with torch.no_grad():
+        layer.check(inputs, rows, positions)
+        padding = fam.model.get_input_embeddings().padding_idx
+        inputs["input_ids"][0, 3] = padding
+        found = layer.logits(inputs, rows, positions)
+        torch.testing.assert_close(found, plain_logits(fam, inputs, rows, positions))
+
+
 def test_kinds_that_are_not_known_keep_their_padding():
-    for name in ("bert", "t5", "bart"):
+    for name in ("t5", "bart"):
         assert not ragged.supports(family(name).model)
+    decoder = family("bert").model
+    assert ragged.supports(decoder)
+    decoder.config.is_decoder = True
+    assert not ragged.supports(decoder)
     model = family("gpt2").model
     assert ragged.supports(model)
     model.gradient_checkpointing_enable()

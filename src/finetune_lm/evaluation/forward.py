@@ -212,7 +212,7 @@ class Forward:
         [batch] = self._dataset.batches(size, np.arange(begin, end))
         rows, positions = self._task.predictions(batch.inputs["labels"])
         inputs = self._task.without_labels(self._model, batch.inputs)
-        if layer.is_ragged:
+        if layer.has_beginnings:
             hidden, which = layer.of_beginnings(inputs, rows, positions)
         else:
             found = layer.hidden(inputs, rows, positions)

@@ -54,6 +54,12 @@ class OutputLayer:
         """Whether they are made by a product of matrices."""
         self.is_ragged = False
         """Whether padding is left out."""
+        self._is_causal = ragged.is_causal(model)
+
+    @property
+    def has_beginnings(self) -> bool:
+        """Whether beginnings that sentences share can be computed once."""
+        return self.is_ragged and self._is_causal
 
     def logits(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
         """Logits at some positions, with gradients if they are enabled.
@@ -226,7 +232,7 @@ class OutputLayer:
             ):
                 logits = self._model(**_on(inputs, device)).logits
             return fed[0], logits
-        layout = ragged.lay_out(inputs["attention_mask"])
+        layout = ragged.lay_out(inputs["attention_mask"], is_causal=self._is_causal)
         places = layout.node_of_slot.view(layout.shape)[rows, positions]
         return self._in_a_row(inputs, layout, places, wants_logits)
 
@@ -245,7 +251,7 @@ class OutputLayer:
             _fed_with(self._layer, places.new_zeros(()), places, wants_logits) as fed,
             in_one_operation(self._activations),
         ):
-            logits = self._model(**ragged.row_inputs(ids, layout)).logits
+            logits = self._model(**ragged.row_inputs(self._model, ids, layout)).logits
         return fed[0], logits
 
     def of_beginnings(
@@ -253,7 +259,7 @@ class OutputLayer:
     ) -> tuple[Tensor, Tensor]:
         """What the last layer is fed at some positions, shared beginnings computed once.
 
-        Only where `is_ragged` and `resumes`, and without gradients.
+        Only where `has_beginnings` and `resumes`, and without gradients.
 
         Returns:
             What the layer is fed, (n_distinct, width), and which of these each position has: (k,).

@@ -1,10 +1,10 @@
-"""A batch through a causal model without its padding, and without computing anything twice.
+"""A batch through a model without its padding, and without computing anything twice.
 
 All tokens of a batch go through the model in one row, so that its linear layers see no padding.
 Only attention looks at sentences: there the tokens are laid out as a rectangle again, sentence by
 sentence, and what comes out is put back in the row. Where sentences begin alike, which is the rule
 in templated materials, the tokens of a shared beginning can stand in the row once (a *tree* of
-beginnings), since in a causal model they are the same whatever follows.
+beginnings) if the model is causal, since then they are the same whatever follows.
 """
 
 from __future__ import annotations
@@ -23,12 +23,18 @@ if TYPE_CHECKING:
 
 ATTENTION = "finetune_lm_ragged"
 
-MODEL_TYPES = frozenset(
+CAUSAL_TYPES = frozenset(
     {"gpt2", "gpt_neox", "llama", "olmo", "olmo2", "olmo3", "qwen2", "qwen3", "mistral", "smollm3"}
 )
 """Architectures whose layers are told positions by ``position_ids`` and attend by transformers'
 attention interface, over everything before a token. Whether that holds for a model's configuration
 is looked at by its first batch."""
+
+_COUNTED_BEHIND_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
+# Their first position is the one behind the id of the padding token.
+
+BIDIRECTIONAL_TYPES = _COUNTED_BEHIND_PADDING | {"bert", "distilbert", "electra", "albert"}
+"""Architectures of which the same holds, but that each token sees the whole sentence."""
 
 # What attention layers may be told besides that changes nothing in what they compute here.
 _HARMLESS = frozenset(
@@ -51,27 +57,36 @@ class Layout:
             padding any: (n * length,).
         slot_of_node: For each token in the row one place of the rectangle that has it: (k,).
         positions: Each token's place in its sentence: (k,).
+        seen: Which places of the rectangle each token of its row sees, (n, 1, 1, length); None if
+            it sees those up to its own.
     """
 
     shape: tuple[int, int]
     node_of_slot: Tensor
     slot_of_node: Tensor
     positions: Tensor
+    seen: Tensor | None = None
 
     def to(self, device: torch.device) -> Layout:
         """The same on a device."""
-        tensors = (self.node_of_slot, self.slot_of_node, self.positions)
-        return Layout(self.shape, *(tensor.to(device) for tensor in tensors))
+        return Layout(
+            self.shape,
+            self.node_of_slot.to(device),
+            self.slot_of_node.to(device),
+            self.positions.to(device),
+            self.seen.to(device) if self.seen is not None else None,
+        )
 
 
 _layout: ContextVar[Layout] = ContextVar("layout")
 
 
-def lay_out(attention_mask: Tensor) -> Layout:
+def lay_out(attention_mask: Tensor, *, is_causal: bool = True) -> Layout:
     """Every real token of a batch in the row, sentence after sentence.
 
     Args:
         attention_mask: 1 for tokens, 0 for padding on the right: (n, length).
+        is_causal: Whether a token sees those before it only.
     """
     import torch
 
@@ -79,11 +94,12 @@ def lay_out(attention_mask: Tensor) -> Layout:
     slots = attention_mask.reshape(-1).nonzero().squeeze(-1)
     nodes = torch.zeros(n * length, dtype=torch.int64, device=slots.device)
     nodes[slots] = torch.arange(len(slots), device=slots.device)
-    return Layout((n, length), nodes, slots, slots % length)
+    seen = None if is_causal else attention_mask.bool()[:, None, None, :]
+    return Layout((n, length), nodes, slots, slots % length, seen)
 
 
 def lay_out_tree(input_ids: Tensor, attention_mask: Tensor) -> Layout:
-    """Every distinct beginning of a sentence in the row once; not for gradients.
+    """Every distinct beginning of a sentence in the row once, for causal models, no gradients.
 
     Args:
         input_ids: Token ids, (n, length).
@@ -123,11 +139,23 @@ def supports(model: Any) -> bool:
     """Whether a model is of a kind that is known here."""
     config = getattr(model, "config", None)
     return (
-        getattr(config, "model_type", None) in MODEL_TYPES
+        (is_causal(model) or _is_bidirectional(config))
         # What is computed again for the backward pass would be computed without the layout.
         and not any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
         and not getattr(config, "add_cross_attention", False)
         and getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
+    )
+
+
+def is_causal(model: Any) -> bool:
+    """Whether a model is of a kind that is known here and whose tokens see those before them."""
+    return getattr(getattr(model, "config", None), "model_type", None) in CAUSAL_TYPES
+
+
+def _is_bidirectional(config: Any) -> bool:
+    # Some can be told to be decoders.
+    return getattr(config, "model_type", None) in BIDIRECTIONAL_TYPES and not getattr(
+        config, "is_decoder", False
     )
 
 
@@ -156,22 +184,34 @@ def laid_out(model: Any, layout: Layout) -> Iterator[None]:
         _layout.reset(token)
 
 
-def row_inputs(input_ids: Tensor, layout: Layout) -> dict[str, Any]:
+def row_inputs(model: Any, input_ids: Tensor, layout: Layout) -> dict[str, Any]:
     """What to call a model with for a batch in one row.
 
     Args:
+        model: The model.
         input_ids: The batch, (n, length).
         layout: Where its tokens stand in the row.
     """
     import torch
 
     ids = input_ids.reshape(-1)[layout.slot_of_node][None]
-    return {
+    inputs = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
-        "position_ids": layout.positions[None],
-        "use_cache": False,
+        "position_ids": _position_ids(model, input_ids, layout)[None],
     }
+    return {**inputs, "use_cache": False} if is_causal(model) else inputs
+
+
+def _position_ids(model: Any, input_ids: Tensor, layout: Layout) -> Tensor:
+    """The number by which a model knows the position of each token in the row: (k,)."""
+    if model.config.model_type not in _COUNTED_BEHIND_PADDING:
+        return layout.positions
+    padding = model.get_input_embeddings().padding_idx
+    # A text may have the padding token in it: the model does not count it either.
+    counts = input_ids != padding
+    position_ids: Tensor = counts.cumsum(dim=1) * counts + padding
+    return position_ids.reshape(-1)[layout.slot_of_node]
 
 
 def _attend(
@@ -197,8 +237,9 @@ def _attend(
         _spread(query, layout),
         _spread(key, layout),
         _spread(value, layout),
+        attn_mask=layout.seen,
         dropout_p=dropout,
-        is_causal=True,
+        is_causal=layout.seen is None,
         scale=scaling,
         enable_gqa=key.shape[1] != query.shape[1],
     )
