@@ -88,6 +88,52 @@ def test_what_goes_in_together_does_not_depend_on_where_an_evaluation_begins():
         assert whole.equals(resumed)
 
 
+@pytest.mark.parametrize("ignore_padding", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_that_go_in_together_come_out_as_alone(name, ignore_padding):
+    """Whatever their lengths; padding that counts in a batch's loss is that batch's own."""
+    fam = family(name)
+    data = data_of(fam, ignore_padding=ignore_padding)
+    together, alone = (forward_of(fam, data, size=2, fast=fast) for fast in (True, False))
+    with torch.no_grad():
+        for batch in data.batches(2):
+            found, expected = (f(batch, CPU, alone=False) for f in (together, alone))
+            torch.testing.assert_close(found.for_losses.loss, expected.for_losses.loss)
+            rows, positions = data.task.predictions(batch.inputs["labels"])
+            targets = batch.inputs["labels"][rows, positions + data.task.label_offset]
+            asked = rows, positions, targets
+            torch.testing.assert_close(
+                torch.as_tensor(found.score(*asked).surprisal),
+                torch.as_tensor(expected.score(*asked).surprisal),
+                rtol=0,
+                atol=1e-4,
+            )
+    assert (together._group != (0, 0)) == ignore_padding
+
+
+def test_what_is_about_as_long_goes_in_together():
+    """Here each batch has the longest sentence or the shortest, so that all would be padded."""
+    fam = family("t5")
+    data = dataset(fam, examples(["Long " * 9, "Short"] * 4))
+    lengths = []
+    forward = forward_of(fam, data, size=2)
+    usual = fam.model.forward
+
+    def watched(**inputs):
+        lengths.append(inputs["input_ids"].shape[1])
+        return usual(**inputs)
+
+    fam.model.forward = watched
+    with torch.no_grad():
+        batches = list(data.batches(2))
+        forward(batches[0], CPU)  # is compared with the plain way
+        lengths.clear()
+        for batch in batches:
+            forward(batch, CPU, alone=False)
+    long, short = data.lengths.max() // 2, data.lengths.min() // 2
+    assert lengths == [short, short, long, long]
+
+
 def test_a_model_that_has_changed_is_asked_again():
     fam = family("gpt2")
     data = data_of(fam)

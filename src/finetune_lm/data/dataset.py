@@ -125,6 +125,16 @@ class Dataset:
         """The length of the longest input, in tokens."""
         return self.pad_to_length or int(self._input_ids.lengths.max(initial=0))
 
+    @property
+    def lengths(self) -> IntArray:
+        """How many tokens each example has, in its inputs and, where these are others, its labels.
+
+        Only where preprocessing is not done for each batch anew.
+        """
+        assert self._labels is not None
+        lengths: IntArray = self._input_ids.lengths + self._labels.lengths
+        return lengths
+
     def __repr__(self) -> str:
         return (
             f"Dataset({self.name!r}, {len(self)} examples for a {self.task.description}, "

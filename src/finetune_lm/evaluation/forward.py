@@ -18,6 +18,7 @@ import numpy as np
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
+from finetune_lm.data.ragged import IntArray
 from finetune_lm.errors import is_out_of_memory
 from finetune_lm.evaluation.memory import free_memory
 from finetune_lm.evaluation.surprisal import Scores, in_bits, score_tokens
@@ -88,8 +89,9 @@ class Forward:
         self._batch_size = batch_size
         self._is_fast = fast and not needs_logits
         self._is_checked = False
-        # Batches that are preprocessed as they come are not the same twice.
-        self._may_group = dataset.preprocessing.strategy == ONCE
+        # Batches that are preprocessed as they come are not the same twice, and where padding counts
+        # in the loss a batch is to have as much of it as it has alone.
+        self._may_group = dataset.preprocessing.strategy == ONCE and dataset.ignore_padding
         self._group: tuple[int, int] = (0, 0)
         self._group_scores: TargetScores | None = None
         self._group_ends: Any = None
@@ -165,11 +167,9 @@ class Forward:
     def _score(self, batch: Batch, device: torch.device) -> TargetScores:
         from finetune_lm.fast.cross_entropy import CrossEntropy, TargetScores
 
-        layer = self._output_layer()
-        rows, positions = self._task.predictions(batch.inputs["labels"])
-        inputs = self._task.without_labels(self._model, batch.inputs)
-        criterion = CrossEntropy(self._targets(batch, rows, positions).to(device))
-        return TargetScores(*layer.judged(criterion, inputs, rows, positions))
+        inputs, rows, positions, targets = self._asked(batch)
+        criterion = CrossEntropy(targets.to(device))
+        return TargetScores(*self._output_layer().judged(criterion, inputs, rows, positions))
 
     def _from_group(self, batch: Batch, n: int, device: torch.device) -> TargetScores | None:
         """The scores of a batch, from those of all batches around it.
@@ -209,28 +209,54 @@ class Forward:
         size = self._batch_size * self._n_together()
         begin = first // size * size
         end = min(begin + size, len(self._dataset))
-        [batch] = self._dataset.batches(size, np.arange(begin, end))
-        rows, positions = self._task.predictions(batch.inputs["labels"])
-        inputs = self._task.without_labels(self._model, batch.inputs)
-        if layer.has_beginnings:
-            hidden, which = layer.of_beginnings(inputs, rows, positions)
-        else:
-            found = layer.hidden(inputs, rows, positions)
-            assert found is not None
-            hidden, which = found, rows.new_tensor(range(len(rows))).to(device)
-        targets = self._targets(batch, rows, positions).to(device)
+        example, targets, hidden, which = self._fed_together(np.arange(begin, end), device)
         self._group_scores = score_rows(layer.of_hidden, hidden, which, targets)
         self._group = (begin, end)
-        counts = np.bincount(rows.numpy(), minlength=len(batch))
+        counts = np.bincount(example - begin, minlength=end - begin)
         self._group_ends = np.concatenate([[0], np.cumsum(counts)])
+
+    def _fed_together(
+        self, examples: IntArray, device: torch.device
+    ) -> tuple[IntArray, Tensor, Tensor, Tensor]:
+        """What the last layer is fed for some examples.
+
+        Returns:
+            In the order of the examples the example, (k,), and the token of each prediction, (k,);
+            rows that the layer is fed, (n, width), and which of them each prediction has, (k,).
+        """
+        import torch
+
+        layer = self._output_layer()
+        if layer.has_beginnings:
+            [batch] = self._dataset.batches(len(examples), examples)
+            inputs, rows, positions, targets = self._asked(batch)
+            hidden, which = layer.of_beginnings(inputs, rows, positions)
+            return batch.example[rows.numpy()], targets.to(device), hidden, which
+        size = len(examples)
+        if not layer.is_ragged:
+            # What is about as long goes in together, so that there is little padding.
+            examples = examples[self._dataset.lengths[examples].argsort(kind="stable")]
+            size = self._batch_size
+        of_batches = []
+        for batch in self._dataset.batches(size, examples):
+            inputs, rows, positions, targets = self._asked(batch)
+            fed = layer.hidden(inputs, rows, positions)
+            assert fed is not None
+            of_batches.append((torch.from_numpy(batch.example)[rows], targets, fed))
+        example, targets, hidden = map(torch.cat, zip(*of_batches, strict=True))
+        order = example.argsort(stable=True)
+        return example[order].numpy(), targets[order].to(device), hidden, order.to(device)
+
+    def _asked(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
+        """What the model is called with, and the row, position and token of each prediction."""
+        rows, positions = self._task.predictions(batch.inputs["labels"])
+        targets = batch.inputs["labels"][rows, positions + self._task.label_offset]
+        return self._task.without_labels(self._model, batch.inputs), rows, positions, targets
 
     def _n_together(self) -> int:
         """How many batches go in together."""
         slots = self._batch_size * max(self._dataset.longest, 1)
         return max(1, min(_BATCHES_TOGETHER, _TOKENS_TOGETHER // slots))
-
-    def _targets(self, batch: Batch, rows: Tensor, positions: Tensor) -> Tensor:
-        return batch.inputs["labels"][rows, positions + self._task.label_offset]
 
     def _output_layer(self) -> OutputLayer:
         from finetune_lm.fast.output_layer import OutputLayer
