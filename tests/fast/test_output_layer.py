@@ -6,6 +6,7 @@ import torch
 from families import family
 from finetune_lm.fast.output_layer import OutputLayer
 from finetune_lm.models.tasks import TASKS
+from finetune_lm.training.setup import make_accelerator
 from helpers import dataset
 
 FAMILIES = ["gpt2", "llama", "pythia", "bert", "roberta", "distilbert", "albert", "electra", "t5",
@@ -43,6 +44,26 @@ def test_selected_logits_are_those_of_the_model(name):
             torch.testing.assert_close(logits, plain)
     assert layer.selects
     assert layer.resumes
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_layer_is_called_in_the_precision_that_it_has_within_the_model(name):
+    """Which is bfloat16 while the weights are in float32, and only during the model's own call."""
+    fam = family(name)
+    make_accelerator(False, "bf16").prepare_model(fam.model.eval())
+    inputs, rows, positions, _ = batch_of(fam)
+    layer = OutputLayer(fam.model)
+    with torch.no_grad():
+        plain = fam.model(**inputs).logits[rows, positions]
+        hidden = layer.hidden(inputs, rows, positions)
+        assert layer.autocast_to == torch.bfloat16
+        with layer.of_hidden(hidden) as logits:
+            assert logits.dtype == torch.bfloat16
+            # The largest rounding errors are a 256th of the largest logits.
+            torch.testing.assert_close(logits.float(), plain, rtol=0, atol=plain.abs().max() / 100)
+        torch.testing.assert_close(
+            layer.logits(inputs, rows, positions), plain, rtol=0, atol=plain.abs().max() / 100
+        )
 
 
 def test_gradients_are_those_of_the_model():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import gzip
-import pickle
 import zlib
+from dataclasses import asdict
 
 import pandas as pd
 import pyarrow as pa
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from finetune_lm.errors import UserError
 from finetune_lm.results import tables
 from finetune_lm.results.tables import TableWriter, load_metrics
+from finetune_lm.training.checkpoints import unkept
 
 COLUMNS = ["word", "epoch", "surprisal", "token_is_word", "note"]
 
@@ -227,7 +228,7 @@ def test_a_table_is_taken_up_in_the_middle_of_a_piece(tmp_path, piece, number):
             if taken is not None:
                 writer.write(rows(9, ["killed"]))
                 raise RuntimeError
-    assert pickle.loads(pickle.dumps(taken)) == taken
+    assert unkept(asdict(taken)) is None
     with TableWriter(path, COLUMNS, taken) as writer:
         assert writer.n_rows == n_rows
         for n in range(number + 1, 3):
@@ -251,9 +252,20 @@ def test_taking_the_state_changes_nothing(tmp_path):
                 writer.write(rows(piece, WORDS[:5] * (1 + number)))
                 writer.state()
             writer.end_piece()
-            assert writer.state().piece is None
+            assert writer.state().piece is writer.state().text is None
             assert writer.state().n_bytes == path.stat().st_size
     assert path.read_bytes() == whole
+
+
+def test_an_epoch_without_rows_leaves_the_table_as_it_is(tmp_path):
+    path = write(tmp_path / "t.csv.gz", rows(0, ["a"]))
+    before = path.read_bytes()
+    with TableWriter(tmp_path / "more.csv.gz", COLUMNS) as writer:
+        for words in (["a"], []):
+            writer.write(rows(0, words))
+            assert unkept(asdict(writer.state())) is None
+            writer.end_piece()
+    assert (tmp_path / "more.csv.gz").read_bytes() == before
 
 
 @pytest.mark.parametrize("n_chunks", [0, 1, 2])

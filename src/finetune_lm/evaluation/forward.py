@@ -89,8 +89,8 @@ class Forward:
         self._batch_size = batch_size
         self._is_fast = fast and not needs_logits
         self._is_checked = False
-        # Batches that are preprocessed as they come are not the same twice, and where padding counts
-        # in the loss a batch is to have as much of it as it has alone.
+        # Batches that are preprocessed as they come are not the same twice. Where padding counts in
+        # the loss, a batch is to have as much of it as it has alone.
         self._may_group = dataset.preprocessing.strategy == ONCE and dataset.ignore_padding
         self._group: tuple[int, int] = (0, 0)
         self._group_scores: TargetScores | None = None
@@ -288,7 +288,7 @@ class Forward:
         finally:
             self._model.train(was_training)
         self._is_fast = layer.selects
-        if self._is_fast and not _is_near(fast, plain, self._model.dtype):
+        if self._is_fast and not _is_near(fast, plain, layer.autocast_to or self._model.dtype):
             self._is_fast = False
             say_once(
                 f"fast: the model is called as usual, since its own loss is another ({plain:.6g} "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.fast import ragged
@@ -52,6 +52,8 @@ class OutputLayer:
         """Whether logits can be made of what the layer was fed."""
         self._is_linear = False
         """Whether they are made by a product of matrices."""
+        self.autocast_to: torch.dtype | None = None
+        """The precision in which the model computes its products, if it is not its weights' own."""
         self.is_ragged = False
         """Whether padding is left out."""
         self._is_causal = ragged.is_causal(model)
@@ -104,8 +106,8 @@ class OutputLayer:
 
         layer = self._layer
         assert layer is not None
-        if not _is_linear(layer, hidden):
-            with torch.no_grad():
+        if self.autocast_to is not None or not _is_linear(layer, hidden):
+            with torch.no_grad(), self._autocast(hidden.device.type):
                 logits = layer(hidden)
             yield logits
             return
@@ -152,7 +154,12 @@ class OutputLayer:
         self._model.eval()
         try:
             with torch.no_grad():
-                plain = self._plain(inputs, rows, positions)
+                with _autocast_of(self._layer) as found:
+                    plain = self._plain(inputs, rows, positions)
+                self.autocast_to = found[0] if found else None
+                if self.autocast_to is not None:
+                    # One operation rounds once where eight do eight times: not the same any more.
+                    self._activations = []
                 for is_ragged in [True, False] if self._can_pack() else [False]:
                     self.is_ragged = is_ragged
                     if self._comes_to(plain, inputs, rows, positions):
@@ -191,23 +198,40 @@ class OutputLayer:
     ) -> bool:
         """Whether the logits are those of the plain model."""
         try:
-            return _same(self._selected(inputs, rows, positions)[1], plain)
+            return self._is_same(self._selected(inputs, rows, positions)[1], plain)
         except Exception:
             # The model is called in a way of its own, or expects other shapes behind the layer.
             return False
+
+    def _is_same(self, found: Tensor, expected: Tensor) -> bool:
+        if found.shape != expected.shape:
+            return False
+        kind = str(self.autocast_to or expected.dtype).removeprefix("torch.")
+        largest = float(expected.abs().max()) if expected.numel() else 0.0
+        tolerance = _TOLERANCE.get(kind, _TOLERANCE_OF_HALF_PRECISION) * max(largest, 1.0)
+        return bool(((found - expected).abs() <= tolerance).all())
+
+    def _autocast(self, device_type: str) -> AbstractContextManager[object]:
+        """The precision in which the layer is called within the model."""
+        import torch
+
+        if self.autocast_to is None:
+            return nullcontext()
+        return torch.autocast(device_type, self.autocast_to)
 
     def _resumes(
         self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor, plain: Tensor
     ) -> bool:
         """Whether the logits can be made of what the layer is fed, and it need not be fed at all.
 
-        Not under autocast, which reaches as far as the model's own call.
+        Where the model has autocast on, which reaches as far as its own call, the layer is called
+        so as well.
         """
         try:
             hidden = self._selected(inputs, rows, positions, wants_logits=False)[0]
-            self._is_linear = _is_linear(self._layer, hidden)
+            self._is_linear = self.autocast_to is None and _is_linear(self._layer, hidden)
             with self.of_hidden(hidden) as logits:
-                is_same = _same(logits, plain)
+                is_same = self._is_same(logits, plain)
         except Exception:
             # The layer's weights are of another precision than what it was fed, or what is behind
             # the layer needs something.
@@ -292,6 +316,25 @@ def _fed_with(
         handle.remove()
 
 
+@contextmanager
+def _autocast_of(layer: Any) -> Iterator[list[torch.dtype | None]]:
+    """Find out in which precision a layer is called if autocast is on; None if it is off."""
+    import torch
+
+    found: list[torch.dtype | None] = []
+
+    def look(_: Any, args: tuple[Tensor, ...]) -> None:
+        kind = args[0].device.type
+        is_on = torch.is_autocast_enabled(kind)
+        found.append(torch.get_autocast_dtype(kind) if is_on else None)
+
+    handle = layer.register_forward_pre_hook(look)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
 def _on(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     return {name: tensor.to(device) for name, tensor in inputs.items()}
 
@@ -301,12 +344,3 @@ def _is_linear(layer: Any, hidden: Tensor) -> bool:
     import torch
 
     return type(layer) is torch.nn.Linear and layer.weight.dtype == hidden.dtype
-
-
-def _same(found: Tensor, expected: Tensor) -> bool:
-    if found.shape != expected.shape:
-        return False
-    kind = str(expected.dtype).removeprefix("torch.")
-    largest = float(expected.abs().max()) if expected.numel() else 0.0
-    tolerance = _TOLERANCE.get(kind, _TOLERANCE_OF_HALF_PRECISION) * max(largest, 1.0)
-    return bool(((found - expected).abs() <= tolerance).all())

@@ -50,10 +50,10 @@ class TableState:
         n_bytes: How long the file is, without the piece under way.
         checksum: The CRC-32 of so much of the file.
         piece: The compressed part of the piece under way, a gzip member without its end; None if
-            there is none.
+            nothing is compressed yet.
         chunks: The bytes of each chunk of text that was compressed into it. What a compressor makes
             of a text may depend on the parts in which it is given.
-        text: What is not compressed yet.
+        text: The rest of that piece; None if there is none.
     """
 
     n_rows: int = 0
@@ -62,7 +62,7 @@ class TableState:
     checksum: int = 0
     piece: bytes | None = None
     chunks: list[int] = field(default_factory=list)
-    text: bytes = b""
+    text: bytes | None = None
 
 
 class TableWriter:
@@ -157,7 +157,9 @@ class TableWriter:
             return replace(self._state, chunks=[])
         self._piece.seek(0)
         piece, text = self._piece.read(), b"".join(self._text)
-        return replace(self._state, piece=piece, chunks=list(self._state.chunks), text=text)
+        return replace(
+            self._state, piece=piece or None, chunks=list(self._state.chunks), text=text or None
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -173,6 +175,8 @@ class TableWriter:
 
     def _add(self, text: bytes) -> None:
         """Add a text to the piece under way."""
+        if not text:
+            return
         if self._piece is None:
             self._begin_piece()
         self._text.append(text)
@@ -213,14 +217,14 @@ class TableWriter:
             )
         self.path.touch()
         os.truncate(self.path, state.n_bytes)
-        if state.piece is not None:
+        if state.piece is not None or state.text is not None:
             self._begin_piece()
-            compressed = memoryview(zlib.decompressobj(_GZIP).decompress(state.piece))
+            compressed = memoryview(zlib.decompressobj(_GZIP).decompress(state.piece or b""))
             for length in state.chunks:
                 self._compress(compressed[:length])
                 compressed = compressed[length:]
-            self._text = [state.text]
-        self._state = replace(state, piece=None, chunks=list(state.chunks), text=b"")
+            self._text = [state.text] if state.text else []
+        self._state = replace(state, piece=None, chunks=list(state.chunks), text=None)
 
 
 def _compressor() -> Any:
