@@ -226,9 +226,9 @@ def drawn(monkeypatch):
     calls = []
     batches = BaselineData.batches
 
-    def record(self, example, batch_size, device):
+    def record(self, example, batch_size):
         calls.append(example.tolist())
-        return batches(self, example, batch_size, device)
+        return batches(self, example, batch_size)
 
     monkeypatch.setattr(BaselineData, "batches", record)
     return calls

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KLBatch:
-    """Some examples, and where in them something is predicted that counts.
+    """Some examples, and where in them something is predicted that counts. All on the CPU.
 
     Attributes:
-        inputs: What a model is called with for its logits, on the device.
-        rows: The example of each prediction, as its row in the batch: (k,), on the device.
-        positions: Where in the logits it is: (k,), on the device.
+        inputs: What a model is called with for its logits.
+        rows: The example of each prediction, as its row in the batch: (k,).
+        positions: Where in the logits it is: (k,).
         n_predictions: How many predictions each example has.
         example: The row of the data set that each example comes from.
     """
@@ -57,9 +57,8 @@ class KLBatch:
         """Some of the examples, in order."""
         import torch
 
-        device = self.rows.device
-        place = torch.full((len(self.example),), -1, device=device)
-        place[chosen] = torch.arange(len(chosen), device=device)
+        place = torch.full((len(self.example),), -1)
+        place[chosen] = torch.arange(len(chosen))
         rows = place[self.rows]
         return KLBatch(
             {name: tensor[chosen] for name, tensor in self.inputs.items()},
@@ -97,11 +96,9 @@ class BaselineData:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def batches(self, example: IntArray, batch_size: int, device: torch.device) -> list[KLBatch]:
-        """Some rows of the data set in batches, on a device."""
-        return [
-            self._on_device(batch, device) for batch in self.dataset.batches(batch_size, example)
-        ]
+    def batches(self, example: IntArray, batch_size: int) -> list[KLBatch]:
+        """Some rows of the data set in batches."""
+        return [self._asked(batch) for batch in self.dataset.batches(batch_size, example)]
 
     def baseline_logits(self, batch: KLBatch) -> BaselineLogits:
         """What the untouched model predicts: (k, vocabulary), in the order of the batch."""
@@ -126,27 +123,27 @@ class BaselineData:
             if computed is None:
                 self._may_keep = 0.0
                 return None
-            for i, part in zip(missing, torch.split(computed, rest.n_predictions), strict=True):
+            kept = computed.cpu()
+            for i, part in zip(missing, torch.split(kept, rest.n_predictions), strict=True):
                 parts[i] = part
                 self._keep(batch.example[i], part)
-        device = batch.rows.device
-        return torch.cat([parts[i].to(device) for i in range(len(batch.example))])
+        hidden = torch.cat([parts[i] for i in range(len(batch.example))])
+        return hidden.to(next(self._baseline.model.parameters()).device)
 
     def _keep(self, example: int, part: Tensor) -> None:
         n_bytes = part.numel() * part.element_size()
         if n_bytes <= self._may_keep - self._n_kept_bytes:
             # A copy, since a part would keep the whole alive.
-            self._kept[example] = part.cpu().clone()
+            self._kept[example] = part.clone()
             self._n_kept_bytes += n_bytes
 
-    def _on_device(self, batch: Batch, device: torch.device) -> KLBatch:
-        model, task = self._baseline.model, self._baseline.task
+    def _asked(self, batch: Batch) -> KLBatch:
+        task = self._baseline.task
         rows, positions = task.predictions(batch.inputs["labels"])
-        inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
         return KLBatch(
-            task.without_labels(model, inputs),
-            rows.to(device),
-            positions.to(device),
+            task.without_labels(self._baseline.model, batch.inputs),
+            rows,
+            positions,
             rows.bincount(minlength=len(batch)).tolist(),
             batch.example.tolist(),
         )

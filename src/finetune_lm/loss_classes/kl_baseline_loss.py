@@ -185,7 +185,7 @@ class KLBaselineLoss:
         del outputs, labels
         parts: list[tuple[KLBatch, BaselineData, float]] = []
         for source, data in self._data:
-            batches = data.batches(self._draw(source, data), self._batch_size, self._device)
+            batches = data.batches(self._draw(source, data), self._batch_size)
             n_scored = sum(batch.n_scored for batch in batches)
             weight = source.scaleby
             if not self.return_all:
@@ -219,7 +219,8 @@ class KLBaselineLoss:
             model_logits, baseline_logits = self._common(model_logits, baseline_logits)
             divergence = kl_divergence(model_logits, baseline_logits)
         counts = torch.tensor(batch.n_predictions, device=divergence.device)
-        sums = divergence.new_zeros(len(counts)).index_add(0, batch.rows, divergence)
+        rows = batch.rows.to(divergence.device)
+        sums = divergence.new_zeros(len(counts)).index_add(0, rows, divergence)
         sums, counts = sums[counts > 0], counts[counts > 0]
         if self._reduction != "sum":
             sums = sums / counts
@@ -233,12 +234,12 @@ class KLBaselineLoss:
 
         from finetune_lm.loss_classes._kl_divergence import KLDivergence
 
-        weights = torch.full((len(batch.rows),), weight, device=self._device)
+        weights = torch.full((len(batch.rows),), weight)
         if self._reduction != "sum":
-            weights = weights / torch.tensor(batch.n_predictions, device=self._device)[batch.rows]
+            weights = weights / torch.tensor(batch.n_predictions)[batch.rows]
         criterion = KLDivergence(
             data.baseline_logits(batch),
-            weights,
+            weights.to(self._device),
             sorted(self._added_ids),
             per_entry=self._reduction == "mean",
         )
