@@ -31,6 +31,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
 SUBJECTS = [
     "step",
+    "masked_step",
     "recording",
     "kl",
     "scoring",

@@ -23,6 +23,7 @@ from finetune_lm import DataTrainingArguments
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import Examples
+from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.evaluation.evaluate import evaluate, record_batch
 from finetune_lm.evaluation.forward import Forward, Outputs
@@ -190,7 +191,32 @@ def mixed(n: int = N_KL) -> list[str]:
     return lines
 
 
-def dataset(texts: list[str], tokenizer: Any, task: str = "lm", name: str = "data.txt") -> Dataset:
+def masked_model(shape: str, vocabulary: int = VOCABULARY) -> Any:
+    """A masked language model with random weights.
+
+    Args:
+        shape: One of `SHAPES`.
+        vocabulary: How many entries its vocabulary has.
+    """
+    layers, width = SHAPES[shape]
+    torch.manual_seed(1)
+    config = transformers.BertConfig(
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=max(width // 64, 2),
+        intermediate_size=4 * width,
+        vocab_size=vocabulary,
+    )
+    return transformers.BertForMaskedLM(config)
+
+
+def dataset(
+    texts: list[str],
+    tokenizer: Any,
+    task: str = "lm",
+    name: str = "data.txt",
+    preprocessing: Preprocessing | None = None,
+) -> Dataset:
     """A data set with an item and two columns of metadata."""
     metadata = [{"item": i // 6, "condition": "ab"[i % 2], "order": i} for i in range(len(texts))]
     # A model takes a start and an end beside the longest text.
@@ -198,6 +224,7 @@ def dataset(texts: list[str], tokenizer: Any, task: str = "lm", name: str = "dat
         Examples(name, name, texts, None, metadata),
         TextEncoder(tokenizer, LONGEST + 2),
         TASKS[task],
+        preprocessing,
     )
 
 
@@ -268,6 +295,8 @@ def experiment(
     fast: bool = True,
     recorded: bool = True,
     fused: bool = True,
+    task: str = "lm",
+    preprocessing: Preprocessing | None = None,
 ) -> Experiment:
     """An experiment about a model, put together as a run does it.
 
@@ -278,9 +307,11 @@ def experiment(
         fast: Whether to take the fast way.
         recorded: Whether rows are made and a table is written. Its directory goes with the process.
         fused: Whether the optimizer's update is one loop over memory, as it is in a run.
+        task: What kind of model it is.
+        preprocessing: What the texts go through before the model sees them.
     """
-    data = dataset(texts, tokenizer)
-    loaded = LoadedModel("random", TASKS["lm"], model, tokenizer)
+    data = dataset(texts, tokenizer, task, preprocessing=preprocessing)
+    loaded = LoadedModel("random", TASKS[task], model, tokenizer)
     losses = Losses([OutputsDefaultLoss], [{}], torch.sum, model, tokenizer)
     metadata = MetadataColumns([data.metadata], [data.path], LOSSES)
     columns = RunColumns.of(loaded, 1, metadata, LOSSES)
