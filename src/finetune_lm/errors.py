@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 
 class UserError(Exception):
     """Something the user can put right: what must hold, what came, what to do.
@@ -26,21 +24,3 @@ class UserError(Exception):
             raise ValueError("UserError needs at least one message.")
         super().__init__("\n".join(problems))
         self.problems = problems
-
-
-_SIGNS = (
-    "out of memory",  # CUDA and MPS
-    "can't allocate memory",  # torch's CPU allocator
-    "not enough memory",  # the same on Windows
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left, on whatever device."""
-    torch = sys.modules.get("torch")
-    kinds = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
-    if isinstance(error, kinds):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)

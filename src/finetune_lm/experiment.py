@@ -23,10 +23,11 @@ from finetune_lm.arguments import (
 from finetune_lm.arguments.redaction import hides_secrets
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.data.files import Files, file_hashes, read_files
-from finetune_lm.errors import UserError, is_out_of_memory
+from finetune_lm.errors import UserError
 from finetune_lm.evaluation.losses import read_loss_files
 from finetune_lm.interruption import Interruption
 from finetune_lm.messages import warn
+from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.results import output_directory as place
 from finetune_lm.results.columns import MetadataColumns, all_loss_columns, table_columns
 from finetune_lm.results.earlier_run import EarlierRun

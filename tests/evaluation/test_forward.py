@@ -186,13 +186,61 @@ def test_a_batch_that_is_too_large_goes_through_in_halves(name, fast, capsys, mo
         return rows.to_pandas(), float(outputs.for_losses.loss)
 
     expected, loss = table(forward_of(fam, data, size=len(TEXTS), fast=False))
-    limited = TooLarge(fam.model, most=3 * batch.inputs["input_ids"].shape[1])
+    limited = TooLarge(fam.model, most=batch.inputs["input_ids"].shape[1])
     found, its_loss = table(forward_of(fam, data, size=len(TEXTS), fast=fast))
     assert_same_numbers(expected, found)
     assert len(found) >= len(TEXTS)
     assert its_loss == pytest.approx(loss, rel=1e-5)
     assert min(limited.calls) < batch.inputs["input_ids"].numel() / 2
     assert "go through the model in halves" in capsys.readouterr().err
+
+
+def test_comparing_takes_a_part_of_a_batch_if_memory_does_not_do_for_all(monkeypatch, capsys):
+    """The plain way's logits may be too many where the fast way's are not."""
+    from finetune_lm import messages
+
+    monkeypatch.setattr(messages, "_said", set())
+    fam = family("gpt2")
+    data = data_of(fam)
+    [batch] = data.batches(len(TEXTS))
+    expected = float(fam.model(**batch.inputs).loss)
+    TooLarge(fam.model, most=int(batch.inputs["attention_mask"].sum()))
+    forward = forward_of(fam, data)
+    loss = forward(batch, CPU).for_losses.loss
+    assert forward._is_fast
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_model_too_large_for_comparing_is_called_as_usual(monkeypatch, capsys):
+    from finetune_lm import messages
+
+    monkeypatch.setattr(messages, "_said", set())
+    fam = family("gpt2")
+    data = data_of(fam)
+    TooLarge(fam.model, most=2)
+    forward = forward_of(fam, data)
+    with pytest.raises(torch.OutOfMemoryError):
+        forward(next(data.batches(3)), CPU)
+    assert not forward._is_fast
+    said = capsys.readouterr().err
+    assert "memory does not do for comparing" in said
+    assert "halves" not in said
+
+
+def test_halves_have_all_that_the_model_returns():
+    fam = family("gpt2")
+    fam.model.config.output_hidden_states = True
+    data = data_of(fam)
+    [batch] = data.batches(len(TEXTS))
+    with torch.no_grad():
+        whole = forward_of(fam, data, needs_logits=True)(batch, CPU).for_losses
+        TooLarge(fam.model, most=3 * batch.inputs["input_ids"].shape[1])
+        halves = forward_of(fam, data, needs_logits=True)(batch, CPU).for_losses
+    assert len(halves.hidden_states) == len(whole.hidden_states) > 1
+    for one, other in zip(halves.hidden_states, whole.hidden_states, strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(halves.logits, whole.logits)
 
 
 def test_a_step_that_is_too_large_is_not_halved():

@@ -45,6 +45,17 @@ class Vector:
         return torch.zeros(3)
 
 
+class Entropy(OutputsDefaultLoss):
+    """Calls the loss that it inherits from, and looks at logits besides."""
+
+    def __call__(self, outputs, labels):
+        return super().__call__(outputs, labels) + outputs.logits.sum()
+
+
+class Renamed(OutputsDefaultLoss):
+    """Does what the loss does that it inherits from."""
+
+
 def losses(*classes, reduce=torch.sum, **kwargs):
     given = [kwargs.get(cls.__name__, {}) for cls in classes]
     return Losses(classes, given, reduce, model=None, tokenizer=None)
@@ -124,3 +135,11 @@ def test_an_epoch_without_labels():
     epoch.add({"loss": 0.0}, n_labels=0)
     with pytest.raises(UserError, match="data has nothing to predict"):
         epoch.means("data")
+
+
+def test_who_needs_logits_is_a_matter_of_ones_own_call():
+    """A loss that says that it needs none does not say so of a class that inherits from it."""
+    assert losses(Entropy).need_logits
+    assert losses(Constant, OutputsDefaultLoss).need_logits
+    assert not losses(OutputsDefaultLoss).need_logits
+    assert not losses(Renamed).need_logits

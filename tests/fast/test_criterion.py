@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from families import family
 from finetune_lm.fast import criterion, scratch
-from finetune_lm.fast.criterion import of_linear
+from finetune_lm.fast.criterion import of_linear, of_logits
 from finetune_lm.fast.cross_entropy import CrossEntropy
 from finetune_lm.fast.output_layer import OutputLayer
 from finetune_lm.models.tasks import TASKS
@@ -50,10 +50,35 @@ def test_what_is_frozen_gets_no_gradient(frozen):
 
 def test_no_gradients_are_computed_where_none_are_wanted():
     *leaves, targets = layer_and_targets()
+    asked = []
+
+    class Watched(CrossEntropy):
+        def judge(self, rows, logits, gradient):
+            asked.append(gradient is not None)
+            super().judge(rows, logits, gradient)
+
     with torch.no_grad():
-        loss = of_linear(*leaves, CrossEntropy(targets))[0]
+        loss = of_linear(*leaves, Watched(targets))[0]
+        of_logits(linear(*leaves), Watched(targets))
+    assert asked == [False, False]
     assert not loss.requires_grad
     torch.testing.assert_close(loss, cross_entropy(linear(*leaves), targets))
+
+
+def test_embeddings_that_somebody_changes_have_their_own_gradient():
+    """What a hook makes of their outputs is part of the gradient."""
+    fam = family("gpt2")
+    fam.model.get_input_embeddings().register_forward_hook(lambda _, args, out: out * 2)
+    [batch] = dataset(fam).batches(8)
+    task = TASKS[fam.task]
+    rows, positions = task.predictions(batch.inputs["labels"])
+    criterion = CrossEntropy(batch.inputs["labels"][rows, positions + 1])
+    layer = OutputLayer(fam.model)
+    inputs = task.without_labels(fam.model, batch.inputs)
+    weight = fam.model.get_input_embeddings().weight
+    [fast] = torch.autograd.grad(layer.judged(criterion, inputs, rows, positions)[0], [weight])
+    [plain] = torch.autograd.grad(fam.model(**batch.inputs).loss, [weight])
+    assert_same_gradient(fast, plain)
 
 
 def test_lent_memory_is_lent_to_nobody_else():

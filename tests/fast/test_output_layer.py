@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 
 from families import family
 from finetune_lm.fast.output_layer import OutputLayer
@@ -91,6 +92,21 @@ def test_a_model_that_changes_its_logits_behind_the_layer_cannot_be_resumed():
     fam = family("bart")
     fam.model.final_logits_bias += torch.randn(fam.model.final_logits_bias.shape)
     assert_right_but_not_resumed(fam)
+
+
+def test_a_bound_on_logits_is_seen_also_where_they_are_small():
+    """As in a model that has learned nothing yet, and will."""
+    fam = family("llama")
+    config = transformers.Gemma2Config(
+        **{key: getattr(fam.model.config, key) for key in (
+            "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+            "num_attention_heads", "max_position_embeddings")},
+        num_key_value_heads=2, head_dim=8, bos_token_id=0, eos_token_id=0, pad_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    capped = fam._replace(model=transformers.Gemma2ForCausalLM(config).eval())
+    assert config.final_logit_softcapping
+    assert_right_but_not_resumed(capped)
 
 
 def test_a_model_whose_logits_mix_positions_is_called_as_usual():

@@ -39,6 +39,15 @@ def test_a_setting_that_rounds_is_taken_back(monkeypatch):
     assert matmul.fp32_precision == before
 
 
+def test_a_compiler_can_still_ask_for_the_precision():
+    """torch has two ways to set it, of which one makes an error of asking by the other."""
+    program = (
+        "import torch; from finetune_lm.fast.tuning import tune; tune();"
+        "assert torch.get_float32_matmul_precision() in ('highest', 'medium')"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_products_are_as_exact_as_float32_allows():
     assert tuning._products_are_exact()
     a = torch.randn(8, 768)

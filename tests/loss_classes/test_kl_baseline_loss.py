@@ -8,16 +8,17 @@ from types import SimpleNamespace
 import datasets
 import pytest
 import torch
+import transformers
 
 from families import family
-from finetune_lm import ModelArguments, UserError
+from finetune_lm import ModelArguments, UserError, messages
 from finetune_lm.data_preprocessing import mask_random_tokens, mask_words
 from finetune_lm.loss_classes import KLBaselineLoss
 from finetune_lm.loss_classes._kl_data import BaselineData
 from finetune_lm.loss_classes._kl_settings import KLSettings
 from finetune_lm.models.loading import load_model
 from finetune_lm.models.origin import Origin, origin_of
-from helpers import save_family, write_lines
+from helpers import dataset, examples, save_family, write_lines
 
 SENTENCES = [
     "The man has always broken the glass.",
@@ -424,7 +425,7 @@ def test_results_are_the_same_with_and_without_the_cache(directories, sentences,
             results[-1].append((result.item(), gradient))
         if cache_mb:
             # Each example once (with a start token), and at first a few to see what is possible.
-            looked_at = 3 * sum(sorted(n_tokens)[-3:]) + 3 * 3
+            looked_at = 3 * sum(sorted(n_tokens)[-3:]) + 3 * 3 + max(n_tokens) + 1
             assert sum(calls) <= sum(n_tokens) + len(SENTENCES) + looked_at
         else:
             assert sum(calls) >= 12 * sum(sorted(n_tokens)[:3])
@@ -615,3 +616,49 @@ def test_what_is_checked_early_has_the_defaults_of_the_loss():
         return {name: p.default for name, p in parameters.items() if name not in but}
 
     assert defaults(KLSettings) == defaults(KLBaselineLoss, "model", "tokenizer")
+
+
+@pytest.mark.parametrize("return_all", [False, True])
+def test_examples_that_are_too_many_go_through_in_halves(
+    directories, sentences, return_all, monkeypatch, capsys
+):
+    """In validation, where no step depends on it."""
+    monkeypatch.setattr(messages, "_said", set())
+    loaded = load(directories["gpt2"])
+    kwargs = {"n_examples_per_batch": None, "return_all": return_all}
+    with torch.no_grad():
+        expected = make(loaded, sentences, **kwargs)(OUTPUTS, None)
+        loss = make(loaded, sentences, **kwargs)
+        forward, most = loaded.model.forward, 30
+
+        def limited(*args, **given):
+            if given["input_ids"].numel() > most:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return forward(*args, **given)
+
+        loaded.model.forward = limited
+        torch.testing.assert_close(loss(OUTPUTS, None), expected)
+    assert "halves" in capsys.readouterr().err
+    with pytest.raises(torch.OutOfMemoryError):
+        make(loaded, sentences, **kwargs)(OUTPUTS, None)
+
+
+@pytest.mark.parametrize("kind", ["M2M100", "Blenderbot"])
+def test_a_decoder_is_fed_as_the_model_itself_feeds_it(kind):
+    """Also by models that do not offer to do so."""
+    fam = family("bart")
+    config = getattr(transformers, f"{kind}Config")(
+        **{key: getattr(fam.model.config, key) for key in (
+            "vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_ffn_dim",
+            "decoder_ffn_dim", "encoder_attention_heads", "decoder_attention_heads",
+            "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id",
+            "decoder_start_token_id")},
+    )  # fmt: skip
+    model = transformers.AutoModelForSeq2SeqLM.from_config(config).eval()
+    data = dataset(fam, examples(SENTENCES, SENTENCES[::-1]))
+    [batch] = data.batches(8)
+    assert (batch.inputs["labels"] == -100).any()
+    without = data.task.without_labels(model, batch.inputs)
+    with torch.no_grad():
+        found, expected = model(**without).logits, model(**batch.inputs).logits
+    torch.testing.assert_close(found, expected)

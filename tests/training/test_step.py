@@ -191,3 +191,21 @@ def test_what_is_left_makes_an_update():
         (name, 0, 9) for name in ("pre_train_step", "after_step", "post_train_step")
     ]
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_too_large_for_half_precision_does_not_count_for_the_schedule(fused):
+    """Also where the optimizer itself leaves it out."""
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, fused=fused)
+    schedule = Schedule(torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5), "StepLR", False)
+    accelerator = make_accelerator(False)
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    update = Update(Learner(model, optimizer, accelerator, schedule=schedule))
+    before, rates = model.weight.detach().clone(), []
+    for factor in (torch.inf, 1.0):
+        update.add(model(torch.ones(1, 3)).sum() * factor, 1, 0, 0)
+        rates.append(optimizer.param_groups[0]["lr"])
+        assert torch.equal(model.weight, before) == (factor == torch.inf)
+    assert rates == [1.0, 0.5]

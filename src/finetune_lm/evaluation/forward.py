@@ -19,10 +19,9 @@ from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.ragged import IntArray
-from finetune_lm.errors import is_out_of_memory
-from finetune_lm.evaluation.memory import free_memory
 from finetune_lm.evaluation.surprisal import Scores, in_bits, score_tokens
 from finetune_lm.messages import say_once
+from finetune_lm.out_of_memory import free_memory, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -267,21 +266,50 @@ class Forward:
         return self._layer
 
     def _check(self, batch: Batch, device: torch.device) -> None:
-        """See by the first batch whether the fast way comes to the same."""
+        """See by the first batch whether the fast way comes to the same.
+
+        By a part of it, if memory does not do for all: the plain way takes more than the fast one.
+        """
+        self._is_checked = True
+        self._is_fast = self._output_layer().is_there
+        while self._is_fast:
+            try:
+                self._compare(batch, device)
+                return
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            free_memory()
+            if len(batch) == 1:
+                self._is_fast = False
+                say_once(
+                    "fast: the model is called as usual, since memory does not do for comparing."
+                )
+            else:
+                batch = self._first_half(batch)
+
+    def _first_half(self, batch: Batch) -> Batch:
+        """The first half of a batch, or the second if nothing is predicted in the first."""
+        middle = len(batch) // 2
+        half = batch.select(slice(0, middle))
+        if len(self._task.predictions(half.inputs["labels"])[0]):
+            return half
+        return batch.select(slice(middle, len(batch)))
+
+    def _compare(self, batch: Batch, device: torch.device) -> None:
+        """Keep to the fast way if the loss of a batch is the plain way's."""
         import torch
 
-        self._is_checked = True
         layer = self._output_layer()
-        self._is_fast = layer.is_there
-        if not self._is_fast:
-            return
         was_training = self._model.training
         self._model.eval()
         try:
             with torch.no_grad():
-                plain = self._plain(batch, device).for_losses.loss.item()
-                fast = self._alone(batch, device).loss.item()
+                plain = self._model(**_on(batch.inputs, device)).loss.item()
+                fast = self._score(batch, device).loss.item()
         except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             self._is_fast = False
             say_once(f"fast: the model is called as usual, since it must be: {error}")
             return
@@ -296,20 +324,30 @@ class Forward:
             )
 
 
-@dataclass(frozen=True)
-class _Joined:
-    """The outputs of several parts of a batch as those of the whole."""
+def _joined_outputs(parts: list[Any], sizes: list[int]) -> Any:
+    """The outputs for several parts of a batch as those for the whole.
 
-    loss: Tensor
-    logits: Tensor
-
-
-def _joined_outputs(parts: list[Any], sizes: list[int]) -> _Joined:
+    Tensors with a row for each example, and collections of such, are put together; the loss is the
+    mean over labels. What is left out are caches.
+    """
     import torch
 
     counted = [(part.loss, n) for part, n in zip(parts, sizes, strict=True) if n]
     total = sum(loss * n for loss, n in counted) / max(sum(sizes), 1)
-    return _Joined(torch.as_tensor(total), torch.cat([part.logits for part in parts]))
+    fields = {
+        name: _joined([part[name] for part in parts])
+        for name, value in parts[0].items()
+        if name != "loss" and isinstance(value, (torch.Tensor, tuple, list))
+    }
+    return type(parts[0])(loss=torch.as_tensor(total), **fields)
+
+
+def _joined(values: list[Any]) -> Any:
+    import torch
+
+    if isinstance(values[0], torch.Tensor):
+        return torch.cat(values)
+    return tuple(_joined(list(each)) for each in zip(*values, strict=True))
 
 
 def _joined_scores(parts: list[TargetScores], sizes: list[int]) -> TargetScores:

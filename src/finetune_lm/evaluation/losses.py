@@ -82,9 +82,10 @@ class Losses:
     def need_logits(self) -> bool:
         """Whether one of them needs more of the outputs than the model's own loss.
 
-        A loss class says that it does not by ``needs_logits = False``.
+        A loss class says that it does not by ``needs_logits = False``. It says so of its own
+        ``__call__``, not of that of a class that inherits from it.
         """
-        return any(getattr(loss, "needs_logits", True) for loss in self._made)
+        return any(map(_needs_logits, self._made))
 
     def __call__(self, outputs: Any, labels: Tensor) -> LossValues:
         """All losses of one batch.
@@ -184,6 +185,16 @@ class EpochLosses:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         self._sums, self._weight = dict(state["sums"]), state["weight"]
+
+
+def _needs_logits(loss: Any) -> bool:
+    for each in (loss, *type(loss).__mro__):
+        attributes = getattr(each, "__dict__", {})
+        if "needs_logits" in attributes:
+            return bool(attributes["needs_logits"])
+        if "__call__" in attributes or "forward" in attributes:
+            return True
+    return True
 
 
 def _takes_several(reduce: Callable[..., Any], n: int) -> bool:

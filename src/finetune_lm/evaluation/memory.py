@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from finetune_lm.errors import UserError, is_out_of_memory
+from finetune_lm.errors import UserError
+from finetune_lm.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from finetune_lm.data.batch import Batch
     from finetune_lm.evaluation.splits import Split
-
-
-def free_memory() -> None:
-    """Let go of what an error has left in memory, before something smaller is tried."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return
-    from finetune_lm.fast import scratch
-
-    scratch.release()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 @contextmanager

@@ -13,10 +13,19 @@ def replaceable(model: Any) -> list[Any]:
 
     transformers writes out the approximation of GELU by tanh, as eight operations and some twelve
     of the backward pass, each of which goes through all of a layer's values.
+
+    None where the backward pass computes layers again, since it would do it the usual way.
     """
     from transformers.activations import NewGELUActivation
 
+    if computes_again(model):
+        return []
     return [part for part in model.modules() if type(part) is NewGELUActivation]
+
+
+def computes_again(model: Any) -> bool:
+    """Whether the backward pass computes layers again (gradient checkpointing)."""
+    return any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
 
 
 @contextmanager

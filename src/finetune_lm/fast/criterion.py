@@ -46,6 +46,9 @@ def of_logits(logits: Tensor, criterion: Criterion) -> tuple[Tensor, ...]:
         logits: (k, vocabulary).
         criterion: The criterion.
     """
+    if not torch.is_grad_enabled():
+        # A function of autograd is not told so: it would compute gradients for nobody.
+        logits = logits.detach()
     results: tuple[Tensor, ...] = _OfLogits.apply(  # type: ignore[no-untyped-call]
         logits, criterion
     )
@@ -65,6 +68,9 @@ def of_linear(
         bias: (vocabulary,), or None.
         criterion: The criterion.
     """
+    if not torch.is_grad_enabled():
+        hidden, weight = hidden.detach(), weight.detach()
+        bias = bias.detach() if bias is not None else None
     results: tuple[Tensor, ...] = _OfLinear.apply(  # type: ignore[no-untyped-call]
         hidden, weight, bias, criterion
     )

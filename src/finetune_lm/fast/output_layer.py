@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.fast import ragged
 from finetune_lm.fast.activations import in_one_operation, replaceable
 from finetune_lm.messages import say_once
+from finetune_lm.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 # another order differ by some 1e-6, a model that does something else by far more.
 _TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 _TOLERANCE_OF_HALF_PRECISION = 2e-2
+# Logits beyond those of models, to see whether something bounds them.
+_LARGE = 100.0
 
 
 class OutputLayer:
@@ -144,10 +147,12 @@ class OutputLayer:
         return of_linear(hidden, weight, layer.bias, criterion)
 
     def check(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> None:
-        """Compare with the plain model, once; the arguments are those of `logits`."""
+        """Compare with the plain model, once; the arguments are those of `logits`.
+
+        If memory runs out meanwhile, it is still to be done.
+        """
         if self._is_checked:
             return
-        self._is_checked = True
         import torch
 
         was_training = self._model.training
@@ -163,8 +168,8 @@ class OutputLayer:
                 for is_ragged in [True, False] if self._can_pack() else [False]:
                     self.is_ragged = is_ragged
                     if self._comes_to(plain, inputs, rows, positions):
-                        self.selects = True
                         self.resumes = self._resumes(inputs, rows, positions, plain)
+                        self.selects = self._is_checked = True
                         return
                     if is_ragged:
                         say_once(
@@ -173,6 +178,7 @@ class OutputLayer:
             say_once(
                 "fast: the model is called as usual, since its output layer is used unusually."
             )
+            self._is_checked = True
         finally:
             self._model.train(was_training)
 
@@ -199,7 +205,9 @@ class OutputLayer:
         """Whether the logits are those of the plain model."""
         try:
             return self._is_same(self._selected(inputs, rows, positions)[1], plain)
-        except Exception:
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
             # The model is called in a way of its own, or expects other shapes behind the layer.
             return False
 
@@ -232,12 +240,42 @@ class OutputLayer:
             self._is_linear = self.autocast_to is None and _is_linear(self._layer, hidden)
             with self.of_hidden(hidden) as logits:
                 is_same = self._is_same(logits, plain)
-        except Exception:
+            is_same = is_same and self._returns_what_the_layer_does(inputs, rows, positions)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
             # The layer's weights are of another precision than what it was fed, or what is behind
             # the layer needs something.
             is_same = False
         self._is_linear = self._is_linear and is_same
         return is_same
+
+    def _returns_what_the_layer_does(
+        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+    ) -> bool:
+        """Whether a model leaves the layer's logits as they are, whatever these are.
+
+        A bound on them, for example, does not show in those of a model that has learned little.
+        """
+        import torch
+
+        made_up: list[Tensor] = []
+
+        def replace(_: Any, args: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+            values = torch.linspace(-_LARGE, _LARGE, logits.numel(), device=logits.device)
+            made_up.append(values.view(logits.shape).to(logits.dtype))
+            return made_up[-1]
+
+        first = int(rows[0])
+        inputs = {name: tensor[first : first + 1] for name, tensor in inputs.items()}
+        of_first = positions[rows == first]
+        assert self._layer is not None
+        handle = self._layer.register_forward_hook(replace)
+        try:
+            _, logits = self._selected(inputs, torch.zeros_like(of_first), of_first)
+        finally:
+            handle.remove()
+        return torch.allclose(logits.float(), made_up[-1].float())
 
     def _selected(
         self,

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune_lm.fast.activations import computes_again
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -141,7 +143,7 @@ def supports(model: Any) -> bool:
     return (
         (is_causal(model) or _is_bidirectional(config))
         # What is computed again for the backward pass would be computed without the layout.
-        and not any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+        and not computes_again(model)
         and not getattr(config, "add_cross_attention", False)
         and getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
     )

@@ -65,14 +65,15 @@ def use_onednn() -> bool:
     """
     import torch
 
-    matmul: Any = getattr(torch.backends.mkldnn, "matmul", None)
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
     if not hasattr(matmul, "fp32_precision") or not _is_amd_with_avx512():
         return False
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
+    before = torch.get_float32_matmul_precision()
+    # Not by matmul.fp32_precision, after which the function above is an error, which compilers use.
+    torch.set_float32_matmul_precision("medium")
     if _products_are_exact():
         return True
-    matmul.fp32_precision = before
+    torch.set_float32_matmul_precision(before)
     return False
 
 

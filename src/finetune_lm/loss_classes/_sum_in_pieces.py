@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune_lm.loss_scale import scaled, unscaled
+
 
 class _SumInPieces(torch.autograd.Function):
     """Goes backward through each piece as soon as it is there, and hands the gradients on later."""
@@ -19,7 +21,7 @@ class _SumInPieces(torch.autograd.Function):
         for piece in pieces:
             with torch.enable_grad():
                 value = piece()
-                found = torch.autograd.grad(value, parameters, allow_unused=True)
+                found = torch.autograd.grad(scaled(value), parameters, allow_unused=True)
             total = value.detach() if total is None else total + value.detach()
             for i, gradient in enumerate(found):
                 if gradient is not None:
@@ -27,7 +29,7 @@ class _SumInPieces(torch.autograd.Function):
                     # Not in place: autograd may return one tensor for two parameters.
                     gradients[i] = gradient if before is None else before + gradient
         assert total is not None
-        ctx.gradients = gradients
+        ctx.gradients = unscaled(gradients)
         return total
 
     @staticmethod

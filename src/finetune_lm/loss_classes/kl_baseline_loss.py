@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.constants import ONCE
 from finetune_lm.data_preprocessing import identity
 from finetune_lm.errors import UserError
+from finetune_lm.messages import say_once
+from finetune_lm.out_of_memory import free_memory, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -197,9 +199,37 @@ class KLBaselineLoss:
             return nothing
         with self._in_its_mode():
             if self.return_all:
-                return torch.cat([self._weighted_divergences(*part) for part in parts])
+                return torch.cat(self._in_halves(self._weighted_divergences, parts))
+            if not torch.is_grad_enabled():
+                return torch.stack(self._in_halves(self._sum_of_divergences, parts)).sum()
             pieces = [partial(self._sum_of_divergences, *part) for part in parts]
             return sum_in_pieces(pieces, self._model.parameters())
+
+    def _in_halves(
+        self,
+        do: Callable[[KLBatch, BaselineData, float], Tensor],
+        parts: Sequence[tuple[KLBatch, BaselineData, float]],
+    ) -> list[Tensor]:
+        """What comes of each part; of halves of it if nothing is learned and memory runs out."""
+        import torch
+
+        found: list[Tensor] = []
+        for batch, data, weight in parts:
+            try:
+                found.append(do(batch, data, weight))
+                continue
+            except (MemoryError, RuntimeError) as error:
+                n = len(batch.example)
+                if torch.is_grad_enabled() or n < 2 or not is_out_of_memory(error):
+                    raise
+            free_memory()
+            say_once(
+                f"memory ran out with {n} examples of a KL term: they go through the models in "
+                f"halves. The results are the same."
+            )
+            halves = [batch.select(list(range(n // 2))), batch.select(list(range(n // 2, n)))]
+            found += self._in_halves(do, [(half, data, weight) for half in halves if half.n_scored])
+        return found
 
     def _draw(self, source: KLSource, data: BaselineData) -> Any:
         """Rows of a data set, without replacement: an integer array."""

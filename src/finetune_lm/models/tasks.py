@@ -197,7 +197,9 @@ class Seq2SeqLM(Task):
 
     def without_labels(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The decoder is fed with the labels before each one, which it makes of them itself."""
-        decoded = model.prepare_decoder_input_ids_from_labels(labels=inputs["labels"])
+        shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+        labels = inputs["labels"]
+        decoded = shift(labels=labels) if shift else _shifted(labels, model.config)
         return {**super().without_labels(model, inputs), "decoder_input_ids": decoded}
 
     def masking_problem(self, vocabulary: Vocabulary) -> str | None:
@@ -209,6 +211,13 @@ class Seq2SeqLM(Task):
     def reported(self, inputs: dict[str, Tensor], has_start: Tensor, is_label: Tensor) -> Tensor:
         """Every token of the label sequence, each predicted from the ones before it."""
         return is_label & (inputs["labels"] != IGNORED_LABEL)
+
+
+def _shifted(labels: Tensor, config: Any) -> Tensor:
+    """Labels as a decoder is fed with them: behind its start, the last one left out."""
+    decoded = labels.roll(1, dims=-1)
+    decoded[:, 0] = config.decoder_start_token_id
+    return decoded.masked_fill(decoded == IGNORED_LABEL, config.pad_token_id)
 
 
 TASKS: dict[str, Task] = {task.name: task for task in (CausalLM(), MaskedLM(), Seq2SeqLM())}

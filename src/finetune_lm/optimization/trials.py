@@ -11,7 +11,6 @@ from optuna.trial import FrozenTrial, TrialState
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, without_token
 from finetune_lm.arguments.values import write_value
 from finetune_lm.errors import UserError
-from finetune_lm.evaluation.memory import free_memory
 from finetune_lm.interruption import Interruption
 from finetune_lm.messages import say
 from finetune_lm.optimization.lost_trials import (
@@ -27,6 +26,7 @@ from finetune_lm.optimization.results import BEST_EPOCH, N_EPOCHS, PRUNED, best_
 from finetune_lm.optimization.trial_arguments import with_values
 from finetune_lm.optimization.trial_log import TrialLog
 from finetune_lm.optimization.trial_runner import TrialRunner
+from finetune_lm.out_of_memory import free_memory
 from finetune_lm.training.early_stopping import EarlyStopping
 
 MOST_FAILURES_IN_A_ROW = 3

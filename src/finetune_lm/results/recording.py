@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from finetune_lm.arguments import without_token
 from finetune_lm.arguments.base import Arguments
 from finetune_lm.data.files import Files, file_hashes
-from finetune_lm.errors import UserError, is_out_of_memory
+from finetune_lm.errors import UserError
 from finetune_lm.interruption import Interrupted
+from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.results import output_directory as place
 from finetune_lm.results.earlier_run import EarlierRun
 from finetune_lm.results.run_record import RunRecord

@@ -69,6 +69,11 @@ def make_optimizer(args: DataTrainingArguments, model: Any) -> torch.optim.Optim
     import torch
 
     kwargs = args.optimizer_kwargs()
+    if kwargs.get("differentiable"):
+        raise UserError(
+            "train_optimizer_kwargs.differentiable must be False but is True: the weights are "
+            "learned, and nothing is learned through their updates."
+        )
     faster = fused(args.train_optimizer, kwargs) if args.fast else {}
     try:
         optimizer = args.train_optimizer(params=model.parameters(), **kwargs, **faster)

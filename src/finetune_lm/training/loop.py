@@ -21,6 +21,7 @@ from finetune_lm.evaluation.forward import Outputs
 from finetune_lm.evaluation.memory import memory_watched
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.interruption import Interruption
+from finetune_lm.loss_scale import loss_scaled_by
 from finetune_lm.results.columns import LOSS
 from finetune_lm.training.checkpoints import Checkpoints
 from finetune_lm.training.early_stopping import EarlyStopping
@@ -205,7 +206,8 @@ def learn(
         with torch.no_grad():
             return split.forward(batch, device), None
     outputs = split.forward(batch, device)
-    loss = split.losses(outputs.for_losses, outputs_labels(batch, device))
+    with loss_scaled_by(learner.accelerator.scaler):
+        loss = split.losses(outputs.for_losses, outputs_labels(batch, device))
     losses = loss.numbers()
     if args.on_nan == SKIP and not is_finite(losses):
         return outputs, losses

@@ -125,8 +125,15 @@ def prepare_model(
     Raises:
         UserError: If the model or the machine cannot do so.
     """
+    import torch
+
     model.to(accelerator.device)
     if accelerator.mixed_precision != "no":
+        if all(parameter.dtype == torch.float64 for parameter in model.parameters()):
+            warn(
+                f"precision {accelerator.mixed_precision} does nothing here, since the model's "
+                f"weights are in float64."
+            )
         # Also for a run that only tests, which makes no learner.
         accelerator.prepare_model(model)
     if args.gradient_checkpointing:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import torch
     from torch import Tensor
 
     from finetune_lm.training.learner import Learner
@@ -75,14 +76,26 @@ class Update:
         callbacks.run("pre_train_step", epoch, batch)
         if self._max_grad_norm is not None:
             _clip_gradients(learner.model.parameters(), self._max_grad_norm)
-        optimizer.step()
+        was_done = _step(optimizer, learner.accelerator.scaler)
         callbacks.after_step(epoch, batch)
         callbacks.run("post_train_step", epoch, batch)
         optimizer.zero_grad()
-        # In half precision a step whose gradients are too large for it is left out.
-        if learner.schedule is not None and not getattr(optimizer, "step_was_skipped", False):
+        if learner.schedule is not None and was_done:
             learner.schedule.step_is_done()
         self._n_batches = self._n_labels = 0
+
+
+def _step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None) -> bool:
+    """Update the weights.
+
+    Returns:
+        Whether that was done. In half precision a step whose gradients are too large for it is left
+        out, and the loss is scaled by less from then on.
+    """
+    # The optimizer's own word is not to be had where it looks for such gradients itself ("fused").
+    before = scaler.get_scale() if scaler is not None else 0.0
+    optimizer.step()
+    return scaler is None or scaler.get_scale() >= before
 
 
 def _multiply_gradients(parameters: Iterable[Any], factor: float) -> None:
