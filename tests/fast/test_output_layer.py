@@ -5,6 +5,7 @@ import torch
 import transformers
 
 from families import family
+from finetune_lm.fast.cross_entropy import CrossEntropy
 from finetune_lm.fast.output_layer import OutputLayer
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.training.setup import make_accelerator
@@ -92,6 +93,27 @@ def test_a_model_that_changes_its_logits_behind_the_layer_cannot_be_resumed():
     fam = family("bart")
     fam.model.final_logits_bias += torch.randn(fam.model.final_logits_bias.shape)
     assert_right_but_not_resumed(fam)
+
+
+def test_hooks_on_the_layer_are_called_also_if_they_come_later():
+    """Callbacks may hang them on a model while it is trained."""
+    fam = family("gpt2")
+    inputs, rows, positions, batch = batch_of(fam)
+    targets = batch.inputs["labels"][rows, positions + 1]
+    layer, gradients = OutputLayer(fam.model), []
+    layer.check(inputs, rows, positions)
+    head = fam.model.get_output_embeddings()
+    head.register_full_backward_hook(lambda _, given, came: gradients.append(came[0].shape))
+    head.register_forward_hook(lambda _, args, logits: logits / 2)
+    loss = layer.judged(CrossEntropy(targets), inputs, rows, positions)[0]
+    plain = fam.model(**batch.inputs).loss
+    torch.testing.assert_close(loss, plain)
+    loss.backward()
+    assert gradients == [(len(rows), head.out_features)]
+    with torch.no_grad():
+        logits = fam.model(**inputs).logits[rows, positions]
+        with layer.of_hidden(layer.hidden(inputs, rows, positions)) as found:
+            torch.testing.assert_close(found, logits)
 
 
 def test_a_bound_on_logits_is_seen_also_where_they_are_small():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.fast import ragged
 from finetune_lm.fast.activations import in_one_operation, replaceable
+from finetune_lm.fast.watched import is_watched
 from finetune_lm.messages import say_once
 from finetune_lm.out_of_memory import is_out_of_memory
 
@@ -109,7 +110,7 @@ class OutputLayer:
 
         layer = self._layer
         assert layer is not None
-        if self.autocast_to is not None or not _is_linear(layer, hidden):
+        if self.autocast_to is not None or not _is_linear(layer, hidden) or is_watched(layer):
             with torch.no_grad(), self._autocast(hidden.device.type):
                 logits = layer(hidden)
             yield logits
@@ -137,7 +138,7 @@ class OutputLayer:
         from finetune_lm.fast.tied import weights_handed_on
 
         self.check(inputs, rows, positions)
-        if not self._is_linear:
+        if not self._is_linear or is_watched(self._layer):
             return of_logits(self.logits(inputs, rows, positions), criterion)
         layer = self._layer
         assert layer is not None

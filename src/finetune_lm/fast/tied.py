@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune_lm.fast.watched import is_watched
+
 
 @contextmanager
 def weights_handed_on(model: Any, layer: Any) -> Iterator[list[Tensor]]:
@@ -55,17 +57,7 @@ def _is_shared(embeddings: Any, layer: Any) -> bool:
         and embeddings.weight is getattr(layer, "weight", None)
         and embeddings.weight.requires_grad
         and not embeddings.scale_grad_by_freq
-        and not _is_changed(embeddings)
-    )
-
-
-def _is_changed(module: Any) -> bool:
-    """Whether somebody looks at what a module is given or returns, or has replaced what it does."""
-    return "forward" in vars(module) or bool(
-        module._forward_pre_hooks
-        or module._forward_hooks
-        or module._backward_pre_hooks
-        or module._backward_hooks
+        and not is_watched(embeddings)
     )
 
 
