@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.fast import ragged
 from finetune_lm.fast.activations import in_one_operation, replaceable
+from finetune_lm.fast.length_groups import Group, in_groups
 from finetune_lm.fast.watched import is_watched
 from finetune_lm.messages import say_once
 from finetune_lm.out_of_memory import is_out_of_memory
@@ -71,8 +72,8 @@ class OutputLayer:
         """Logits at some positions, with gradients if they are enabled.
 
         Args:
-            inputs: What the model is called with, without labels: on its device, or, so that
-                nothing waits for that, still on the CPU.
+            inputs: What the model is called with, without labels: still on the CPU, so that nothing
+                waits for the model's device.
             rows: The example of each position, in the same place: (k,).
             positions: Its place in that example: (k,).
 
@@ -288,16 +289,33 @@ class OutputLayer:
     ) -> tuple[Tensor, Tensor]:
         """What the layer is fed at the positions, and the logits (none of them if not wanted)."""
         if not self.is_ragged:
-            device = self._device()
-            with (
-                _fed_with(self._layer, rows.to(device), positions.to(device), wants_logits) as fed,
-                in_one_operation(self._activations),
-            ):
-                logits = self._model(**_on(inputs, device)).logits
-            return fed[0], logits
+            return self._in_groups(inputs, rows, positions, wants_logits)
         layout = ragged.lay_out(inputs["attention_mask"], is_causal=self._is_causal)
         places = layout.node_of_slot.view(layout.shape)[rows, positions]
         return self._in_a_row(inputs, layout, places, wants_logits)
+
+    def _in_groups(
+        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor, wants_logits: bool
+    ) -> tuple[Tensor, Tensor]:
+        import torch
+
+        device = self._device()
+        whole = Group(inputs, rows, positions, torch.arange(len(rows)))
+        groups = in_groups(inputs, rows, positions) if self._may_pack and len(rows) else [whole]
+        found = []
+        for group in groups:
+            places = group.rows.to(device), group.positions.to(device)
+            with (
+                _fed_with(self._layer, *places, wants_logits) as fed,
+                in_one_operation(self._activations),
+            ):
+                logits = self._model(**_on(group.inputs, device)).logits
+            found.append((fed[0], logits))
+        if len(groups) == 1:
+            return found[0]
+        order = torch.cat([group.asked for group in groups]).argsort().to(device)
+        hidden, logits = map(torch.cat, zip(*found, strict=True))
+        return hidden[order], logits[order] if wants_logits else logits
 
     def _in_a_row(
         self,
