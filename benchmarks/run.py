@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
 SUBJECTS = [
     "step",
-    "masked_step",
+    "other_kinds",
     "recording",
     "kl",
     "scoring",

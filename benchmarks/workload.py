@@ -210,6 +210,27 @@ def masked_model(shape: str, vocabulary: int = VOCABULARY) -> Any:
     return transformers.BertForMaskedLM(config)
 
 
+def seq2seq_model(shape: str, vocabulary: int = VOCABULARY) -> Any:
+    """A model like T5 with random weights.
+
+    Args:
+        shape: One of `SHAPES`.
+        vocabulary: How many entries its vocabulary has.
+    """
+    layers, width = SHAPES[shape]
+    torch.manual_seed(1)
+    config = transformers.T5Config(
+        num_layers=layers,
+        d_model=width,
+        d_kv=64,
+        num_heads=max(width // 64, 2),
+        d_ff=4 * width,
+        vocab_size=vocabulary,
+        decoder_start_token_id=0,
+    )
+    return transformers.T5ForConditionalGeneration(config)
+
+
 def dataset(
     texts: list[str],
     tokenizer: Any,

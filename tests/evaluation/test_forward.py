@@ -203,12 +203,12 @@ def test_comparing_takes_a_part_of_a_batch_if_memory_does_not_do_for_all(monkeyp
     fam = family("gpt2")
     data = data_of(fam)
     [batch] = data.batches(len(TEXTS))
-    expected = float(fam.model(**batch.inputs).loss)
+    expected = fam.model(**batch.inputs).loss.item()
     TooLarge(fam.model, most=int(batch.inputs["attention_mask"].sum()))
     forward = forward_of(fam, data)
     loss = forward(batch, CPU).for_losses.loss
     assert forward._is_fast
-    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert capsys.readouterr().err == ""
 
 

@@ -13,7 +13,7 @@ def test_the_sum_and_its_gradient():
     x = torch.tensor(2.0, requires_grad=True)
     total = sum_in_pieces([lambda: x, lambda: x**2], [x]) * 3
     total.backward()
-    assert (float(total), float(x.grad)) == (18.0, 15.0)
+    assert (total.item(), x.grad.item()) == (18.0, 15.0)
 
 
 def test_small_gradients_are_not_lost_in_half_precision():
@@ -23,7 +23,7 @@ def test_small_gradients_are_not_lost_in_half_precision():
     pieces = [lambda: x.half().float() * 1e-9, lambda: x.half().float() * 2e-9]
     with loss_scaled_by(scaler):
         total = sum_in_pieces(pieces, [x])
-    assert abs(float(total) / 3e-9 - 1) < 1e-3
+    assert abs(total.item() / 3e-9 - 1) < 1e-3
     scaler.scale(total).backward()
     torch.testing.assert_close(x.grad / 2.0**16, torch.tensor(3e-9), rtol=1e-3, atol=0)
 
