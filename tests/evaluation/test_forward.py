@@ -9,7 +9,7 @@ import torch
 
 from families import MORE_TASKS, TASKS, family
 from finetune_lm.data_preprocessing import mask_random_tokens
-from finetune_lm.evaluation.forward import Forward
+from finetune_lm.evaluation.forward import Forward, _joined_outputs
 from helpers import ACTIVE, assert_same_gradient, assert_same_numbers, dataset, examples, row_maker
 
 CPU = torch.device("cpu")
@@ -241,6 +241,22 @@ def test_halves_have_all_that_the_model_returns():
     for one, other in zip(halves.hidden_states, whole.hidden_states, strict=True):
         torch.testing.assert_close(one, other)
     torch.testing.assert_close(halves.logits, whole.logits)
+
+
+def test_single_values_beside_the_loss_are_left_out_of_halves():
+    """Such as a mixture of experts' own loss, which is no mean over examples."""
+    from transformers.modeling_outputs import MoeCausalLMOutputWithPast
+
+    halves = [
+        MoeCausalLMOutputWithPast(
+            loss=torch.tensor(float(i)), aux_loss=torch.tensor(1.0), logits=torch.full((2, 3), i)
+        )
+        for i in range(2)
+    ]
+    joined = _joined_outputs(halves, [3, 1])
+    assert joined.loss.item() == 0.25
+    assert joined.logits.tolist() == [[0] * 3] * 2 + [[1] * 3] * 2
+    assert joined.aux_loss is None
 
 
 def test_a_step_that_is_too_large_is_not_halved():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,3 +106,29 @@ def test_padding_that_counts_stays():
         assert len(calls) == 1
         expected = fam.model(**inputs).logits[rows, positions]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_to_which_padding_matters_keeps_all_of_it():
+    """FNet mixes all positions of a sentence, padding among them."""
+    fam = family("bert")
+    config = transformers.FNetConfig(
+        **{key: getattr(fam.model.config, key) for key in (
+            "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+            "max_position_embeddings", "pad_token_id")},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.FNetForMaskedLM(config).eval()
+
+    forward = model.forward  # takes no mask, with which all models are called here
+    model.forward = lambda attention_mask=None, **inputs: forward(**inputs)
+    batch, inputs, rows, positions, targets = batch_of(fam._replace(model=model), [SHORT] * 3)
+    layer = OutputLayer(model)
+    layer.check(inputs, rows, positions)
+    assert layer.selects
+    assert not layer.resumes_alone
+    batch, inputs, rows, positions, targets = batch_of(
+        fam._replace(model=model), [SHORT, SHORT, SHORT, LONG]
+    )
+    assert len(in_groups(inputs, rows, positions)) == 2
+    loss = layer.judged(CrossEntropy(targets), inputs, rows, positions)[0]
+    torch.testing.assert_close(loss, model(**batch.inputs).loss)

@@ -132,6 +132,9 @@ def test_a_padding_token_in_a_text_is_counted_as_the_model_counts_it():
 def test_kinds_that_are_not_known_keep_their_padding():
     for name in ("t5", "bart"):
         assert not ragged.supports(family(name).model)
+    chunked = family("bert").model
+    chunked.config.chunk_size_feed_forward = 8
+    assert not ragged.supports(chunked)
     decoder = family("bert").model
     assert ragged.supports(decoder)
     decoder.config.is_decoder = True

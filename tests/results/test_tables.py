@@ -326,6 +326,22 @@ def test_a_piece_with_half_a_chunk_is_thrown_away(tmp_path, monkeypatch):
     assert pd.read_csv(path)["word"].tolist() == ["a"]
 
 
+def test_a_chunk_is_in_the_piece_once_also_if_it_is_the_last(tmp_path, monkeypatch):
+    """What a second Ctrl-C right behind a chunk leaves."""
+    path = tmp_path / "t.csv.gz"
+    monkeypatch.setattr(tables, "_CHUNK", 1)
+    with pytest.raises(KeyboardInterrupt), TableWriter(path, COLUMNS) as writer:  # noqa: PT012
+        compress = writer._compress
+
+        def stop(chunk):
+            compress(chunk)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(writer, "_compress", stop)
+        writer.write(rows(0, ["a"]))
+    assert pd.read_csv(path)["word"].tolist() == ["a"]
+
+
 def test_a_very_long_text_without_commas_is_read_back(tmp_path):
     """Its end is far beyond what is looked at to tell text from numbers."""
     path = tmp_path / "t.csv.gz"

@@ -117,7 +117,7 @@ class Forward:
         index = np.full(_logits_shape(batch), -1)
         index[rows.numpy(), positions.numpy()] = np.arange(len(rows))
         scored = None
-        if not alone and self._may_group and self._output_layer().resumes:
+        if not alone and self._may_group and self._output_layer().resumes_alone:
             scored = self._from_group(batch, len(rows), device)
         if scored is None:
             scored = self._alone(batch, device)
@@ -328,7 +328,7 @@ def _joined_outputs(parts: list[Any], sizes: list[int]) -> Any:
     """The outputs for several parts of a batch as those for the whole.
 
     Tensors with a row for each example, and collections of such, are put together; the loss is the
-    mean over labels. What is left out are caches.
+    mean over labels. What is left out are caches, and single values such as other losses.
     """
     import torch
 
@@ -337,7 +337,7 @@ def _joined_outputs(parts: list[Any], sizes: list[int]) -> Any:
     fields = {
         name: _joined([part[name] for part in parts])
         for name, value in parts[0].items()
-        if name != "loss" and isinstance(value, (torch.Tensor, tuple, list))
+        if isinstance(value, (torch.Tensor, tuple, list)) and getattr(value, "ndim", 1) > 0
     }
     return type(parts[0])(loss=torch.as_tensor(total), **fields)
 

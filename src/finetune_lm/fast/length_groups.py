@@ -1,6 +1,6 @@
 """A batch as two, of short and of long examples, so that the short ones have less padding.
 
-For models that need their padding. What an example is does not depend on the others in its batch.
+For models that need their padding, but to which it does not matter how much of it there is.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def in_groups(inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> lis
         asked = (place[rows] >= 0).nonzero().squeeze(-1)
         if not len(asked):
             continue
-        widths = dict.fromkeys(("input_ids", "attention_mask"), int(lengths[part].max()))
+        longest = max(int(lengths[part].max()), 1)
+        widths = dict.fromkeys(("input_ids", "attention_mask"), longest)
         widths["decoder_input_ids"] = int(last[part].max())
         chosen = {name: tensor[part, : widths.get(name)] for name, tensor in inputs.items()}
         groups.append(Group(chosen, place[rows[asked]], positions[asked], asked))

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 # another order differ by some 1e-6, a model that does something else by far more.
 _TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 _TOLERANCE_OF_HALF_PRECISION = 2e-2
+# What one example is on its own differs by less: it is computed with the same shapes but one.
+_STRICTER = 5.0
+_MORE_PADDING = 7
+# A short example changes how these compute from then on.
+_CHANGED_BY_SHORT_EXAMPLES = frozenset({"big_bird", "bigbird_pegasus"})
 # Logits beyond those of models, to see whether something bounds them.
 _LARGE = 100.0
 
@@ -62,6 +67,13 @@ class OutputLayer:
         self.is_ragged = False
         """Whether padding is left out."""
         self._is_causal = ragged.is_causal(model)
+        self._pads_freely = False
+        """Whether logits are the same however much padding there is."""
+
+    @property
+    def resumes_alone(self) -> bool:
+        """Whether what the layer is fed does not depend on the examples that go in together."""
+        return self.resumes and (self.is_ragged or self._pads_freely)
 
     @property
     def has_beginnings(self) -> bool:
@@ -169,6 +181,9 @@ class OutputLayer:
                     self._activations = []
                 for is_ragged in [True, False] if self._can_pack() else [False]:
                     self.is_ragged = is_ragged
+                    self._pads_freely = not is_ragged and self._does_pad_freely(
+                        inputs, rows, positions
+                    )
                     if self._comes_to(plain, inputs, rows, positions):
                         self.resumes = self._resumes(inputs, rows, positions, plain)
                         self.selects = self._is_checked = True
@@ -213,12 +228,13 @@ class OutputLayer:
             # The model is called in a way of its own, or expects other shapes behind the layer.
             return False
 
-    def _is_same(self, found: Tensor, expected: Tensor) -> bool:
+    def _is_same(self, found: Tensor, expected: Tensor, stricter: float = 1.0) -> bool:
         if found.shape != expected.shape:
             return False
         kind = str(self.autocast_to or expected.dtype).removeprefix("torch.")
         largest = float(expected.abs().max()) if expected.numel() else 0.0
         tolerance = _TOLERANCE.get(kind, _TOLERANCE_OF_HALF_PRECISION) * max(largest, 1.0)
+        tolerance /= stricter
         return bool(((found - expected).abs() <= tolerance).all())
 
     def _autocast(self, device_type: str) -> AbstractContextManager[object]:
@@ -251,6 +267,38 @@ class OutputLayer:
             is_same = False
         self._is_linear = self._is_linear and is_same
         return is_same
+
+    def _does_pad_freely(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> bool:
+        """Whether one example has the same logits with more padding.
+
+        That is not so in models that mix positions by other means than attention.
+        """
+        import torch
+
+        config = getattr(self._model, "config", None)
+        if getattr(config, "chunk_size_feed_forward", 0) or (
+            getattr(config, "model_type", None) in _CHANGED_BY_SHORT_EXAMPLES
+        ):
+            return False
+        first = int(rows[0])
+        length = max(int(inputs["attention_mask"][first].sum()), 1)
+        alone = {name: tensor[first : first + 1] for name, tensor in inputs.items()}
+        for name in ("input_ids", "attention_mask"):
+            alone[name] = alone[name][:, :length]
+        more = dict(alone)
+        padding = torch.zeros_like(alone["input_ids"][:, :1]).expand(1, _MORE_PADDING)
+        more["input_ids"] = torch.cat([alone["input_ids"], padding], dim=1)
+        more["attention_mask"] = torch.cat([alone["attention_mask"], padding], dim=1)
+        of_first = positions[rows == first]
+        row = torch.zeros_like(of_first)
+        try:
+            one, other = (self._plain(each, row, of_first) for each in (alone, more))
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            # Some take only some lengths.
+            return False
+        return self._is_same(one, other, stricter=_STRICTER)
 
     def _returns_what_the_layer_does(
         self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
@@ -301,7 +349,8 @@ class OutputLayer:
 
         device = self._device()
         whole = Group(inputs, rows, positions, torch.arange(len(rows)))
-        groups = in_groups(inputs, rows, positions) if self._may_pack and len(rows) else [whole]
+        may_split = self._may_pack and self._pads_freely and len(rows) > 0
+        groups = in_groups(inputs, rows, positions) if may_split else [whole]
         found = []
         for group in groups:
             places = group.rows.to(device), group.positions.to(device)

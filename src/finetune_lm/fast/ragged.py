@@ -144,6 +144,8 @@ def supports(model: Any) -> bool:
         (is_causal(model) or _is_bidirectional(config))
         # What is computed again for the backward pass would be computed without the layout.
         and not computes_again(model)
+        # Some compute a sentence in chunks, of which its length must be a multiple.
+        and not getattr(config, "chunk_size_feed_forward", 0)
         and not getattr(config, "add_cross_attention", False)
         and getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
     )

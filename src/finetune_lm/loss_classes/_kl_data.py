@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
@@ -112,29 +114,36 @@ class BaselineData:
             return lambda rows: nullcontext(logits[rows])
 
     def _hidden(self, batch: KLBatch) -> Tensor | None:
-        """What the last layer is fed: (k, width); None for a model without such a layer."""
+        """What the last layer is fed: (k, width); None for a model without such a layer.
+
+        Each example goes in on its own. In a batch its numbers would depend on the others, in their
+        last bits: then a run that is resumed, whose examples are drawn anew, or a trial of a study,
+        which finds some here, would come to others.
+        """
         import torch
 
-        parts = {i: self._kept[e] for i, e in enumerate(batch.example) if e in self._kept}
-        missing = [i for i in range(len(batch.example)) if i not in parts]
-        if missing:
-            rest = batch.select(missing)
-            computed = self._output_layer.hidden(rest.inputs, rest.rows, rest.positions)
-            if computed is None:
-                self._may_keep = 0.0
-                return None
-            kept = computed.cpu()
-            for i, part in zip(missing, torch.split(kept, rest.n_predictions), strict=True):
-                parts[i] = part
-                self._keep(batch.example[i], part)
-        hidden = torch.cat([parts[i] for i in range(len(batch.example))])
-        return hidden.to(next(self._baseline.model.parameters()).device)
+        layer = self._output_layer
+        layer.check(batch.inputs, batch.rows, batch.positions)
+        if not layer.resumes_alone:
+            self._may_keep = 0.0
+            return None
+        parts = []
+        for example, n in zip(batch.example, batch.n_predictions, strict=True):
+            if not n:
+                continue
+            if (part := self._kept.get(example)) is None:
+                [alone] = map(self._asked, self.dataset.batches(1, np.array([example])))
+                found = layer.hidden(alone.inputs, alone.rows, alone.positions)
+                assert found is not None
+                part = found.cpu()
+                self._keep(example, part)
+            parts.append(part)
+        return torch.cat(parts).to(next(self._baseline.model.parameters()).device)
 
     def _keep(self, example: int, part: Tensor) -> None:
         n_bytes = part.numel() * part.element_size()
         if n_bytes <= self._may_keep - self._n_kept_bytes:
-            # A copy, since a part would keep the whole alive.
-            self._kept[example] = part.clone()
+            self._kept[example] = part
             self._n_kept_bytes += n_bytes
 
     def _asked(self, batch: Batch) -> KLBatch:

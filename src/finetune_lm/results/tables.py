@@ -182,9 +182,9 @@ class TableWriter:
         self._text.append(text)
         if sum(map(len, self._text)) >= _CHUNK:
             self._compress(b"".join(self._text))
-            self._text = []
 
     def _compress(self, chunk: bytes | memoryview) -> None:
+        """Compress a chunk of text, after which none waits."""
         assert self._piece is not None
         # A signal or a full disk may come in between, and half a chunk would spoil the piece.
         self._is_whole = False
@@ -192,6 +192,7 @@ class TableWriter:
         # All of it, so that the piece can be put together again from what is written.
         self._piece.write(self._compressor.flush(zlib.Z_SYNC_FLUSH))
         self._state.chunks.append(len(chunk))
+        self._text = []
         self._is_whole = True
 
     def _begin_piece(self) -> None:
