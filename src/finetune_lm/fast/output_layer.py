@@ -7,8 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.fast import ragged
-from finetune_lm.fast.activations import in_one_operation, replaceable
-from finetune_lm.fast.length_groups import Group, in_groups
+from finetune_lm.fast.calling import Caller
 from finetune_lm.fast.watched import is_watched
 from finetune_lm.messages import say_once
 from finetune_lm.out_of_memory import is_out_of_memory
@@ -53,7 +52,7 @@ class OutputLayer:
         self._layer = find() if fast and find is not None else None
         self._is_checked = self._layer is None
         self._may_pack = may_pack
-        self._activations = replaceable(model) if self._layer is not None else []
+        self._call = Caller(model, self._layer)
         self.is_there = self._layer is not None
         """Whether the model has such a layer, and there is anything to be done."""
         self.selects = False
@@ -64,11 +63,13 @@ class OutputLayer:
         """Whether they are made by a product of matrices."""
         self.autocast_to: torch.dtype | None = None
         """The precision in which the model computes its products, if it is not its weights' own."""
-        self.is_ragged = False
-        """Whether padding is left out."""
-        self._is_causal = ragged.is_causal(model)
         self._pads_freely = False
         """Whether logits are the same however much padding there is."""
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether padding is left out."""
+        return self._call.is_ragged
 
     @property
     def resumes_alone(self) -> bool:
@@ -78,7 +79,7 @@ class OutputLayer:
     @property
     def has_beginnings(self) -> bool:
         """Whether beginnings that sentences share can be computed once."""
-        return self.is_ragged and self._is_causal
+        return self.is_ragged and self._call.is_causal
 
     def logits(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
         """Logits at some positions, with gradients if they are enabled.
@@ -94,8 +95,8 @@ class OutputLayer:
         """
         self.check(inputs, rows, positions)
         if not self.selects:
-            return self._plain(inputs, rows, positions)
-        return self._selected(inputs, rows, positions)[1]
+            return self._call.plain(inputs, rows, positions)
+        return self._call.selected(inputs, rows, positions)[1]
 
     def hidden(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor | None:
         """What the last layer is fed at some positions, from which `of_hidden` makes the logits.
@@ -107,7 +108,7 @@ class OutputLayer:
         self.check(inputs, rows, positions)
         if not self.resumes:
             return None
-        return self._selected(inputs, rows, positions, wants_logits=False)[0]
+        return self._call.selected(inputs, rows, positions, wants_logits=False)[0]
 
     @contextmanager
     def of_hidden(self, hidden: Tensor) -> Iterator[Tensor]:
@@ -133,6 +134,18 @@ class OutputLayer:
                 linear(hidden, layer.weight, layer.bias, out=logits)
             yield logits
 
+    def of_beginnings(
+        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the last layer is fed at some positions, shared beginnings computed once.
+
+        Only where `has_beginnings` and `resumes`, and without gradients.
+
+        Returns:
+            What the layer is fed, (n_distinct, width), and which of these each position has: (k,).
+        """
+        return self._call.of_beginnings(inputs, rows, positions)
+
     def judged(
         self, criterion: Criterion, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
     ) -> tuple[Tensor, ...]:
@@ -156,7 +169,7 @@ class OutputLayer:
         layer = self._layer
         assert layer is not None
         with weights_handed_on(self._model, layer) as handed:
-            hidden, _ = self._selected(inputs, rows, positions, wants_logits=False)
+            hidden, _ = self._call.selected(inputs, rows, positions, wants_logits=False)
         weight = handed[0] if handed else layer.weight
         return of_linear(hidden, weight, layer.bias, criterion)
 
@@ -174,16 +187,17 @@ class OutputLayer:
         try:
             with torch.no_grad():
                 with _autocast_of(self._layer) as found:
-                    plain = self._plain(inputs, rows, positions)
+                    plain = self._call.plain(inputs, rows, positions)
                 self.autocast_to = found[0] if found else None
                 if self.autocast_to is not None:
                     # One operation rounds once where eight do eight times: not the same any more.
-                    self._activations = []
+                    self._call.activations = []
                 for is_ragged in [True, False] if self._can_pack() else [False]:
-                    self.is_ragged = is_ragged
+                    self._call.is_ragged = is_ragged
                     self._pads_freely = not is_ragged and self._does_pad_freely(
                         inputs, rows, positions
                     )
+                    self._call.may_split = self._may_pack and self._pads_freely
                     if self._comes_to(plain, inputs, rows, positions):
                         self.resumes = self._resumes(inputs, rows, positions, plain)
                         self.selects = self._is_checked = True
@@ -199,15 +213,6 @@ class OutputLayer:
         finally:
             self._model.train(was_training)
 
-    def _plain(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
-        device = self._device()
-        logits: Tensor = self._model(**_on(inputs, device)).logits
-        return logits[rows.to(device), positions.to(device)]
-
-    def _device(self) -> torch.device:
-        device: torch.device = next(self._model.parameters()).device
-        return device
-
     def _can_pack(self) -> bool:
         if not self._may_pack:
             return False
@@ -221,7 +226,7 @@ class OutputLayer:
     ) -> bool:
         """Whether the logits are those of the plain model."""
         try:
-            return self._is_same(self._selected(inputs, rows, positions)[1], plain)
+            return self._is_same(self._call.selected(inputs, rows, positions)[1], plain)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -254,7 +259,7 @@ class OutputLayer:
         so as well.
         """
         try:
-            hidden = self._selected(inputs, rows, positions, wants_logits=False)[0]
+            hidden = self._call.selected(inputs, rows, positions, wants_logits=False)[0]
             self._is_linear = self.autocast_to is None and _is_linear(self._layer, hidden)
             with self.of_hidden(hidden) as logits:
                 is_same = self._is_same(logits, plain)
@@ -292,7 +297,7 @@ class OutputLayer:
         of_first = positions[rows == first]
         row = torch.zeros_like(of_first)
         try:
-            one, other = (self._plain(each, row, of_first) for each in (alone, more))
+            one, other = (self._call.plain(each, row, of_first) for each in (alone, more))
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -322,104 +327,10 @@ class OutputLayer:
         assert self._layer is not None
         handle = self._layer.register_forward_hook(replace)
         try:
-            _, logits = self._selected(inputs, torch.zeros_like(of_first), of_first)
+            _, logits = self._call.selected(inputs, torch.zeros_like(of_first), of_first)
         finally:
             handle.remove()
         return torch.allclose(logits.float(), made_up[-1].float())
-
-    def _selected(
-        self,
-        inputs: dict[str, Tensor],
-        rows: Tensor,
-        positions: Tensor,
-        *,
-        wants_logits: bool = True,
-    ) -> tuple[Tensor, Tensor]:
-        """What the layer is fed at the positions, and the logits (none of them if not wanted)."""
-        if not self.is_ragged:
-            return self._in_groups(inputs, rows, positions, wants_logits)
-        layout = ragged.lay_out(inputs["attention_mask"], is_causal=self._is_causal)
-        places = layout.node_of_slot.view(layout.shape)[rows, positions]
-        return self._in_a_row(inputs, layout, places, wants_logits)
-
-    def _in_groups(
-        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor, wants_logits: bool
-    ) -> tuple[Tensor, Tensor]:
-        import torch
-
-        device = self._device()
-        whole = Group(inputs, rows, positions, torch.arange(len(rows)))
-        may_split = self._may_pack and self._pads_freely and len(rows) > 0
-        groups = in_groups(inputs, rows, positions) if may_split else [whole]
-        found = []
-        for group in groups:
-            places = group.rows.to(device), group.positions.to(device)
-            with (
-                _fed_with(self._layer, *places, wants_logits) as fed,
-                in_one_operation(self._activations),
-            ):
-                logits = self._model(**_on(group.inputs, device)).logits
-            found.append((fed[0], logits))
-        if len(groups) == 1:
-            return found[0]
-        order = torch.cat([group.asked for group in groups]).argsort().to(device)
-        hidden, logits = map(torch.cat, zip(*found, strict=True))
-        return hidden[order], logits[order] if wants_logits else logits
-
-    def _in_a_row(
-        self,
-        inputs: dict[str, Tensor],
-        layout: ragged.Layout,
-        places: Tensor,
-        wants_logits: bool,
-    ) -> tuple[Tensor, Tensor]:
-        device = self._device()
-        layout, places = layout.to(device), places.to(device)
-        ids = inputs["input_ids"].to(device)
-        with (
-            ragged.laid_out(self._model, layout),
-            _fed_with(self._layer, places.new_zeros(()), places, wants_logits) as fed,
-            in_one_operation(self._activations),
-        ):
-            logits = self._model(**ragged.row_inputs(self._model, ids, layout)).logits
-        return fed[0], logits
-
-    def of_beginnings(
-        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """What the last layer is fed at some positions, shared beginnings computed once.
-
-        Only where `has_beginnings` and `resumes`, and without gradients.
-
-        Returns:
-            What the layer is fed, (n_distinct, width), and which of these each position has: (k,).
-        """
-        layout = ragged.lay_out_tree(inputs["input_ids"], inputs["attention_mask"])
-        places = layout.node_of_slot.view(layout.shape)[rows, positions]
-        distinct, which = places.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        hidden, _ = self._in_a_row(inputs, layout, distinct, wants_logits=False)
-        return hidden, which.to(hidden.device)
-
-
-@contextmanager
-def _fed_with(
-    layer: Any, rows: Tensor, positions: Tensor, wants_logits: bool
-) -> Iterator[list[Tensor]]:
-    """Let a layer see only some positions of what it is called with; yields what these are.
-
-    If its logits are not wanted, it sees none.
-    """
-    fed: list[Tensor] = []
-
-    def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        fed.append(args[0][rows, positions])
-        return (fed[-1] if wants_logits else fed[-1][:0], *args[1:])
-
-    handle = layer.register_forward_pre_hook(select)
-    try:
-        yield fed
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -439,10 +350,6 @@ def _autocast_of(layer: Any) -> Iterator[list[torch.dtype | None]]:
         yield found
     finally:
         handle.remove()
-
-
-def _on(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
 def _is_linear(layer: Any, hidden: Tensor) -> bool:
