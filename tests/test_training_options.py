@@ -13,6 +13,7 @@ import torch
 import finetune_lm
 from crashing import difference
 from finetune_lm.cli import main
+from finetune_lm.errors import UserError
 from finetune_lm.evaluation.forward import Forward
 from finetune_lm.interruption import Interrupted
 from helpers import assert_same_numbers
@@ -270,6 +271,21 @@ def test_bad_values_are_told_and_nothing_is_written(argv, said, capsys):
     assert main([*BASE, *argv]) == 2
     assert said in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+def test_a_model_that_cannot_be_compiled_is_told(monkeypatch, capsys):
+    """It is compiled when it is first called, and its backward pass later still."""
+    torch._dynamo.reset()
+
+    def small_things_only(graph, inputs):
+        if len(graph.graph.nodes) > 10:
+            raise ValueError("too many nodes.\nmore")
+        return graph
+
+    options = {"compile": True, "compile_kwargs": {"backend": small_things_only}}
+    with pytest.raises(UserError, match=r"the model cannot be compiled so: .*too many nodes\."):
+        run("o", model_changes=options)
+    assert "\n" not in capsys.readouterr().err.split("epoch/s]")[-1].strip()
 
 
 def test_a_missing_compiler_is_told(monkeypatch, capsys):

@@ -11,7 +11,7 @@ from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.forward import Outputs
-from finetune_lm.evaluation.memory import memory_watched
+from finetune_lm.evaluation.memory import batch_watched
 from finetune_lm.evaluation.passes import Pass
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.model_modifiers.callbacks import Callbacks
@@ -76,7 +76,7 @@ def evaluate(
         for number, batch in progress.batches(split):
             callbacks.run("pre_validation_batch", epoch, number)
             _back_to_eval(model)
-            with memory_watched(split, batch, number, epoch):
+            with batch_watched(split, batch, number, epoch):
                 outputs = split.forward(batch, device, alone=alone)
                 losses = None
                 if n_labels(split.dataset, batch):
@@ -170,7 +170,7 @@ def record_surprisals(
             if number >= skip:
                 callbacks.run("pre_test_batch", epoch, number)
                 _back_to_eval(model)
-                with memory_watched(split, batch, number, epoch):
+                with batch_watched(split, batch, number, epoch):
                     outputs = split.forward(batch, device, alone=alone)
                     rows = split.rows.of_batch(
                         batch, outputs.score, epoch=epoch, batch_number=number

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from finetune_lm.errors import UserError
+from finetune_lm.models.compiling import compiler_watched
 from finetune_lm.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def memory_watched(split: Split, batch: Batch, number: int, epoch: int | None) -> Iterator[None]:
-    """Turn running out of memory into an error that says in which batch, and what to lower.
+def batch_watched(split: Split, batch: Batch, number: int, epoch: int | None) -> Iterator[None]:
+    """Turn what no batch should bring about into errors for users.
+
+    Running out of memory becomes one that says in which batch, and what to lower.
 
     Args:
         split: The data set.
@@ -25,10 +28,11 @@ def memory_watched(split: Split, batch: Batch, number: int, epoch: int | None) -
         epoch: The epoch; None if there is none.
 
     Raises:
-        UserError: If memory runs out.
+        UserError: If memory runs out, or the model cannot be compiled.
     """
     try:
-        yield
+        with compiler_watched():
+            yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -12,7 +12,8 @@ from finetune_lm.evaluation.forward import Forward
 from finetune_lm.evaluation.losses import Losses
 from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
 from finetune_lm.evaluation.unrecorded import NoRows
-from finetune_lm.models.loading import LoadedModel, is_compiled
+from finetune_lm.models.compiling import is_compiled
+from finetune_lm.models.loading import LoadedModel
 
 
 @dataclass(frozen=True)

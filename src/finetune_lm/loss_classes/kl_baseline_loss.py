@@ -119,7 +119,7 @@ class KLBaselineLoss:
         from finetune_lm.fast.output_layer import OutputLayer
         from finetune_lm.loss_classes._kl_data import load_baseline_data
         from finetune_lm.loss_classes._kl_settings import KLSettings
-        from finetune_lm.models.loading import is_compiled
+        from finetune_lm.models.compiling import is_compiled
         from finetune_lm.models.origin import origin_of
         from finetune_lm.randomness import own_generator
 

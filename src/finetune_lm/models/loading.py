@@ -161,11 +161,6 @@ def read_token(token: bool | str | None) -> bool | str | None:
     return token
 
 
-def is_compiled(model: Any) -> bool:
-    """Whether a model is compiled, so that hooks put on its parts later may not be called."""
-    return getattr(model, "_compiled_call_impl", None) is not None
-
-
 def length_limit(model: Any, tokenizer: Any) -> int | None:
     """The longest input that the model can take, in tokens; None if it states no limit."""
     limits = [getattr(model.config, "max_position_embeddings", None)]

@@ -18,7 +18,7 @@ from finetune_lm.evaluation.evaluate import (
     record_batch,
 )
 from finetune_lm.evaluation.forward import Outputs
-from finetune_lm.evaluation.memory import memory_watched
+from finetune_lm.evaluation.memory import batch_watched
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.interruption import Interruption
 from finetune_lm.loss_scale import loss_scaled_by
@@ -155,7 +155,7 @@ def train_epoch(
     is_whole = not progress.n_batches
     for number, batch in progress.batches(split, order):
         learner.callbacks.run("pre_train_batch", epoch, number)
-        with memory_watched(split, batch, number, epoch):
+        with batch_watched(split, batch, number, epoch):
             outputs, losses = learn(learner, split, batch, args, update, epoch, number)
             record_batch(
                 split, batch, outputs, losses, state.table, state.history, progress, epoch, number

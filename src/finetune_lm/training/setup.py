@@ -9,6 +9,7 @@ from finetune_lm.constants import BF16, FP16, FP32, TF32
 from finetune_lm.errors import UserError
 from finetune_lm.fast.tuning import tune
 from finetune_lm.messages import say, warn
+from finetune_lm.models.compiling import compile_model
 
 if TYPE_CHECKING:
     import accelerate
@@ -139,7 +140,7 @@ def prepare_model(
     if args.gradient_checkpointing:
         _checkpoint_gradients(model)
     if args.compile:
-        _compile(model, args.compile_kwargs, accelerator)
+        compile_model(model, args.compile_kwargs, accelerator.device)
         if fast:
             say("fast: the model is called as usual, since it is compiled.")
 
@@ -155,24 +156,3 @@ def _checkpoint_gradients(model: Any) -> None:
         enable()
     except ValueError as error:
         raise UserError(f"gradient_checkpointing is not for this model: {error}") from error
-
-
-def _compile(model: Any, kwargs: dict[str, Any], accelerator: accelerate.Accelerator) -> None:
-    import torch
-
-    given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items()) or "nothing"
-    try:
-        # Compilers are looked for only when something is called.
-        torch.compile(_one_more, **kwargs)(torch.ones(2, device=accelerator.device))
-        model.compile(**kwargs)
-    except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(
-            f"compile does not work here (compile_kwargs gives {given}): "
-            f"{lines[0] if lines else type(error).__name__} On a CPU it needs a C++ compiler, on a "
-            f"GPU Triton. Leave --compile out: the numbers are the same."
-        ) from error
-
-
-def _one_more(x: Any) -> Any:
-    return x + 1

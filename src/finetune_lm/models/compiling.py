@@ -1,0 +1,79 @@
+"""Compiling a model, and what goes wrong in it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm.errors import UserError
+from finetune_lm.out_of_memory import is_out_of_memory
+
+if TYPE_CHECKING:
+    import torch
+
+
+def compile_model(model: Any, kwargs: dict[str, Any], device: torch.device) -> None:
+    """Let a model be compiled when it is first called.
+
+    Args:
+        model: The model; changed in place.
+        kwargs: Keyword arguments of ``torch.compile``.
+        device: Where it is.
+
+    Raises:
+        UserError: If nothing can be compiled so.
+    """
+    import torch
+
+    given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items()) or "nothing"
+    try:
+        # Compilers are looked for only when something is called.
+        torch.compile(_one_more, **kwargs)(torch.ones(2, device=device))
+        model.compile(**kwargs)
+    except Exception as error:
+        raise UserError(
+            f"compile does not work here (compile_kwargs gives {given}): {_first_line(error)} On a "
+            f"CPU it needs a C++ compiler, on a GPU Triton. Leave --compile out: the numbers are "
+            f"the same."
+        ) from error
+
+
+def is_compiled(model: Any) -> bool:
+    """Whether a model is compiled, so that hooks put on its parts later may not be called."""
+    return getattr(model, "_compiled_call_impl", None) is not None
+
+
+@contextmanager
+def compiler_watched() -> Iterator[None]:
+    """Turn an error of the compiler, which comes when a model is called, into one for users.
+
+    Raises:
+        UserError: If the model, or its backward pass, cannot be compiled.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        dynamo = sys.modules.get("torch._dynamo.exc")
+        if (
+            dynamo is None
+            or not isinstance(error, dynamo.TorchDynamoException)
+            or is_out_of_memory(error)
+        ):
+            raise
+        raise UserError(
+            f"the model cannot be compiled so: {_first_line(error)} Leave --compile out, or change "
+            f"--compile_kwargs: the numbers are the same."
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says first; with the next line if that is only announced."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    n = 2 if lines and lines[0].endswith(":") else 1
+    return " ".join(lines[:n]) or type(error).__name__
+
+
+def _one_more(x: Any) -> Any:
+    return x + 1
