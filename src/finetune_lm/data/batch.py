@@ -11,6 +11,7 @@ import numpy.typing as npt
 from finetune_lm.data.ragged import IntArray
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -55,3 +56,8 @@ class Batch:
             input_texts=self.input_texts[part],
             input_labels=self.input_labels[part],
         )
+
+
+def on_device(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """What a model is called with, where the model is."""
+    return {name: tensor.to(device) for name, tensor in inputs.items()}

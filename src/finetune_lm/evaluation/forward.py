@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from finetune_lm.constants import ONCE
-from finetune_lm.data.batch import Batch
+from finetune_lm.data.batch import Batch, on_device
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.ragged import IntArray
 from finetune_lm.evaluation.surprisal import Scores, in_bits, score_tokens
@@ -125,7 +125,7 @@ class Forward:
 
     def _plain(self, batch: Batch, device: torch.device) -> Outputs:
         def call(part: Batch) -> Any:
-            return self._model(**_on(part.inputs, device))
+            return self._model(**on_device(part.inputs, device))
 
         outputs = self._in_halves(batch, call, _joined_outputs)
         return Outputs(outputs, partial(score_tokens, outputs.logits))
@@ -305,7 +305,7 @@ class Forward:
         self._model.eval()
         try:
             with torch.no_grad():
-                plain = self._model(**_on(batch.inputs, device)).loss.item()
+                plain = self._model(**on_device(batch.inputs, device)).loss.item()
                 fast = self._score(batch, device).loss.item()
         except (AttributeError, TypeError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):
@@ -383,7 +383,3 @@ def _look_up(
     which = index[rows.numpy(), positions.numpy()]
     assert (which >= 0).all()
     return in_bits(scored.nll, scored.best_id, scored.best_nll).take(which)
-
-
-def _on(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: tensor.to(device) for name, tensor in inputs.items()}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from finetune_lm.data.batch import on_device
 from finetune_lm.fast import ragged
 from finetune_lm.fast.activations import in_one_operation, replaceable
 from finetune_lm.fast.length_groups import Group, in_groups
@@ -42,7 +43,7 @@ class Caller:
     def plain(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
         """The logits at the positions, of the model called as usual."""
         device = self._device()
-        logits: Tensor = self._model(**_on(inputs, device)).logits
+        logits: Tensor = self._model(**on_device(inputs, device)).logits
         return logits[rows.to(device), positions.to(device)]
 
     def _device(self) -> torch.device:
@@ -80,7 +81,7 @@ class Caller:
                 _fed_with(self._layer, *places, wants_logits) as fed,
                 in_one_operation(self.activations),
             ):
-                logits = self._model(**_on(group.inputs, device)).logits
+                logits = self._model(**on_device(group.inputs, device)).logits
             found.append((fed[0], logits))
         if len(groups) == 1:
             return found[0]
@@ -142,7 +143,3 @@ def _fed_with(
         yield fed
     finally:
         handle.remove()
-
-
-def _on(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: tensor.to(device) for name, tensor in inputs.items()}
