@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 
-import torch
-
 import workload
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data_preprocessing import mask_random_spans, mask_random_tokens
@@ -66,6 +64,5 @@ def bare(kind: str, tuned: bool) -> Callable[[], object]:
     workload.one_thread(tuned=tuned)
     made = _experiment(kind)
     [batch] = made.batches
-    model = made.learner.model
-    optimizer = torch.optim.AdamW(model.parameters(), fused=tuned or None)
-    return lambda: workload.bare_step(model, optimizer, batch)
+    step = workload.bare_step(made.learner.model, tuned=tuned)
+    return lambda: step(batch)

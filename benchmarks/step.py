@@ -112,10 +112,9 @@ def bare(
     """The step of a loop written by hand."""
     workload.one_thread(tuned=tuned)
     made = _experiment(shape, vocabulary)
-    model = made.learner.model
-    optimizer = torch.optim.AdamW(model.parameters(), fused=tuned or None)
+    step = workload.bare_step(made.learner.model, tuned=tuned)
     batches = itertools.cycle(made.batches[: _n_batches(vocabulary)])
-    return _several(lambda: workload.bare_step(model, optimizer, next(batches)), vocabulary)
+    return _several(lambda: step(next(batches)), vocabulary)
 
 
 def trainer(shape: str, vocabulary: int) -> Callable[[], float]:

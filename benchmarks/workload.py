@@ -11,6 +11,7 @@ import itertools
 import random
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -387,9 +388,19 @@ def tuning() -> Any:
         return None
 
 
-def bare_step(model: Any, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
-    """The step of a loop that people write by hand, which records nothing."""
-    model.train()
-    model(**batch.inputs).loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
+def bare_step(model: Any, *, tuned: bool) -> Callable[[Batch], None]:
+    """The step of a loop that people write by hand, which records nothing.
+
+    Args:
+        model: The model.
+        tuned: Whether the optimizer's update is one loop over memory.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), fused=tuned or None)
+
+    def step(batch: Batch) -> None:
+        model.train()
+        model(**batch.inputs).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
