@@ -750,7 +750,10 @@ BAD_PARTS = {
         {"loss_classes": {"train": [surprisal]}},
         "must not have the name of a column",
     ),
-    "reduction": ({"loss_reduction_fns": {"train": torch.add}}, "reduction add must take 1 losses"),
+    "reduction": (
+        {"loss_reduction_fns": {"train": torch.add}},
+        "add must take a tensor of all losses",
+    ),
     "LBFGS": (
         {"train_optimizer": torch.optim.LBFGS, "train_optimizer_kwargs": WITHOUT_DECAY},
         "whose step needs only gradients, but is LBFGS",

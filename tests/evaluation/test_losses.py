@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import operator
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from finetune_lm import DataTrainingArguments
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.losses import EpochLosses, Losses
 from finetune_lm.loss_classes import OutputsDefaultLoss
@@ -86,18 +89,90 @@ def weigh(first, second):
     return first + 0.5 * second
 
 
+def weigh_with(first, second, /, weight=0.5, *, bias=0.0):
+    return first + weight * second + bias
+
+
+def power(losses, power=1.0):
+    return (losses**power).sum()
+
+
 def add_up(*parts):
     return sum(parts)
 
 
-@pytest.mark.parametrize(
-    ("reduce", "expected"),
-    [(torch.sum, 22.0), (torch.mean, 11.0), (torch.max, 20.0), (sum, 22.0), (max, 20.0),
-     (weigh, 12.0), (add_up, 22.0), (lambda losses: losses[0] - losses[1], -18.0)],
-)  # fmt: skip
-def test_reductions(reduce, expected):
+def add_scaled(*parts, scale=2.0):
+    return scale * sum(parts)
+
+
+def first_of(first, *rest):
+    return first
+
+
+class Sum(torch.nn.Module):
+    def forward(self, losses, scale=1.0):
+        return losses.sum() * scale
+
+
+class Weighted:
+    def __call__(self, first, second, weight=0.5):
+        return first + weight * second
+
+
+REDUCTIONS = {
+    torch.sum: 22.0, torch.mean: 11.0, torch.max: 20.0, sum: 22.0, max: 20.0, min: 2.0,
+    weigh: 12.0, weigh_with: 12.0, power: 22.0, add_up: 22.0, add_scaled: 44.0, first_of: 2.0,
+    torch.norm: 404**0.5, operator.add: 22.0, Sum(): 22.0, Weighted(): 12.0,
+    partial(power, power=2.0): 404.0,
+    (lambda losses: losses[0] - losses[1]): -18.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS, ids=str)
+def test_reductions_are_given_losses_by_their_parameters_without_defaults(reduce):
     values = losses(OutputsDefaultLoss, OnlyForward, reduce=reduce)(OUTPUTS, LABELS)
-    assert values.total.item() == expected
+    assert values.total.item() == pytest.approx(REDUCTIONS[reduce])
+
+
+@pytest.mark.parametrize("reduce", [torch.sum, sum, power, add_up, first_of, Sum()], ids=str)
+def test_one_loss_is_put_together_likewise(reduce):
+    assert losses(OutputsDefaultLoss, reduce=reduce)(OUTPUTS, LABELS).total.item() == 2.0
+
+
+@pytest.mark.parametrize(
+    ("reduce", "message"),
+    [
+        (lambda: None, "these are: nothing"),
+        (lambda a=1, b=2: a, "these are: nothing"),
+        (lambda a, b, c: a, "these are: a, b, c"),
+        (lambda a, b, c, *rest: a, "these are: a, b, c"),
+        (lambda losses, *, weight: losses, "these are: losses, weight"),
+        (lambda *losses, weight: losses, "these are: weight"),
+        (torch.neg, "must return a tensor of one value for 2 losses but returned"),
+        (torch.add, "must take a tensor of all losses"),
+        (torch.logsumexp, "must take a tensor of all losses"),
+    ],
+)
+def test_a_reduction_that_cannot_be_given_two_losses(reduce, message):
+    for give in (
+        partial(losses, OutputsDefaultLoss, OnlyForward, reduce=reduce),
+        lambda: one_problem(reduce),
+    ):
+        with pytest.raises(UserError, match=message):
+            give()
+
+
+def one_problem(reduce):
+    """What the arguments say of it, before anything is loaded."""
+    args = DataTrainingArguments(
+        train_file="a.txt",
+        validation_file="a.txt",
+        loss_classes={"validation": [OutputsDefaultLoss, OnlyForward]},
+        loss_reduction_fns={"validation": reduce},
+    )
+    [problem] = args.problems()
+    assert problem.startswith("loss_reduction_fns.validation: ")
+    raise UserError(problem)
 
 
 def test_the_graph_goes_through_the_reduction():
@@ -114,7 +189,7 @@ def test_a_loss_of_several_values():
 
 def test_a_reduction_to_several_values():
     with pytest.raises(UserError, match="a loss reduction must return a tensor of one value"):
-        losses(OutputsDefaultLoss, OnlyForward, reduce=torch.neg)(OUTPUTS, LABELS)
+        losses(OutputsDefaultLoss, OnlyForward, reduce=lambda both: both)(OUTPUTS, LABELS)
 
 
 def test_kwargs_that_a_class_does_not_take():

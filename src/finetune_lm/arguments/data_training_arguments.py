@@ -17,6 +17,7 @@ from finetune_lm.arguments.base import (
 )
 from finetune_lm.arguments.declared import option
 from finetune_lm.arguments.preprocessing import preprocessing_problems
+from finetune_lm.arguments.reductions import takes_several
 from finetune_lm.arguments.references import default_object, numbered_names, short_name
 from finetune_lm.arguments.schedules import schedule_problems
 from finetune_lm.constants import (
@@ -167,7 +168,8 @@ class DataTrainingArguments(Arguments):
     )
     loss_reduction_fns: dict[str, Callable[..., Any]] = option(
         {key: default_object("torch.sum") for key in LOSS_DATASET_TYPES},
-        "The function that makes one loss of several.",
+        "The function that makes one loss of several. Its parameters without defaults decide what "
+        "it is given: one for a tensor of all of them, or one for each, or *losses.",
         keys=LOSS_DATASET_TYPES,
     )
     loss_classes_kwargs: dict[str, dict[str, dict[str, Any]]] = option(
@@ -406,8 +408,18 @@ class DataTrainingArguments(Arguments):
                 classes,
             )
             if self.train_file and not problems:
+                problems += self._reduction_problems(dataset_type)
                 problems += self._loss_value_problems(dataset_type)
         return problems
+
+    def _reduction_problems(self, dataset_type: str) -> list[str]:
+        """What there is to say about how losses are put together."""
+        function = self.loss_reduction_fns[dataset_type]
+        try:
+            takes_several(function, len(self.loss_classes[dataset_type]))
+        except UserError as error:
+            return [f"loss_reduction_fns.{dataset_type}: {problem}" for problem in error.problems]
+        return []
 
     def _loss_value_problems(self, dataset_type: str) -> list[str]:
         """What losses that check their arguments themselves say of these."""

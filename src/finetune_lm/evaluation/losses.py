@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.arguments.references import check_call, numbered_names, short_name
+from finetune_lm.arguments.reductions import takes_several
+from finetune_lm.arguments.references import check_call, numbered_names
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.memory import in_loss
 from finetune_lm.results.columns import LOSS
@@ -47,13 +47,14 @@ class Losses:
             ``outputs`` and ``labels`` (or having a ``forward`` that is). One whose ``return_all``
             is true may return several values, of which the mean counts.
         kwargs: The arguments of each, in the same order.
-        reduce: Combines the values. It is given them stacked in one tensor, or, if it takes several
-            arguments, one by one.
+        reduce: Combines the values. It is given them stacked in one tensor or one by one, as
+            `takes_several` says.
         model: The model.
         tokenizer: Its tokenizer.
 
     Raises:
-        UserError: If a class cannot be made with these arguments.
+        UserError: If a class cannot be made with these arguments, or the reduction cannot be given
+            so many losses.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Losses:
     ) -> None:
         self.names = numbered_names(classes)
         self._reduce = reduce
+        self._takes_several = takes_several(reduce, len(classes))
         self._made: list[Any] = []
         for cls, name, given in zip(classes, self.names, kwargs, strict=True):
             check_call(cls, "loss_classes_kwargs", given, "model, tokenizer")
@@ -111,14 +113,7 @@ class Losses:
                 )
             parts[name] = value.reshape(())
         values = list(parts.values())
-        try:
-            several = _takes_several(self._reduce, len(values))
-            total = self._reduce(*values) if several else self._reduce(torch.stack(values))
-        except TypeError as error:
-            raise UserError(
-                f"loss reduction {short_name(self._reduce)} must take {len(values)} losses, one by "
-                f"one or stacked in a tensor: {str(error).splitlines()[0]}."
-            ) from error
+        total = self._reduce(*values) if self._takes_several else self._reduce(torch.stack(values))
         if not isinstance(total, torch.Tensor) or total.numel() != 1:
             raise UserError(
                 f"a loss reduction must return a tensor of one value but returned {_shown(total)}."
@@ -195,24 +190,6 @@ def _needs_logits(loss: Any) -> bool:
         if "__call__" in attributes or "forward" in attributes:
             return True
     return True
-
-
-def _takes_several(reduce: Callable[..., Any], n: int) -> bool:
-    """Whether a reduction takes its ``n`` losses one by one."""
-    if inspect.isbuiltin(reduce):  # torch.sum, Python's sum: they take a collection
-        return False
-    try:
-        signature = inspect.signature(reduce)
-    except (TypeError, ValueError):
-        return False
-    if any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
-        return True
-    try:
-        signature.bind(*range(n))
-    except TypeError:
-        return False
-    # One loss for one argument may be meant either way; stacked, sums and means take it too.
-    return n > 1
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,77 @@
+"""How a function that makes one loss of several is given them: stacked, or one by one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from finetune_lm.arguments.references import short_name
+from finetune_lm.errors import UserError
+
+
+def takes_several(function: Callable[..., Any], n: int) -> bool:
+    """Whether a function is given its losses one by one and not stacked in a tensor of shape (n,).
+
+    The parameters without defaults decide: one is for the stacked tensor; as many as there are
+    losses, or ``*losses``, are for one each. What has a default is a setting of the function's.
+
+    Args:
+        function: The function. One that does not say what it takes, such as ``torch.sum``, is given
+            the stacked tensor.
+        n: How many losses there are.
+
+    Raises:
+        UserError: If it can be given them neither way.
+
+    Example:
+        >>> takes_several(lambda losses, power=1.0: (losses**power).sum(), 2)
+        False
+        >>> takes_several(lambda first, second, weight=0.5: first + weight * second, 2)
+        True
+    """
+    parameters = _parameters(function)
+    if parameters is None:
+        _try(function, n)
+        return False
+    needed = [p for p in parameters if p.default is p.empty and p.kind in _POSITIONAL]
+    named = [p for p in parameters if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if named or len(needed) > n or not (takes_any or len(needed) in (1, n)):
+        names = ", ".join(p.name for p in (*needed, *named)) or "nothing"
+        raise UserError(
+            f"{short_name(function)} must take one tensor of all losses, or each of the {n}, as "
+            f"its arguments without defaults, but these are: {names}."
+        )
+    return takes_any or len(needed) > 1
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    """What a function takes; None where it does not say."""
+    # A torch.nn.Module takes anything and hands it on.
+    own = getattr(function, "forward", None)
+    try:
+        return list(inspect.signature(own or function).parameters.values())
+    except (TypeError, ValueError):
+        return None
+
+
+def _try(function: Callable[..., Any], n: int) -> None:
+    """See what a function does to losses of 1 that does not say what it takes."""
+    import torch
+
+    try:
+        total = function(torch.ones(n))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{short_name(function)} must take a tensor of all losses ({n}): "
+            f"{str(error).splitlines()[0]}."
+        ) from None
+    if not isinstance(total, torch.Tensor) or total.numel() != 1:
+        raise UserError(
+            f"{short_name(function)} must return a tensor of one value for {n} losses but returned "
+            f"{str(total)[:80]}."
+        )
