@@ -117,7 +117,7 @@ def test_other_readers_see_plain_csv(study, tmp_path):
     write_results(path, results_table(study, PARAMETERS, 11))
     head = gzip.decompress(path.read_bytes()).decode().splitlines()[:2]
     assert head[0].startswith('"study_name","number","state","value"')
-    assert head[1].startswith('"my study",0,"COMPLETE",2.5,false,')
+    assert head[1].startswith('"my study",0,"COMPLETE",2.5,FALSE,')
     first = path.read_bytes()
     write_results(path, results_table(study, PARAMETERS, 11))
     assert path.read_bytes() == first

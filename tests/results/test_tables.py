@@ -142,7 +142,7 @@ def test_plain_csv_for_readers_with_no_options(tmp_path):
     assert frame["token_is_word"].all()
     with gzip.open(path, "rt", newline="") as file:
         lines = list(csv.reader(file))
-    assert lines[2] == ["NA", "0", "1.5", "true", "007"]
+    assert lines[2] == ["NA", "0", "1.5", "TRUE", "007"]
 
 
 def test_directory_of_a_run(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pyarrow as pa
-import pyarrow.csv
 from optuna.trial import FrozenTrial, TrialState
 
 from finetune_lm.optimization.lost_trials import REASON, REPEATS, WORKER
 from finetune_lm.optimization.parameters import Parameter
-from finetune_lm.results.tables import MISSING
+from finetune_lm.results.csv_text import MISSING, csv_text
 from finetune_lm.results.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -70,10 +68,8 @@ def results_table(study: optuna.Study, parameters: Sequence[Parameter], seed: in
 
 def write_results(path: Path, table: pa.Table) -> None:
     """Write a table as gzipped CSV, whole, whatever other processes do at the same time."""
-    text = io.BytesIO()
-    pyarrow.csv.write_csv(table, text, pyarrow.csv.WriteOptions(null_string=MISSING))
     with write_whole(path, shared=True) as aside:
-        aside.write_bytes(gzip.compress(text.getvalue(), mtime=0))
+        aside.write_bytes(gzip.compress(csv_text(table), mtime=0))
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:

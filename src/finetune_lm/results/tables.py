@@ -19,6 +19,7 @@ import pyarrow.csv
 
 from finetune_lm.errors import UserError
 from finetune_lm.results.columns import BOOL_COLUMNS, INTEGER_COLUMNS, STRING_COLUMNS
+from finetune_lm.results.csv_text import MISSING, csv_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +29,6 @@ try:
     from isal import isal_zlib as compression
 except ImportError:  # It is not built for every machine.
     import zlib as compression  # type: ignore[no-redef]
-
-MISSING = "NA"
 
 # Level 1 is three times as fast as gzip's own default for a seventh more bytes.
 _COMPRESSION_LEVEL = 1
@@ -74,7 +73,7 @@ class TableWriter:
     does not grow with the number of pieces.
 
     Strings are quoted and missing values are an unquoted ``NA``: a token or word ``NA`` stays
-    distinct from no value.
+    distinct from no value. Booleans are ``TRUE`` and ``FALSE``.
 
     Args:
         path: The file, which must not be there yet, unless it is to be taken up.
@@ -111,15 +110,7 @@ class TableWriter:
 
     def write(self, rows: pa.Table) -> None:
         """Add rows to the piece under way; they need the table's columns, in any order."""
-        text = pa.BufferOutputStream()
-        pyarrow.csv.write_csv(
-            rows.select(self.columns),
-            text,
-            pyarrow.csv.WriteOptions(
-                include_header=not self._state.has_header, null_string=MISSING
-            ),
-        )
-        self._add(text.getvalue().to_pybytes())
+        self._add(csv_text(rows.select(self.columns), header=not self._state.has_header))
         self._state.has_header = True
         self._state.n_rows += rows.num_rows
 
