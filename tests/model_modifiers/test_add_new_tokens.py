@@ -135,15 +135,32 @@ BAD = {
     "a continuation": ({"added_tokens": ["##ed"]}, "as they stand in a text but has '##ed' in it."),
     "no such start": (
         {"added_tokens": ["crined"], "init": "randon"},
-        "init must be mean, random, subwords or copy:WORD but got 'randon'. Did you mean random?",
+        "init must be mean, mean_cov, random, subwords or copy:WORD but got 'randon'. "
+        "Did you mean random?",
     ),
     "no word to copy": (
         {"added_tokens": ["crined"], "init": "copy:"},
-        "init must be mean, random, subwords or copy:WORD but got 'copy:'.",
+        "init must be mean, mean_cov, random, subwords or copy:WORD but got 'copy:'.",
     ),
     "a start that is no text": (
         {"added_tokens": ["crined"], "init": 0.5},
-        "init must be mean, random, subwords or copy:WORD but got 0.5.",
+        "init must be mean, mean_cov, random, subwords or copy:WORD but got 0.5.",
+    ),
+    "no scale": (
+        {"added_tokens": ["crined"], "init": "mean_cov", "scale": 0},
+        "scale must be a number above 0 but got 0.",
+    ),
+    "a scale that is no number": (
+        {"added_tokens": ["crined"], "init": "mean_cov", "scale": "small"},
+        "scale must be a number above 0 but got 'small'.",
+    ),
+    "a scale without end": (
+        {"added_tokens": ["crined"], "init": "mean_cov", "scale": float("inf")},
+        "scale must be a number above 0 but got inf.",
+    ),
+    "a scale for another start": (
+        {"added_tokens": ["crined"], "scale": 0.1},
+        "scale has no use because init is 'mean'; it is for mean_cov.",
     ),
 }
 

@@ -11,6 +11,8 @@ import transformers
 
 from families import CONFIGS, family
 from finetune_lm.model_modifiers import add_new_tokens
+from finetune_lm.model_modifiers._embedding_rows import set_to_draws_around_mean
+from finetune_lm.model_modifiers.add_new_tokens import SCALE
 from new_tokens import (
     BUILTIN,
     TIED,
@@ -87,13 +89,89 @@ def test_random(name):
             assert np.abs(np.corrcoef(drawn.T)[0, 1:]).max() < 0.5
 
 
+def standard_errors(found, mean, cov):
+    """How many standard errors the mean and the covariance of draws are off, at most."""
+    n = len(found)
+    of_mean = np.sqrt(np.diag(cov) / n)
+    off_mean = np.abs(found.mean(axis=0) - mean) / of_mean
+    # Of a normal distribution whose mean is known, estimates of a covariance c_ij have the
+    # variance (c_ii c_jj + c_ij^2) / n.
+    distances = found - mean
+    of_cov = np.sqrt((np.outer(np.diag(cov), np.diag(cov)) + cov**2) / n)
+    off_cov = np.abs(distances.T @ distances / n - cov) / of_cov
+    return off_mean.max(), off_cov.max()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "bart", "flan-t5-untied"])
+def test_mean_cov(name):
+    model, tokenizer = model_and_tokenizer(name)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in {m.weight for m in embeddings(model)}:
+            # Columns that go together, which a draw for each column by itself would miss.
+            size = weight.shape[1]
+            weight.copy_(weight @ (0.3 * torch.randn(size, size, generator=generator) + 1))
+    before, old = copy.deepcopy(tokenizer), tables(model)
+    words = [f"zq{first}{second}" for first in "abcdefgh" for second in "abcdefgh"]
+    torch.manual_seed(11)
+    add_new_tokens(model, tokenizer, words, init="mean_cov", scale=0.1)
+    per_word = 1 if is_bert(tokenizer) else 2
+    new = entries(tokenizer, before)
+    assert len(new) == per_word * len(words)
+    for table_name, now in tables(model).items():
+        known = old[table_name][: len(before)]
+        assert np.array_equal(now[: len(before)], known)
+        if per_word == 2:  # both entries of a word start the same
+            assert np.array_equal(now[new][::2], now[new][1::2])
+        drawn = now[new][::per_word]
+        cov = np.cov(known, rowvar=False, bias=True).reshape(known.shape[1], -1)
+        if not cov.any():  # a bias of zeros
+            assert np.array_equal(drawn, np.broadcast_to(known[0], drawn.shape))
+            continue
+        off_mean, off_cov = standard_errors(drawn, known.mean(axis=0), 0.1 * cov)
+        assert off_mean < 5
+        assert off_cov < 5
+        if known.shape[1] > 1:
+            only_diagonal = np.diag(np.diag(cov))
+            assert standard_errors(drawn, known.mean(axis=0), 0.1 * only_diagonal)[1] > 6
+
+
+def embeddings(model):
+    return [e for e in (model.get_input_embeddings(), model.get_output_embeddings()) if e]
+
+
+@pytest.mark.parametrize("n_known", [40, 5000])
+@pytest.mark.parametrize("scale", [SCALE, 3.0])
+def test_mean_cov_of_many_draws(scale, n_known):
+    """So many that a third too much would show; the rows are fewer or more than go into a block."""
+    generator = torch.Generator().manual_seed(2)
+    n_new, size = 2000, 6
+    rows = torch.randn(n_known + n_new, size, generator=generator, dtype=torch.float64)
+    table = torch.nn.Embedding.from_pretrained(rows @ rows[:size] + 3)
+    model = torch.nn.Module()
+    model.get_input_embeddings = lambda: table
+    model.get_output_embeddings = lambda: None
+    known = table.weight.numpy()[:n_known].copy()
+    torch.manual_seed(1)
+    set_to_draws_around_mean(
+        model, [[n_known + i] for i in range(n_new)], range(n_known), scale=scale
+    )
+    drawn, mean = table.weight.numpy()[n_known:], known.mean(axis=0)
+    cov = scale * np.cov(known, rowvar=False, bias=True)
+    off_mean, off_cov = standard_errors(drawn, mean, cov)
+    assert off_mean < 4
+    assert off_cov < 4
+    assert standard_errors(drawn, mean, 1.3 * cov)[1] > 4
+
+
+@pytest.mark.parametrize("init", ["random", "mean_cov"])
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_random_follows_the_seed(name):
+def test_draws_follow_the_seed(name, init):
     rows = []
     for seed in (3, 3, 4):
         model, tokenizer = model_and_tokenizer(name)
         torch.manual_seed(seed)
-        add_new_tokens(model, tokenizer, ["crined", "dax"], init="random")
+        add_new_tokens(model, tokenizer, ["crined", "dax"], init=init)
         rows.append(model.get_input_embeddings().weight[-4:].detach().clone())
     assert torch.equal(rows[0], rows[1])
     assert not torch.equal(rows[0], rows[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,36 @@ def set_to_draws(model: Any, words: Sequence[Sequence[int]], like: Sequence[int]
         for rows in words:
             drawn = torch.randn(mean.shape, dtype=torch.float64).to(mean.device)
             table[list(rows)] = (mean + spread * drawn).to(table.dtype)
+
+
+def set_to_draws_around_mean(
+    model: Any, words: Sequence[Sequence[int]], like: Sequence[int], scale: float
+) -> None:
+    """Let rows start near the mean of other rows, in the directions in which these differ.
+
+    They are drawn from a normal distribution with the mean of the other rows and ``scale`` times
+    their covariance. The draws come from torch's generator.
+
+    Args:
+        model: The model.
+        words: The rows of each word, which are given the same values.
+        like: The rows of the tokens that are there.
+        scale: What the covariance is multiplied by.
+    """
+    import torch
+
+    for table in tables(model):
+        mean, _ = _moments(table, like)
+        # The covariance of n rows is X'X / n, where X are their distances from the mean. That is
+        # also the covariance of X'z / sqrt(n) if z are n independent normal numbers, which takes
+        # no matrix of columns by columns.
+        drawn = torch.zeros(len(words), table.shape[1], dtype=torch.float64, device=table.device)
+        for begin in range(0, len(like), _BLOCK):
+            block = table[list(like[begin : begin + _BLOCK])].double() - mean
+            drawn += torch.randn(len(words), len(block), dtype=torch.float64).to(block) @ block
+        drawn *= math.sqrt(scale / len(like))
+        for rows, of_word in zip(words, drawn, strict=True):
+            table[list(rows)] = (mean + of_word).to(table.dtype)
 
 
 def _moments(table: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:

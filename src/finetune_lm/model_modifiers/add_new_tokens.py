@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from finetune_lm.model_modifiers._embedding_rows import (
     make_room,
     n_rows,
     set_to_draws,
+    set_to_draws_around_mean,
     set_to_mean,
 )
 from finetune_lm.model_modifiers._new_words import pieces, teach
@@ -20,15 +22,23 @@ from finetune_lm.model_modifiers._probes import check_reading
 from finetune_lm.model_modifiers._spelling import CONTINUATION, META_SPACE, Spelling
 from finetune_lm.vocabulary import spelled
 
-MEAN, RANDOM, SUBWORDS, COPY = "mean", "random", "subwords", "copy:"
-_CHOICES = f"{MEAN}, {RANDOM}, {SUBWORDS} or {COPY}WORD"
+MEAN, MEAN_COV, RANDOM, SUBWORDS, COPY = "mean", "mean_cov", "random", "subwords", "copy:"
+_NAMES = (MEAN, MEAN_COV, RANDOM, SUBWORDS)
+_CHOICES = f"{', '.join(_NAMES)} or {COPY}WORD"
+
+SCALE = 1e-5
+"""How much of the covariance of all embeddings new words have, unless told otherwise."""
 
 _SENTENCE = "a "
 """What stands before a word in the middle of a sentence."""
 
 
 def add_new_tokens(
-    model: Any, tokenizer: Any, added_tokens: str | Sequence[str], init: str = MEAN
+    model: Any,
+    tokenizer: Any,
+    added_tokens: str | Sequence[str],
+    init: str = MEAN,
+    scale: float = SCALE,
 ) -> None:
     """Make words single tokens of a model.
 
@@ -46,9 +56,12 @@ def add_new_tokens(
 
     - ``mean``: the mean of the rows of all tokens that the tokenizer had. Rows that no token had,
       such as T5's last 28, do not count. Several words then start the same.
-    - ``random``: drawn from a normal distribution with their mean and standard deviation in each
-      dimension, by torch's generator, which follows the run's seed. Both entries of a word start
+    - ``mean_cov``: drawn from a normal distribution with that mean and ``scale`` times the
+      covariance of these rows (Hewitt 2021), by torch's generator, which follows the run's seed.
+      Words differ, but each is as near to the mean as ``scale`` says. Both entries of a word start
       the same.
+    - ``random``: drawn from a normal distribution with their mean and standard deviation in each
+      dimension, by the same generator. Both entries of a word start the same.
     - ``subwords``: the mean of the tokens that the word was before, for each entry.
     - ``copy:WORD``: what WORD has, for each entry. WORD must be one token inside a sentence.
 
@@ -56,12 +69,13 @@ def add_new_tokens(
         model: A transformers model. It is enlarged only if it has no rows left for the new ids.
         tokenizer: Its tokenizer, a fast one.
         added_tokens: The words, or one word, as they stand in a text.
-        init: ``mean``, ``random``, ``subwords`` or ``copy:WORD``.
+        init: ``mean``, ``mean_cov``, ``random``, ``subwords`` or ``copy:WORD``.
+        scale: What ``mean_cov`` multiplies the covariance by.
 
     Raises:
-        UserError: If one is no word, ``init`` is none of these or does not fit the word, the
-            tokenizer cannot be taught the word without changing what is around it, or the model
-            cannot be enlarged.
+        UserError: If one is no word, ``init`` is none of these or does not fit the word, ``scale``
+            is not above 0, the tokenizer cannot be taught the word without changing what is around
+            it, or the model cannot be enlarged.
 
     Example:
         >>> add_new_tokens(model, tokenizer, ["crined", "dax"])  # doctest: +SKIP
@@ -69,7 +83,7 @@ def add_new_tokens(
         >>> [tokenizer.decode(token) for token in ids]  # doctest: +SKIP
         ['The', ' man', ' crined', '.']
     """
-    _check(added_tokens, init)
+    _check(added_tokens, init, scale)
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(
             f"add_new_tokens needs a fast tokenizer, but {type(tokenizer).__name__} is written in "
@@ -101,21 +115,27 @@ def add_new_tokens(
     for read, of_word in rows.items():
         start |= {row: s for row, s in zip(of_word, sources[read], strict=True) if row in new}
     set_to_mean(model, start)
+    drawn = [[row for row in of_word if row in new] for of_word in rows.values()]
     if init == RANDOM:
-        set_to_draws(
-            model, [[row for row in of_word if row in new] for of_word in rows.values()], known
-        )
+        set_to_draws(model, drawn, known)
+    elif init == MEAN_COV:
+        set_to_draws_around_mean(model, drawn, known, scale)
     for read, word in words.items():
         say(_told(tokenizer, spelling, word, read, new))
 
 
-def _check(added_tokens: Any, init: Any = MEAN) -> None:
+def _check(added_tokens: Any, init: Any = MEAN, scale: Any = SCALE) -> None:
     """Check what can be checked without a model.
 
     Raises:
-        UserError: If there is no word, one is not a word, or ``init`` is not a choice.
+        UserError: If there is no word, one is not a word, ``init`` is not a choice, or ``scale`` is
+            no number above 0 or has no use.
     """
-    problems = [*_word_problems(added_tokens), *_init_problems(init)]
+    problems = [
+        *_word_problems(added_tokens),
+        *_init_problems(init),
+        *_scale_problems(scale, init),
+    ]
     if problems:
         raise UserError(*problems)
 
@@ -156,10 +176,18 @@ def _word_problems(added_tokens: Any) -> list[str]:
 
 def _init_problems(init: Any) -> list[str]:
     is_copy = isinstance(init, str) and init.startswith(COPY) and init.removeprefix(COPY).strip()
-    if init in (MEAN, RANDOM, SUBWORDS) or is_copy:
+    if init in _NAMES or is_copy:
         return []
-    near = did_you_mean(str(init), [MEAN, RANDOM, SUBWORDS])
-    return [f"init must be {_CHOICES} but got {init!r}.{near}"]
+    return [f"init must be {_CHOICES} but got {init!r}.{did_you_mean(str(init), _NAMES)}"]
+
+
+def _scale_problems(scale: Any, init: Any) -> list[str]:
+    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    if not is_number or not (0 < scale < math.inf):
+        return [f"scale must be a number above 0 but got {scale!r}."]
+    if scale != SCALE and init != MEAN_COV:
+        return [f"scale has no use because init is {init!r}; it is for {MEAN_COV}."]
+    return []
 
 
 def _new_words(tokenizer: Any, spelling: Spelling, words: Sequence[str]) -> dict[str, str]:
@@ -209,7 +237,7 @@ def _sources(
     Raises:
         UserError: If there are none.
     """
-    if init in (MEAN, RANDOM):
+    if init in (MEAN, MEAN_COV, RANDOM):
         return [known for _ in spelling.forms(word)]
     source = word if init == SUBWORDS else init.removeprefix(COPY).strip()
     spaced = pieces(tokenizer, source, _SENTENCE) or pieces(tokenizer, source, "") or []
