@@ -17,8 +17,15 @@ from finetune_lm.arguments import (
     without_token,
 )
 from finetune_lm.arguments.command_line import split_command_line
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, raised_in
 from finetune_lm.interruption import ctrl_c_remembered
+from finetune_lm.streams import (
+    BROKEN,
+    fill_closed_descriptors,
+    forget_what_is_lost,
+    lossy,
+    lossy_streams,
+)
 
 SUCCESS = 0
 FAILURE = 1
@@ -35,9 +42,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0, 2 after a mistake that the user can put right, 1 after any other, 128
-        and the signal after Ctrl-C or SIGTERM.
+        and the signal after Ctrl-C, SIGTERM or the like.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
+    fill_closed_descriptors()
+    with lossy_streams("stdout", "stderr"):
+        try:
+            return _main(sys.argv[1:] if argv is None else list(argv))
+        finally:
+            forget_what_is_lost()
+
+
+def _main(argv: list[str]) -> int:
     if not argv:
         sys.stderr.write(f"{USAGE}\nfinetune-lm --help shows all arguments.\n")
         return USER_ERROR
@@ -54,11 +69,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if wants_traceback:
             lines.insert(0, traceback.format_exc())
         sys.stderr.write(without_token("\n".join(lines), *_holders(argv, parsed)) + "\n")
-        return USER_ERROR
-    except Exception:
+        return error.exit_status
+    except Exception as error:
         # A mistake in the program, or in what it was given to run. Python's own way of telling
         # would show what a library has put into its message.
-        sys.stderr.write(without_token(traceback.format_exc(), *_holders(argv, parsed)))
+        told = traceback.format_exc()
+        if name := raised_in(error):
+            told = f"finetune-lm: error: {name} raised {type(error).__name__}.\n{told}"
+        sys.stderr.write(without_token(told, *_holders(argv, parsed)))
+        return FAILURE
+    except SystemExit as error:
+        sys.stderr.write(
+            f"finetune-lm: error: something called sys.exit({error.code!r}) before the end.\n"
+        )
         return FAILURE
     except KeyboardInterrupt as interrupt:
         sys.stderr.write(_told(interrupt, parsed))
@@ -76,12 +99,12 @@ def _holders(argv: Sequence[str], parsed: ParsedArguments | None) -> list[Any]:
 
 def _do(parsed: ParsedArguments) -> None:
     if parsed.help is not None:
-        sys.stdout.write(parsed.help)
+        _print(parsed.help)
         return
     if parsed.version:
         from importlib.metadata import version
 
-        sys.stdout.write(f"finetune-lm {version('finetune-lm')}\n")
+        _print(f"finetune-lm {version('finetune-lm')}\n")
         return
     model, data, optimization = parsed.model, parsed.data, parsed.optimization
     # Without help or version there are arguments: parse_arguments raises where they are wrong.
@@ -89,12 +112,12 @@ def _do(parsed: ParsedArguments) -> None:
     assert data is not None
     assert optimization is not None
     if parsed.print_config:
-        sys.stdout.write(config_yaml(model, data, optimization))
+        _print(config_yaml(model, data, optimization))
         return
     if parsed.preview is not None:
         from finetune_lm import experiment
 
-        sys.stdout.write(experiment.preview(model, data, parsed.preview))
+        _print(experiment.preview(model, data, parsed.preview))
         return
     if parsed.resume is not None:
         from finetune_lm import resuming
@@ -105,6 +128,24 @@ def _do(parsed: ParsedArguments) -> None:
 
         result = experiment.run(model, data, optimization)
     sys.stderr.write(f"Results are in {result.output_dir}\n")
+
+
+def _print(text: str) -> None:
+    """Print what was asked for.
+
+    Raises:
+        UserError: If it does not arrive.
+    """
+    try:
+        lossy(sys.stdout).deliver(text)
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"stdout must take every character but is in {sys.stdout.encoding}. Set "
+            f"PYTHONIOENCODING=utf-8."
+        ) from error
+    except BROKEN as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"stdout cannot be written to: {reason}.") from error
 
 
 def _told(interrupt: KeyboardInterrupt, parsed: ParsedArguments | None) -> str:

@@ -1,6 +1,9 @@
-"""The one exception that a user is meant to see, and which others can become one."""
+"""The one exception that a user is meant to see, and what is known of others."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 
 class UserError(Exception):
@@ -17,10 +20,53 @@ class UserError(Exception):
         Traceback (most recent call last):
         ...
         finetune_lm.errors.UserError: patience cannot be negative but got -1.
+
+    Attributes:
+        exit_status: With which the command line ends.
     """
+
+    exit_status = 2
 
     def __init__(self, *problems: str) -> None:
         if not problems:
             raise ValueError("UserError needs at least one message.")
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class TrialsFailedError(UserError):
+    """Trials of a study went wrong; what there is of it is written all the same."""
+
+    exit_status = 1
+
+
+@contextmanager
+def users_code(name: str) -> Iterator[None]:
+    """Let an exception that comes out of a user's callable say out of which.
+
+    Args:
+        name: The callable and what it is used as, for people.
+
+    Raises:
+        UserError: If it wants to end the program, which is not its business.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise UserError(
+            f"{name} must return but called sys.exit({error.code!r}). What was recorded before is "
+            f"kept."
+        ) from error
+    except UserError:
+        raise
+    except Exception as error:
+        if raised_in(error) is None:
+            with suppress(AttributeError, TypeError):  # an exception without room for it
+                error.finetune_lm_raised_in = name  # type: ignore[attr-defined]
+        raise
+
+
+def raised_in(error: BaseException) -> str | None:
+    """The user's callable that an exception came out of; None if it came from elsewhere."""
+    name: str | None = getattr(error, "finetune_lm_raised_in", None)
+    return name

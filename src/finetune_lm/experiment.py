@@ -27,6 +27,7 @@ from finetune_lm.errors import UserError
 from finetune_lm.evaluation.losses import read_loss_files
 from finetune_lm.interruption import Interruption
 from finetune_lm.messages import warn
+from finetune_lm.one_process import check_one_process
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.results import output_directory as place
 from finetune_lm.results.columns import MetadataColumns, all_loss_columns, table_columns
@@ -38,6 +39,7 @@ from finetune_lm.results.run_record import RunRecord
 from finetune_lm.results.run_result import RunResult
 from finetune_lm.results.tables import TableWriter
 from finetune_lm.results.whole_files import write_whole
+from finetune_lm.streams import lossy_streams
 
 if TYPE_CHECKING:
     import accelerate
@@ -85,6 +87,7 @@ def run(
 
 
 @hides_secrets
+@lossy_streams("stdout", "stderr")
 def conduct(
     all_args: tuple[ModelArguments, DataTrainingArguments, OptimizationArguments],
     earlier: EarlierRun | None = None,
@@ -99,6 +102,7 @@ def conduct(
     problems = [problem for args in all_args for problem in args.problems()]
     if problems:
         raise UserError(*problems)
+    check_one_process(is_study=all_args[2].do_optimize)
     if all_args[2].do_optimize:
         return study(*all_args)
 
@@ -148,10 +152,11 @@ def conduct(
     if earlier is not None:
         earlier.warn_of_surroundings(str(accelerator.device))
     stopping = at_end = test_results = None
+    # Signals wait until the end of it all, when it is on record how the run ended.
     with (
+        Interruption() as interruption,
         nullcontext() if earlier else claimed(output_dir, *identity),
         on_record(output_dir, all_args, loaded, accelerator.device, used, earlier) as record,
-        Interruption() as interruption,
     ):
         write_text(output_dir / CONFIG_YAML, config_yaml(*all_args))
         write_text(output_dir / place.CONFIG_TEXT, config_text(*all_args))
@@ -286,6 +291,7 @@ def preview(model_args: ModelArguments, data_args: DataTrainingArguments, n: int
     problems = [*model_args.problems(), *data_args.problems()]
     if problems:
         raise UserError(*problems)
+    check_one_process()
     files = read_files(data_args)
 
     from finetune_lm.data.preview import render

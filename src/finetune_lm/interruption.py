@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,18 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from finetune_lm.messages import say
+from finetune_lm.streams import let_go, tell_in_handler
 
-# SLURM can be told to send SIGUSR1 some time before a job's end. Windows has no such signal.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM))
+# SLURM can be told to send SIGUSR1 some time before a job's end, and SIGHUP comes when a terminal
+# is closed. Windows has neither.
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+    if hasattr(signal, name)
+]
+
+MOMENT_SECONDS = 1.0
+"""Signals that come together mean one thing: a terminal and a launcher may both send theirs."""
 
 
 _ctrl_c: list[int] = []
@@ -59,10 +69,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """While entered, SIGINT (Ctrl-C), SIGTERM and SIGUSR1 wait for the next call of `check`.
+    """While entered, SIGINT (Ctrl-C), SIGTERM, SIGUSR1 and SIGHUP wait for the next `check`.
 
-    A second SIGINT stops at once. A signal after the last call of `check` is not heeded: all is
-    done then. Outside of the main thread, where Python handles no signals, nothing is changed.
+    A second SIGINT stops at once, unless it comes together with the first or while `check` saves
+    what is to be saved. A signal after the last call of `check` is not heeded: all is done then. A
+    SIGHUP that is ignored, as under nohup, stays so. Outside of the main thread, where Python
+    handles no signals, nothing is changed.
 
     Example:
         >>> with Interruption() as interruption:
@@ -72,6 +84,9 @@ class Interruption:
 
     def __init__(self) -> None:
         self._received: int | None = None
+        self._received_at = 0.0
+        self._is_told = False
+        self._is_saving = False
         self._before: dict[int, Any] = {}
 
     def check(self, before: Callable[[], object] = lambda: None) -> None:
@@ -83,15 +98,25 @@ class Interruption:
         Raises:
             Interrupted: If one came.
         """
-        if self._received is not None:
+        if self._received is None:
+            return
+        if not self._is_told:
+            say(_told(self._received))
+        self._is_saving = True
+        try:
             before()
-            raise Interrupted(self._received)
+        finally:
+            self._is_saving = False
+        raise Interrupted(self._received)
 
     def __enter__(self) -> Self:
         if _ctrl_c:
             raise Interrupted(_ctrl_c[0])
         if threading.current_thread() is threading.main_thread():
-            for number in dict.fromkeys(_SIGNALS):
+            for number in _SIGNALS:
+                is_hangup = number == getattr(signal, "SIGHUP", None)
+                if is_hangup and signal.getsignal(number) is signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -106,8 +131,18 @@ class Interruption:
         self._before.clear()
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if self._received is not None and number == signal.SIGINT:
-            raise Interrupted(number, at_once=True)
+        # Nothing is printed here: the signal may have come in the middle of a print.
         if self._received is None:
-            say(f"\n{signal.Signals(number).name}: stopping after this step ...")
-        self._received = number
+            self._received, self._received_at = number, time.monotonic()
+            self._is_told = tell_in_handler(f"\n{_told(number)}")
+        elif (
+            number == signal.SIGINT
+            and not self._is_saving
+            and time.monotonic() - self._received_at > MOMENT_SECONDS
+        ):
+            raise Interrupted(number, at_once=True)
+        let_go()
+
+
+def _told(number: int) -> str:
+    return f"{signal.Signals(number).name}: stopping after this step ..."

@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 
 from finetune_lm.arguments.redaction import without_token
+from finetune_lm.streams import lossy
 
 
 def say(message: str) -> None:
-    """Print a line on stderr, so that stdout stays free for results. Secrets are left out."""
-    print(without_token(message), file=sys.stderr)  # noqa: T201
+    """Print a line on stderr, so that stdout stays free for results. Secrets are left out.
+
+    It is lost where it cannot be printed.
+    """
+    lossy(sys.stderr).write(f"{without_token(message)}\n")
 
 
 def warn(message: str) -> None:

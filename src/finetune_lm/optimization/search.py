@@ -68,12 +68,16 @@ def search(
         runner, record = _load(plan, load_model)
         messages.tell_experimental()
         directory = make_study_dir(plan.output_dir)
-        with _on_record(directory, plan, runner, record) as run_record:
+        # Signals wait until the end of it all, when it is on record how the search ended.
+        with (
+            Interruption() as interruption,
+            _on_record(directory, plan, runner, record) as run_record,
+        ):
             study = _open(plan, record)
             _write_config(directory, plan, record)
             try:
                 with run_record.timed("search"):
-                    _do_trials(study, plan, runner, record, directory)
+                    _do_trials(study, plan, runner, record, directory, interruption)
             finally:
                 _write(study, plan, record, directory)
                 _put_on_record(study, run_record)
@@ -122,6 +126,7 @@ def _do_trials(
     runner: TrialRunner,
     record: StudyRecord,
     directory: StudyDirectory,
+    interruption: Interruption,
 ) -> None:
     n_before = len(counted_trials(study))
     say(
@@ -134,7 +139,7 @@ def _do_trials(
         write_results(directory.results, results_table(study, plan.parameters, record.seed))
 
     try:
-        with Interruption() as interruption, _quick_garbage_collection():
+        with _quick_garbage_collection():
             trials = Trials(
                 study,
                 plan.parameters,

@@ -10,6 +10,7 @@ from finetune_lm.errors import UserError
 from finetune_lm.fast.tuning import tune
 from finetune_lm.messages import say, warn
 from finetune_lm.models.compiling import compile_model
+from finetune_lm.one_process import alone
 
 if TYPE_CHECKING:
     import accelerate
@@ -94,7 +95,8 @@ def make_accelerator(use_gpu: bool, precision: str = FP32) -> accelerate.Acceler
         torch.backends.cuda.matmul.allow_tf32 = precision == TF32
     mixed = precision if precision in (FP16, BF16) else "no"
     try:
-        accelerator = accelerate.Accelerator(cpu=not use_gpu, mixed_precision=mixed)
+        with alone():
+            accelerator = accelerate.Accelerator(cpu=not use_gpu, mixed_precision=mixed)
     except ValueError as error:
         raise UserError(
             f"precision {precision} is not to be had on this device: {error} Use {FP32}."
