@@ -85,6 +85,7 @@ def test_what_changes_no_value_makes_no_other_study(tmp_path):
         output_dir="x",
         save_best_model_state_to_disk=False,
         preprocessing_num_workers=1,
+        checkpoint_every=3,
         data_preprocessing_fn_strategy={"test": "per_batch"},
         # The value without a study of what is searched for is not used.
         train_optimizer_kwargs={"lr": 0.5},

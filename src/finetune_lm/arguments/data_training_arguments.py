@@ -15,7 +15,7 @@ from finetune_lm.arguments.base import (
     kwargs_problems,
     minimum_problem,
 )
-from finetune_lm.arguments.declared import option
+from finetune_lm.arguments.declared import MAY_BE_RAISED, MAY_CHANGE, Affects, option
 from finetune_lm.arguments.preprocessing import preprocessing_problems
 from finetune_lm.arguments.reductions import takes_several
 from finetune_lm.arguments.references import default_object, numbered_names, short_name
@@ -66,91 +66,148 @@ class DataTrainingArguments(Arguments):
     """
 
     train_file: str | None = option(
-        None, "The file to train on: .txt.gz with a text in each line, or .json.gz."
+        None,
+        "The file to train on: .txt.gz with a text in each line, or .json.gz.",
+        affects=Affects.INPUTS,
+        names_files=True,
     )
     validation_file: str | None = option(
-        None, "The file on which the model is validated after every epoch. Needed for training."
+        None,
+        "The file on which the model is validated after every epoch. Needed for training.",
+        affects=Affects.INPUTS,
+        names_files=True,
     )
     test_file: list[str] | None = option(
-        None, "Files on which the model is tested; their results go into one table."
+        None,
+        "Files on which the model is tested; their results go into one table.",
+        affects=Affects.TABLES,
+        names_files=True,
     )
-    overwrite_cache: bool = option(False, "Preprocess again what is in the cache.")
-    preprocessing_num_workers: int | None = option(None, "Processes that preprocess the data.")
+    overwrite_cache: bool = option(
+        False, "Preprocess again what is in the cache.", affects=Affects.NOTHING
+    )
+    preprocessing_num_workers: int | None = option(
+        None, "Processes that preprocess the data.", affects=Affects.NOTHING
+    )
     max_length: int = option(
-        DEFAULT_MAX_LENGTH, "Longest input in tokens, with what the tokenizer puts around."
+        DEFAULT_MAX_LENGTH,
+        "Longest input in tokens, with what the tokenizer puts around.",
+        affects=Affects.INPUTS,
     )
     pad_to_max_length: bool = option(
-        False, "Pad every example to max_length instead of to the longest in its batch."
+        False,
+        "Pad every example to max_length instead of to the longest in its batch.",
+        affects=Affects.INPUTS,
     )
     max_train_samples: int | None = option(
-        None, "Use only so many training examples, from the start.", default_text="all"
+        None,
+        "Use only so many training examples, from the start.",
+        affects=Affects.INPUTS,
+        default_text="all",
     )
     per_device_train_batch_size: int = option(
-        32, f"Training examples in a batch. {_BATCH_SIZE_NOTE}"
+        32, f"Training examples in a batch. {_BATCH_SIZE_NOTE}", affects=Affects.LEARNING
     )
     max_validation_samples: int | None = option(
-        None, "Use only so many validation examples, from the start.", default_text="all"
+        None,
+        "Use only so many validation examples, from the start.",
+        affects=Affects.INPUTS,
+        default_text="all",
     )
     per_device_validation_batch_size: int = option(
-        32, f"Validation examples in a batch. {_BATCH_SIZE_NOTE}"
+        32, f"Validation examples in a batch. {_BATCH_SIZE_NOTE}", affects=Affects.LEARNING
     )
     max_test_samples: int | None = option(
-        None, "Use only so many examples of each test file, from the start.", default_text="all"
+        None,
+        "Use only so many examples of each test file, from the start.",
+        affects=Affects.TABLES,
+        default_text="all",
     )
     per_device_test_batch_size: int = option(
         32,
         f"Test examples in a batch. {_BATCH_SIZE_NOTE} If into more, the model is still fed no "
         "more than so many at a time.",
+        affects=Affects.TABLES,
     )
-    ignore_pad_for_token_loss: bool = option(True, "Leave padding out of the loss.")
+    ignore_pad_for_token_loss: bool = option(
+        True, "Leave padding out of the loss.", affects=Affects.INPUTS
+    )
     data_preprocessing_fn: dict[str, Callable[..., Any]] = option(
         {key: default_object("data_preprocessing.identity") for key in DATASET_TYPES},
         "The function that each kind of data goes through before the model sees it. Example: "
         "--data_preprocessing_fn.train data_preprocessing.mask_random_tokens",
+        affects=Affects.INPUTS,
+        affects_keys={"test": Affects.TABLES},
         keys=DATASET_TYPES,
     )
     data_preprocessing_fn_strategy: dict[str, str] = option(
         dict.fromkeys(DATASET_TYPES, ONCE),
         "Preprocess a whole data set before the run (once), or each batch each time it comes "
         "(per_batch), so that random masks are drawn anew.",
+        affects=Affects.INPUTS,
+        affects_keys={"test": Affects.TABLES},
         keys=DATASET_TYPES,
     )
     data_preprocessing_fn_kwargs: dict[str, dict[str, Any]] = option(
         {key: {} for key in DATASET_TYPES},
         "Keyword arguments for the preprocessing functions. Example: "
         "--data_preprocessing_fn_kwargs.train.mask_prop 0.15",
+        affects=Affects.INPUTS,
+        affects_keys={"test": Affects.TABLES},
         keys=DATASET_TYPES,
         fill=True,
     )
-    epochs: int = option(250, "How many times to go through the training data, at most.")
-    min_epochs: int = option(0, "Do not stop early before so many epochs.")
+    epochs: int = option(
+        250,
+        "How many times to go through the training data, at most.",
+        affects=Affects.LEARNING,
+        on_resume=MAY_BE_RAISED,
+    )
+    min_epochs: int = option(
+        0, "Do not stop early before so many epochs.", affects=Affects.LEARNING
+    )
     patience: int | None = option(
         None,
         "Stop after so many epochs without a better validation loss.",
+        affects=Affects.LEARNING,
+        on_resume=MAY_BE_RAISED,
         default_text="no early stopping",
     )
-    delta: float = option(0.0, "By how much the validation loss must fall to count as better.")
+    delta: float = option(
+        0.0,
+        "By how much the validation loss must fall to count as better.",
+        affects=Affects.LEARNING,
+    )
     train_optimizer: Callable[..., Any] = field(
         default_factory=lambda: default_object("torch.optim.AdamW"),
-        metadata={"help": "Class of the optimizer. It is made with params and its kwargs."},
+        metadata={
+            "help": "Class of the optimizer. It is made with params and its kwargs.",
+            "affects": Affects.LEARNING,
+        },
     )
     train_optimizer_kwargs: dict[str, Any] = option(
         {"lr": 2e-6, "weight_decay": 0},
         "Keyword arguments for the optimizer. What is not given keeps its default; "
         "__delete_field__ takes a default away. Example: --train_optimizer_kwargs.lr 1e-4",
+        affects=Affects.LEARNING,
     )
     gradient_accumulation_steps: int = option(
         1,
         "Update the weights once after so many batches, as one batch of all their examples would.",
+        affects=Affects.LEARNING,
     )
     max_grad_norm: float | None = option(
-        None, "Make gradients smaller whose norm is larger than this.", default_text="no clipping"
+        None,
+        "Make gradients smaller whose norm is larger than this.",
+        affects=Affects.LEARNING,
+        default_text="no clipping",
     )
     lr_scheduler: str | Callable[..., Any] | None = option(
         None,
         "How the learning rate changes from step to step: a name that transformers has (linear, "
         "cosine, constant_with_warmup, reduce_lr_on_plateau and others), or a class that is made "
         "with the optimizer and its kwargs, such as torch.optim.lr_scheduler.StepLR.",
+        affects=Affects.LEARNING,
         default_text="it stays as it is",
     )
     lr_scheduler_kwargs: dict[str, Any] = option(
@@ -158,24 +215,28 @@ class DataTrainingArguments(Arguments):
         "Keyword arguments for the schedule. num_training_steps is the run's length in steps "
         "unless given; num_warmup_steps is 0, or warmup_ratio times that. Example: "
         "--lr_scheduler_kwargs.warmup_ratio 0.1",
+        affects=Affects.LEARNING,
     )
     loss_classes: dict[str, list[Callable[..., Any]]] = option(
         {key: [default_object("loss_classes.OutputsDefaultLoss")] for key in LOSS_DATASET_TYPES},
         "The losses that are computed. Each class is made with model, tokenizer and its kwargs, "
         "and called with outputs and labels. Example: --loss_classes.train "
         "loss_classes.OutputsDefaultLoss my_module.MyLoss",
+        affects=Affects.LEARNING,
         keys=LOSS_DATASET_TYPES,
     )
     loss_reduction_fns: dict[str, Callable[..., Any]] = option(
         {key: default_object("torch.sum") for key in LOSS_DATASET_TYPES},
         "The function that makes one loss of several. Its parameters without defaults decide what "
         "it is given: one for a tensor of all of them, or one for each, or *losses.",
+        affects=Affects.LEARNING,
         keys=LOSS_DATASET_TYPES,
     )
     loss_classes_kwargs: dict[str, dict[str, dict[str, Any]]] = option(
         {key: {} for key in LOSS_DATASET_TYPES},
         "Keyword arguments for the losses, under each class's name. Example: "
         "--loss_classes_kwargs.train.MyLoss.scaleby 2.5",
+        affects=Affects.LEARNING,
         keys=LOSS_DATASET_TYPES,
         fill=True,
     )
@@ -184,49 +245,69 @@ class DataTrainingArguments(Arguments):
         "What to do about a loss that is infinite or not a number. stop: end the run. skip: go on "
         "without that step; its rows stay, and the end says how many there were. A validation "
         "loss that is not finite then counts as no improvement.",
+        affects=Affects.LEARNING,
+        on_resume=MAY_CHANGE,
     )
     checkpoint_every: int | None = option(
         None,
         "Keep after every so many epochs what is needed to go on with the run after it was killed "
         "(see resume); 0 for never. A run that is stopped by a signal keeps it whatever this says.",
+        affects=Affects.NOTHING,
         default_text="after epochs, as often as costs at most a fiftieth of the time",
     )
     output_dir: str | None = option(
-        None, "Where the results go.", default_text="made of the data, the model and the time"
+        None,
+        "Where the results go.",
+        affects=Affects.RECORD,
+        default_text="made of the data, the model and the time",
     )
     test_output_file_prefix: str | None = option(
-        None, "How the file of test results begins.", default_text="the model's name"
+        None,
+        "How the file of test results begins.",
+        affects=Affects.RECORD,
+        default_text="the model's name",
     )
     seed: int = field(
         default_factory=lambda: DrawnSeed(random.randint(0, MAX_SEED)),
         metadata={
             "help": "Everything random in a run follows from it.",
             "default_text": f"a random number from 0 to {MAX_SEED}",
+            "affects": Affects.INPUTS,
         },
     )
     save_tmp_test_files: bool = option(
-        False, "Keep results during a test, so that an interrupted test can go on."
+        False,
+        "Keep results during a test, so that an interrupted test can go on.",
+        affects=Affects.NOTHING,
     )
-    shuffle_train: bool = option(True, "Put the training examples in a new order every epoch.")
+    shuffle_train: bool = option(
+        True, "Put the training examples in a new order every epoch.", affects=Affects.LEARNING
+    )
     eval_before_training: bool = option(
-        False, "Validate once before the first update, as a baseline."
+        False, "Validate once before the first update, as a baseline.", affects=Affects.TABLES
     )
     save_best_model_state_to_disk: bool = option(
-        True, "Save the model of the best epoch and its tokenizer with the results."
+        True,
+        "Save the model of the best epoch and its tokenizer with the results.",
+        affects=Affects.RECORD,
     )
     fast: bool = option(
         True,
         "Take ways to the same numbers that need less time. Each is compared with the plain way on "
         "the first batch. False: call the model as transformers does.",
+        affects=Affects.INPUTS,
     )
     append_eos: bool = option(
-        False, "Put an end token after each text where the tokenizer does not do so itself."
+        False,
+        "Put an end token after each text where the tokenizer does not do so itself.",
+        affects=Affects.INPUTS,
     )
     bos_policy: str = option(
         "auto",
         "What each text begins with. auto: the tokenizer's start token (BOS or CLS), if it has "
         "one; eos: the end token where there is no start token; none: nothing is added. A token "
         "that the tokenizer adds itself is never added again.",
+        affects=Affects.INPUTS,
     )
 
     def __post_init__(self) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Any, Union, get_args, get_origin
 
@@ -24,18 +25,45 @@ The names of a model's parameters have dots, so they would be taken for somethin
 """
 
 
-def option(default: Any, help: str, **metadata: Any) -> Any:
+class Affects(enum.Enum):
+    """What an argument makes a difference to.
+
+    The first three are the result: a run is resumed only with the same of them. The first two are
+    all that a study's trials depend on.
+    """
+
+    INPUTS = "what the model is and what it is fed, and so everything else"
+    LEARNING = "what the model computes and learns"
+    TABLES = "what is measured besides: tests, a validation before the training"
+    RECORD = "what is put down and where, but none of its numbers"
+    NOTHING = "nothing that is left of a run"
+
+
+RESULT = frozenset({Affects.INPUTS, Affects.LEARNING, Affects.TABLES})
+VALIDATION_LOSS = frozenset({Affects.INPUTS, Affects.LEARNING})
+
+MAY_BE_RAISED = "may be raised"
+"""On resuming: up to where the run was stopped, a smaller number made no difference."""
+MAY_CHANGE = "may change"
+"""On resuming: up to where the run was stopped, the value made no difference."""
+
+
+def option(default: Any, help: str, *, affects: Affects, **metadata: Any) -> Any:
     """Return a dataclass field with its help text.
 
     Args:
         default: The default. A dictionary or a list is copied for every instance.
         help: What the argument does, as `--help` shows it.
-        **metadata: `keys`, the only keys that a dictionary may have, of which it needs those that
-            the default has; `fill`, whether those that are missing hold an empty dictionary;
-            `about_keys`, what each key is for; `default_text`, what the help shows for a default
-            that is worked out.
+        affects: What it makes a difference to.
+        **metadata: `affects_keys`, what keys of a dictionary make a difference to where that is
+            something else; `on_resume`, `MAY_BE_RAISED` or `MAY_CHANGE` where a run may go on with
+            another value all the same; `names_files`, whether it is the paths of data files, which
+            count by what they say; `keys`, the only keys that a dictionary may have, of which it
+            needs those that the default has; `fill`, whether those that are missing hold an empty
+            dictionary; `about_keys`, what each key is for; `default_text`, what the help shows for
+            a default that is worked out.
     """
-    metadata["help"] = help
+    metadata |= {"help": help, "affects": affects}
     if isinstance(default, dict | list):
         return dataclasses.field(default_factory=lambda: _copy(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -45,6 +73,25 @@ def _copy(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _copy(item) for key, item in value.items()}
     return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+def what_affects(wanted: Collection[Affects], cls: type) -> dict[str, frozenset[str]]:
+    """Return the arguments of a dataclass that affect something.
+
+    Args:
+        wanted: What they affect.
+        cls: The dataclass.
+
+    Returns:
+        By name, the keys of each that affect something else.
+    """
+    return {
+        field.name: frozenset(
+            key for key, by in field.metadata.get("affects_keys", {}).items() if by not in wanted
+        )
+        for field in dataclasses.fields(cls)
+        if field.metadata["affects"] in wanted
+    }
 
 
 def is_required(field: dataclasses.Field[Any]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_lm.arguments.base import Arguments, choice_problem, kwargs_problems
 from finetune_lm.arguments.callbacks import CallbackEntry, CallbackRow, callback_problems
-from finetune_lm.arguments.declared import option
+from finetune_lm.arguments.declared import Affects, option
 from finetune_lm.arguments.modifiers import modifier_problems
 from finetune_lm.constants import PRECISIONS, TASK_NAMES
 from finetune_lm.hooks import HOOKS, PRE_TRAIN_STEP
@@ -29,65 +29,83 @@ class ModelArguments(Arguments):
     model_name_or_path: str = field(
         metadata={
             "help": "The model to fine-tune: a name on the Hugging Face Hub, or a directory that "
-            "holds a saved model."
+            "holds a saved model.",
+            "affects": Affects.INPUTS,
         }
     )
     config_name: str | None = option(
         None,
         "A configuration from another place than the model's.",
+        affects=Affects.INPUTS,
         default_text="model_name_or_path",
     )
     cache_dir: str | None = option(
         None,
         "Where downloaded models are kept.",
+        affects=Affects.NOTHING,
         default_text="Hugging Face's own cache directory",
     )
     tokenizer_name: str | None = option(
         None,
         "A tokenizer from another place than the model's.",
+        affects=Affects.INPUTS,
         default_text="model_name_or_path",
     )
     use_fast_tokenizer: bool = option(
         True,
         "Prefer the tokenizer written in Rust, which also knows the character offsets of every "
         "token.",
+        affects=Affects.INPUTS,
     )
     model_revision: str = option(
-        "main", "Branch, tag or commit of the model on the Hub. It is always text, even 1234."
+        "main",
+        "Branch, tag or commit of the model on the Hub. It is always text, even 1234.",
+        affects=Affects.INPUTS,
     )
     token: bool | str | None = field(
         default=False,
         repr=False,
         metadata={
             "help": "Hugging Face access token for private and gated models: the token, or a file "
-            "that holds it; True takes the one of `hf auth login`. It is never written anywhere."
+            "that holds it; True takes the one of `hf auth login`. It is never written anywhere.",
+            "affects": Affects.NOTHING,
         },
     )
     trust_remote_code: bool = option(
         False,
         "Run Python code that comes with the model, the tokenizer or the configuration. It can do "
         "on this machine whatever you can: read it first.",
+        affects=Affects.INPUTS,
     )
-    use_gpu: bool = option(False, "Run on the GPU.")
+    use_gpu: bool = option(False, "Run on the GPU.", affects=Affects.RECORD)
     precision: str = option(
         "fp32",
         "In which precision to compute; the weights stay in float32, and surprisals are computed "
         "in it. bf16: most of the model in bfloat16. fp16: in float16, with a loss that is scaled "
         "(CUDA only). tf32: products of matrices in TF32 (CUDA only).",
+        affects=Affects.LEARNING,
     )
     gradient_checkpointing: bool = option(
         False,
         "Compute what a layer was again for its gradients instead of keeping it: less memory, more "
         "time, the same numbers.",
+        affects=Affects.LEARNING,
     )
-    compile: bool = option(False, "Compile the model with torch.compile. fast then has no effect.")
+    compile: bool = option(
+        False,
+        "Compile the model with torch.compile. fast then has no effect.",
+        affects=Affects.LEARNING,
+    )
     compile_kwargs: dict[str, Any] = option(
-        {}, "Keyword arguments for torch.compile. Example: --compile_kwargs.mode reduce-overhead"
+        {},
+        "Keyword arguments for torch.compile. Example: --compile_kwargs.mode reduce-overhead",
+        affects=Affects.LEARNING,
     )
     model_task: str | None = option(
         None,
         "What the model does: lm predicts the next token, mlm fills masks, seq2seq turns one text "
         "into another. Needed only for a model whose kind is not known.",
+        affects=Affects.INPUTS,
         default_text="found from the model",
     )
     model_modifier_fns: list[Callable[..., Any]] = option(
@@ -95,11 +113,13 @@ class ModelArguments(Arguments):
         "Functions that change the model once, before training, in the order given. Each is "
         "called with model, tokenizer and its kwargs. Examples: model_modifiers.add_new_tokens, "
         "my_module.my_function",
+        affects=Affects.INPUTS,
     )
     model_modifier_fn_kwargs: dict[str, dict[str, Any]] = option(
         {},
         "Keyword arguments for the modifier functions, under each function's name. Example: "
         "--model_modifier_fn_kwargs.add_new_tokens.added_tokens blick dax",
+        affects=Affects.INPUTS,
     )
     model_pre_train_step_callbacks: list[Callable[..., Any]] = option(
         [],
@@ -107,17 +127,20 @@ class ModelArguments(Arguments):
         "the optimizer uses them. Each is made with model, tokenizer and its kwargs, and called "
         "with epoch and batch. They come before those of model_callbacks.pre_train_step. Example: "
         "model_modifiers.UnfreezeWordTokensCallback",
+        affects=Affects.LEARNING,
     )
     model_pre_train_step_callbacks_kwargs: dict[str, dict[str, Any]] = option(
         {},
         "Keyword arguments for these callbacks, under each class's name. Example: "
         "--model_pre_train_step_callbacks_kwargs.UnfreezeWordTokensCallback.words_to_unfreeze dax",
+        affects=Affects.LEARNING,
     )
     model_callbacks: dict[str, list[Callable[..., Any]]] = option(
         {},
         "Classes whose instances are called at the points of a run, each made and called likewise. "
         "Where there is no epoch or batch, None comes in its place. Example: "
         "--model_callbacks.end_epoch my_module.MyCallback. The points, in the order of a run:",
+        affects=Affects.LEARNING,
         keys=tuple(HOOKS),
         about_keys={name: hook.when for name, hook in HOOKS.items()},
     )
@@ -125,18 +148,20 @@ class ModelArguments(Arguments):
         {},
         "Keyword arguments for model_callbacks, under the point and each class's name. Example: "
         "--model_callbacks_kwargs.end_epoch.MyCallback.words blick dax",
+        affects=Affects.LEARNING,
         keys=tuple(HOOKS),
     )
     model_kwargs: dict[str, Any] = option(
-        {}, "Further keyword arguments for the model's from_pretrained."
+        {}, "Further keyword arguments for the model's from_pretrained.", affects=Affects.INPUTS
     )
     tokenizer_kwargs: dict[str, Any] = option(
-        {}, "Further keyword arguments for the tokenizer's from_pretrained."
+        {}, "Further keyword arguments for the tokenizer's from_pretrained.", affects=Affects.INPUTS
     )
     config_kwargs: dict[str, Any] = option(
         {},
         "Further keyword arguments for the configuration's from_pretrained, such as "
         "--config_kwargs.hidden_dropout_prob 0",
+        affects=Affects.INPUTS,
     )
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from finetune_lm.arguments.base import Arguments, minimum_problem
-from finetune_lm.arguments.declared import option
+from finetune_lm.arguments.declared import Affects, option
 from finetune_lm.arguments.references import default_object, resolve_references
 from finetune_lm.arguments.study_problems import study_problems
 
@@ -27,7 +27,9 @@ class OptimizationArguments(Arguments):
 
     resolves_at_once: ClassVar[bool] = False
 
-    do_optimize: bool = option(False, "Search for hyperparameters instead of doing one run.")
+    do_optimize: bool = option(
+        False, "Search for hyperparameters instead of doing one run.", affects=Affects.LEARNING
+    )
     study_kwargs: dict[str, Any] = option(
         {
             "study_name": None,
@@ -47,11 +49,13 @@ class OptimizationArguments(Arguments):
         "data and the parameters. storage may also be a database's URL or the path of a journal; "
         "by default it is a journal in the output directory. load_if_exists goes on with a study "
         "that is there already.",
+        affects=Affects.RECORD,
     )
     optimize_kwargs: dict[str, Any] = option(
         {"n_trials": 2, "gc_after_trial": True, "show_progress_bar": False},
         "Keyword arguments for the study's optimize method. n_trials is how many trials this "
         "process does.",
+        affects=Affects.RECORD,
     )
     params: dict[str, dict[str, Any]] = option(
         {"lr": {"values": [2e-6, 2e-5], "suggest_kwargs": {}}},
@@ -60,17 +64,20 @@ class OptimizationArguments(Arguments):
         "trial's suggest method (log, step), and `type` (int or float, or categorical for choices "
         "of numbers) where it differs from the default's. "
         "Example: --params.lr.values 1e-5 1e-4 --params.lr.suggest_kwargs.log True",
+        affects=Affects.LEARNING,
     )
     max_trials: int | None = option(
         None,
         "How many trials the study has at most, in all processes together. Trials that were cut "
         "off and are repeated count once.",
+        affects=Affects.RECORD,
         default_text="no limit but n_trials of each process",
     )
     keep_best_trial: bool = option(
         False,
         "When the search is over, do the run of the best trial again in full, with its table and "
         "its model, in the directory best_trial.",
+        affects=Affects.RECORD,
     )
 
     def resolve(self) -> None:

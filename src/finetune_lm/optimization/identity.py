@@ -13,23 +13,12 @@ from finetune_lm.arguments import (
     OptimizationArguments,
     config_dict,
 )
+from finetune_lm.arguments.declared import VALIDATION_LOSS, what_affects
 from finetune_lm.arguments.study_problems import direction_of
 from finetune_lm.data.files import Files, file_hashes
 from finetune_lm.optimization.parameters import Parameter
 from finetune_lm.results.output_directory import as_file_name
 
-# What does not change the validation loss, or is put down otherwise.
-_NO_PART = frozenset(
-    {
-        *("use_gpu", "cache_dir", "overwrite_cache", "preprocessing_num_workers"),
-        *("output_dir", "save_best_model_state_to_disk", "save_tmp_test_files", "seed"),
-        *("test_file", "test_output_file_prefix", "max_test_samples"),
-        *("per_device_test_batch_size", "train_file", "validation_file"),
-        *("do_optimize", "study_kwargs", "optimize_kwargs", "params"),
-        *("gradient_checkpointing", "compile", "compile_kwargs"),
-        *("max_trials", "keep_best_trial", "eval_before_training"),
-    }
-)
 _LONGEST_NAME = 120
 
 
@@ -48,10 +37,14 @@ def study_identity(
     config = config_dict(model_args, data_args, optimization_args)
     for parameter in parameters:
         _forget(config, parameter.place)
-    for name in config:
-        if name.startswith("data_preprocessing_"):
-            config[name].pop("test", None)
-    identity = {name: value for name, value in config.items() if name not in _NO_PART}
+    identity = {}
+    for args in (model_args, data_args, optimization_args):
+        for name, others in what_affects(VALIDATION_LOSS, type(args)).items():
+            if name in config:
+                identity[name] = config[name]
+            for key in others:
+                identity[name].pop(key, None)
+    identity.pop("seed", None)  # the study has it beside its identity
     hashes = file_hashes(files)
     for dataset_type in ("train", "validation"):
         if f"{dataset_type}_file" in config:

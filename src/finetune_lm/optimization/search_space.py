@@ -8,7 +8,12 @@ from typing import Any
 
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.arguments.checking import show
-from finetune_lm.arguments.declared import alternatives
+from finetune_lm.arguments.declared import (
+    VALIDATION_LOSS,
+    Affects,
+    alternatives,
+    what_affects,
+)
 from finetune_lm.arguments.nearest import choices as listed
 from finetune_lm.arguments.nearest import did_you_mean
 from finetune_lm.data.files import read_files
@@ -20,17 +25,8 @@ from finetune_lm.optimization.trial_arguments import with_values
 
 KINDS = ("float", "int", "categorical")
 _SUGGEST_KEYS = ("log", "step")
-_OF_FILES = frozenset(
-    {"train_file", "validation_file", "max_train_samples", "max_validation_samples"}
-)
-WITHOUT_EFFECT = frozenset(
-    {
-        *("output_dir", "overwrite_cache", "preprocessing_num_workers", "eval_before_training"),
-        *("save_best_model_state_to_disk", "save_tmp_test_files", "test_output_file_prefix"),
-        *("test_file", "max_test_samples", "per_device_test_batch_size"),
-    }
-)
-"""Arguments that cannot change the validation loss."""
+_OF_INPUTS = what_affects({Affects.INPUTS}, DataTrainingArguments)
+_WITH_EFFECT = what_affects(VALIDATION_LOSS, DataTrainingArguments)
 
 
 def search_space(params: Mapping[str, Any], args: DataTrainingArguments) -> list[Parameter]:
@@ -71,7 +67,8 @@ def search_space(params: Mapping[str, Any], args: DataTrainingArguments) -> list
     if problems:
         raise UserError(*problems)
     for parameter in parameters:
-        if parameter.place[0] in WITHOUT_EFFECT:
+        name, *keys = parameter.place
+        if name not in _WITH_EFFECT or _WITH_EFFECT[str(name)].intersection(keys[:1]):
             warn(f"params.{parameter.name} has no effect on the validation loss.")
     return parameters
 
@@ -265,7 +262,7 @@ def _unusable_values(parameter: Parameter, args: DataTrainingArguments) -> list[
         try:
             tried = with_values(args, {parameter.place: value})
             found = [problem for problem in tried.problems() if problem not in before]
-            if not found and not before and parameter.place[0] in _OF_FILES:
+            if not found and not before and parameter.place[0] in _OF_INPUTS:
                 read_files(tried)
         except UserError as error:
             found = list(error.problems)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments
+from finetune_lm.arguments.declared import Affects, what_affects
 from finetune_lm.data.files import Files, read_files
 from finetune_lm.data.loading import check_kinds, load_datasets
 from finetune_lm.evaluation.splits import Split, make_splits
@@ -35,21 +36,8 @@ LoadModel = Callable[
 ]
 """Seeds the generators and loads a model, as a single run does."""
 
-# A trial that differs in nothing but these is fed the same tensors.
-_FED_THE_SAME = frozenset(
-    {
-        *("epochs", "min_epochs", "patience", "delta", "shuffle_train", "eval_before_training"),
-        *("train_optimizer", "train_optimizer_kwargs"),
-        *("lr_scheduler", "lr_scheduler_kwargs"),
-        *("gradient_accumulation_steps", "max_grad_norm"),
-        *("loss_classes", "loss_classes_kwargs", "loss_reduction_fns"),
-        *("per_device_train_batch_size", "per_device_validation_batch_size"),
-        *("checkpoint_every", "on_nan"),
-        *("output_dir", "save_best_model_state_to_disk", "save_tmp_test_files"),
-        *("test_file", "test_output_file_prefix", "max_test_samples"),
-        "per_device_test_batch_size",
-    }
-)
+# A trial that differs in none of these is fed the same tensors.
+_FED = frozenset(what_affects({Affects.INPUTS}, DataTrainingArguments))
 
 
 @dataclass(frozen=True)
@@ -102,7 +90,7 @@ class TrialRunner:
         self._load_model = load_model
         searched = set(searched)
         self._loads_anew = "seed" in searched
-        self._feeds_anew = bool(searched - _FED_THE_SAME)
+        self._feeds_anew = bool(searched & _FED)
         self._shared = self._load(data_args)
         # What can be found wrong with losses and callbacks is found before there is a study. And
         # what a loss keeps with the model is made now, so that the first trial finds it as the

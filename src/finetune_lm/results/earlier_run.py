@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from finetune_lm.arguments import DataTrainingArguments
+from finetune_lm.arguments.declared import MAY_BE_RAISED
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
@@ -15,8 +17,11 @@ from finetune_lm.results.output_directory import OF_NO_MATTER, RUN_JSON, TEST_RE
 from finetune_lm.results.run_record import versions
 from finetune_lm.results.run_result import RunResult
 
-MAY_BE_RAISED = frozenset({"epochs", "patience"})
-"""Arguments that may be larger: up to where the run was stopped they made no difference."""
+_RAISED = frozenset(
+    field.name
+    for field in fields(DataTrainingArguments)
+    if field.metadata.get("on_resume") == MAY_BE_RAISED
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class EarlierRun:
         forbidden: list[str] = []
         for path, before, now in _differences(self.config, config):
             change = f"{'.'.join(path)} was {before} and is {now}"
-            raised = path[0] in MAY_BE_RAISED and _is_raised(before, now)
+            raised = path[0] in _RAISED and _is_raised(before, now)
             (allowed if path[0] in OF_NO_MATTER or raised else forbidden).append(change)
         if forbidden:
             raise UserError(
@@ -96,7 +101,7 @@ class EarlierRun:
                     f"a run is resumed with the arguments that it had, but {change}. "
                     + (
                         f"{change.split()[0]} can only be raised."
-                        if change.split()[0] in MAY_BE_RAISED
+                        if change.split()[0] in _RAISED
                         else "Start another run with the new ones."
                     )
                     for change in forbidden

@@ -8,9 +8,12 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from finetune_lm.arguments import DataTrainingArguments, ModelArguments, OptimizationArguments
+from finetune_lm.arguments.declared import MAY_CHANGE, RESULT
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
 
@@ -157,17 +160,12 @@ def results_in(directory: Path, patterns: Sequence[str] = RESULT_PATTERNS) -> li
     return sorted(path.name for path in found if path.stat().st_size > 0)
 
 
+_ALL = (ModelArguments, DataTrainingArguments, OptimizationArguments)
 OF_NO_MATTER = frozenset(
-    {
-        "cache_dir",
-        "checkpoint_every",
-        "on_nan",
-        "output_dir",
-        "overwrite_cache",
-        "preprocessing_num_workers",
-        "save_best_model_state_to_disk",
-        "save_tmp_test_files",
-    }
+    field.name
+    for cls in _ALL
+    for field in fields(cls)
+    if field.metadata["affects"] not in RESULT or field.metadata.get("on_resume") == MAY_CHANGE
 )
 """Arguments that make no difference to what is in a run's tables."""
 
