@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from finetune_lm.arguments.base import kwargs_problems
-from finetune_lm.arguments.nearest import choices, did_you_mean
+from finetune_lm.arguments.calls import Takes, keyword_problems, taken_by, value_problems
+from finetune_lm.arguments.nearest import choices
 from finetune_lm.arguments.references import numbered_names, short_name
-from finetune_lm.errors import UserError
 
 _GIVEN = ("model", "tokenizer")
 _CALLED_WITH = ("epoch", "batch")
@@ -101,36 +101,16 @@ def _point_problems(entry: CallbackEntry) -> list[str]:
 
 
 def _constructor_problems(entry: CallbackEntry) -> list[str]:
-    try:
-        parameters = list(inspect.signature(entry.cls).parameters.values())
-    except (TypeError, ValueError):  # builtins do not tell
+    takes = taken_by(entry.cls)
+    if takes is None:
         return []
-    name, given = short_name(entry.cls), entry.kwargs
-    kinds = [parameter.kind for parameter in parameters]
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(positional) < len(_GIVEN) and inspect.Parameter.VAR_POSITIONAL not in kinds:
-        takes = ", ".join(p.name for p in parameters) or "nothing"
+    name = short_name(entry.cls)
+    if len(takes.positional) < len(_GIVEN) and not takes.takes_any_number:
         return [
             f"{entry.place}: {name} must be made with {' and '.join(_GIVEN)} but takes {takes}."
         ]
-    reserved = {p.name for p in positional[: len(_GIVEN)]}
-    own = {
-        p.name: p
-        for p in parameters
-        if p.name not in reserved and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    }
-    takes = f"takes {', '.join(own)}" if own else "takes none"
-    takes_any = inspect.Parameter.VAR_KEYWORD in kinds
-    return [
-        f"{entry.kwargs_place}.{key} is no argument of {name}, which {takes}."
-        f"{did_you_mean(key, own, f'{entry.kwargs_place}.')}"
-        for key in given
-        if key not in own and (key in reserved or not takes_any)
-    ] + [
-        f"{entry.kwargs_place}.{key} must be given, because {name} needs it."
-        for key, parameter in own.items()
-        if parameter.default is parameter.empty and key not in given
-    ]
+    reserved = {p.name for p in takes.positional[: len(_GIVEN)]}
+    return keyword_problems(entry.kwargs_place, name, takes, entry.kwargs, reserved=reserved)
 
 
 def _call_problems(entry: CallbackEntry) -> list[str]:
@@ -141,45 +121,33 @@ def _call_problems(entry: CallbackEntry) -> list[str]:
     method = next((vars(c)["__call__"] for c in entry.cls.__mro__ if "__call__" in vars(c)), None)
     if method is None:
         return [f"{entry.place}: {name} must have a method __call__(self, epoch, batch)."]
-    if not inspect.isfunction(method):
+    if not isinstance(method, types.FunctionType):
         return []
-    signature = inspect.signature(method)
-    without_self = signature.replace(parameters=list(signature.parameters.values())[1:])
+    takes = taken_by(method)
+    assert takes is not None
+    without_self = Takes(dict(list(takes.parameters.items())[1:]))
     if takes_epoch_and_batch(without_self) is not None:
         return []
-    return [f"{entry.place}: {name}.__call__ must accept epoch and batch but is {signature}."]
+    shown = ", ".join(map(str, takes.parameters.values()))
+    return [f"{entry.place}: {name}.__call__ must accept epoch and batch but is ({shown})."]
 
 
 def _value_problems(entry: CallbackEntry) -> list[str]:
     """What a class that checks its arguments itself says of these."""
-    check = getattr(entry.cls, "check", None)
-    if not isinstance(entry.cls, type) or check is None:
+    if not isinstance(entry.cls, type):
         return []
-    if not isinstance(inspect.getattr_static(entry.cls, "check"), staticmethod | classmethod):
-        return []
-    try:
-        check(**entry.kwargs)
-    except UserError as error:
-        return [f"{entry.kwargs_place}: {problem}" for problem in error.problems]
-    return []
+    return value_problems(entry.kwargs_place, entry.cls, entry.kwargs)
 
 
-def takes_epoch_and_batch(signature: inspect.Signature) -> str | None:
+def takes_epoch_and_batch(takes: Takes) -> str | None:
     """Return how a callback takes what it is called with: by ``keyword``, by ``position``, or not.
 
     Example:
-        >>> takes_epoch_and_batch(inspect.signature(lambda epoch, batch: None))
+        >>> takes_epoch_and_batch(taken_by(lambda epoch, batch: None))
         'keyword'
-        >>> takes_epoch_and_batch(inspect.signature(lambda e, b: None))
+        >>> takes_epoch_and_batch(taken_by(lambda e, b: None))
         'position'
     """
-    for way, args, kwargs in (
-        ("keyword", (), dict.fromkeys(_CALLED_WITH)),
-        ("position", _CALLED_WITH, {}),
-    ):
-        try:
-            signature.bind(*args, **kwargs)
-        except TypeError:
-            continue
-        return way
-    return None
+    if takes.refusal(**dict.fromkeys(_CALLED_WITH)) is None:
+        return "keyword"
+    return "position" if takes.refusal(*_CALLED_WITH) is None else None

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from finetune_lm.arguments.keywords import keyword_problems
+from finetune_lm.arguments.calls import keyword_problems, taken_by, value_problems
 from finetune_lm.arguments.references import short_name
-from finetune_lm.errors import UserError
 
 _KWARGS = "model_modifier_fn_kwargs"
 _GIVEN = ("model", "tokenizer")
@@ -30,34 +28,19 @@ def modifier_problems(
     for function in functions:
         name = short_name(function)
         given = kwargs.get(name, {})
-        found = _signature_problems(function, name, given)
-        check = getattr(function, "check", None)
-        if not found and check is not None:
-            try:
-                check(**given)
-            except UserError as error:
-                found = [f"{_KWARGS}.{name}: {problem}" for problem in error.problems]
-        problems += found
+        place = f"{_KWARGS}.{name}"
+        problems += _signature_problems(function, name, given) or value_problems(
+            place, function, given
+        )
     return problems
 
 
 def _signature_problems(
     function: Callable[..., Any], name: str, given: Mapping[str, Any]
 ) -> list[str]:
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # builtins do not tell
+    takes = taken_by(function)
+    if takes is None or takes.takes_any_number:  # the second may be a wrapper of anything
         return []
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):  # may be a wrapper of anything
-        return []
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    if not takes_any and not all(given_name in named for given_name in _GIVEN):
-        return [
-            f"model_modifier_fns must take model and tokenizer but {name} takes "
-            f"{', '.join(p.name for p in parameters) or 'nothing'}."
-        ]
-    own = {key: parameter for key, parameter in named.items() if key not in _GIVEN}
-    return keyword_problems(
-        f"{_KWARGS}.{name}", name, own, given, reserved=_GIVEN, takes_any=takes_any
-    )
+    if not takes.takes_any and not all(each in takes.own() for each in _GIVEN):
+        return [f"model_modifier_fns must take model and tokenizer but {name} takes {takes}."]
+    return keyword_problems(f"{_KWARGS}.{name}", name, takes, given, reserved=_GIVEN)

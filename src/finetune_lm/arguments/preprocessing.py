@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from finetune_lm.arguments.keywords import keyword_problems
+from finetune_lm.arguments.calls import keyword_problems, taken_by, value_problems
 from finetune_lm.arguments.references import short_name
-from finetune_lm.errors import UserError
 
 
 def preprocessing_problems(
@@ -54,7 +52,7 @@ def function_problems(
     """
     found = _signature_problems(place, kwargs_place, function, given, is_used)
     if not found and (given or is_used):
-        found = _value_problems(kwargs_place, function, given)
+        found = value_problems(kwargs_place, function, given)
     return found
 
 
@@ -65,43 +63,15 @@ def _signature_problems(
     given: Mapping[str, Any],
     is_used: bool,
 ) -> list[str]:
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
+    takes = taken_by(function)
+    if takes is None:
         return []
-    kinds = [parameter.kind for parameter in parameters]
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(positional) < 2 and inspect.Parameter.VAR_POSITIONAL not in kinds:
+    if len(takes.positional) < 2 and not takes.takes_any_number:
         return [
-            f"{place} must take the inputs and the tokenizer but "
-            f"{short_name(function)} takes {', '.join(p.name for p in parameters) or 'nothing'}."
+            f"{place} must take the inputs and the tokenizer but {short_name(function)} takes "
+            f"{takes}."
         ]
-    reserved = {p.name for p in positional[:2]} | {"model"}
-    own = {
-        p.name: p
-        for p in parameters
-        if p.name not in reserved and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    }
+    reserved = {p.name for p in takes.positional[:2]} | {"model"}
     return keyword_problems(
-        kwargs_place,
-        short_name(function),
-        own,
-        given,
-        reserved=reserved,
-        takes_any=inspect.Parameter.VAR_KEYWORD in kinds,
-        is_used=is_used,
+        kwargs_place, short_name(function), takes, given, reserved=reserved, is_used=is_used
     )
-
-
-def _value_problems(
-    kwargs_place: str, function: Callable[..., Any], given: Mapping[str, Any]
-) -> list[str]:
-    """What a function that checks its values itself says of these."""
-    check = getattr(function, "check", None)
-    if check is None:
-        return []
-    try:
-        check(**given)
-    except UserError as error:
-        return [f"{kwargs_place}: {problem}" for problem in error.problems]
-    return []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
+from finetune_lm.arguments.calls import NO_DEFAULT, taken_by
 from finetune_lm.arguments.references import short_name
 from finetune_lm.errors import UserError
 
@@ -30,33 +30,21 @@ def takes_several(function: Callable[..., Any], n: int) -> bool:
         >>> takes_several(lambda first, second, weight=0.5: first + weight * second, 2)
         True
     """
-    parameters = _parameters(function)
-    if parameters is None:
+    # A torch.nn.Module takes anything and hands it on.
+    takes = taken_by(getattr(function, "forward", None) or function)
+    if takes is None:
         _try(function, n)
         return False
-    needed = [p for p in parameters if p.default is p.empty and p.kind in _POSITIONAL]
-    named = [p for p in parameters if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
-    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    if named or len(needed) > n or not (takes_any or len(needed) in (1, n)):
+    without_default = [p for p in takes.parameters.values() if p.default is NO_DEFAULT]
+    needed = [p for p in takes.positional if p.default is NO_DEFAULT]
+    named = [p for p in without_default if p.kind is p.KEYWORD_ONLY]
+    if named or len(needed) > n or not (takes.takes_any_number or len(needed) in (1, n)):
         names = ", ".join(p.name for p in (*needed, *named)) or "nothing"
         raise UserError(
             f"{short_name(function)} must take one tensor of all losses, or each of the {n}, as "
             f"its arguments without defaults, but these are: {names}."
         )
-    return takes_any or len(needed) > 1
-
-
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
-    """What a function takes; None where it does not say."""
-    # A torch.nn.Module takes anything and hands it on.
-    own = getattr(function, "forward", None)
-    try:
-        return list(inspect.signature(own or function).parameters.values())
-    except (TypeError, ValueError):
-        return None
+    return takes.takes_any_number or len(needed) > 1
 
 
 def _try(function: Callable[..., Any], n: int) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import builtins
 import importlib
 import importlib.util
-import inspect
 import os
 import pkgutil
 import sys
 import traceback
 import types
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -290,28 +289,3 @@ def numbered_names(values: Sequence[Any]) -> list[str]:
         seen[name] += 1
         names.append(f"{name}_{seen[name]}" if counts[name] > 1 else name)
     return names
-
-
-def check_call(function: Any, kwargs_name: str, kwargs: Mapping[str, Any], given: str) -> None:
-    """See that a function or class accepts what it will be called with.
-
-    Args:
-        function: The function or class.
-        kwargs_name: The argument that gives it more, for the message.
-        kwargs: What that gives.
-        given: The names of what it is called with in any case, in order.
-
-    Raises:
-        UserError: If it does not.
-    """
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # builtins do not tell
-        return
-    try:
-        signature.bind(*given.split(", "), **kwargs)
-    except TypeError as error:
-        raise UserError(
-            f"{short_name(function)} must accept {given} and what {kwargs_name} gives "
-            f"({', '.join(kwargs) or 'nothing'}): {error}."
-        ) from None

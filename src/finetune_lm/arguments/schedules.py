@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from finetune_lm.arguments.calls import (
+    Parameter,
+    Takes,
+    keyword_problems,
+    taken_by,
+    takes_named,
+)
 from finetune_lm.arguments.checking import show
-from finetune_lm.arguments.keywords import keyword_problems
 from finetune_lm.arguments.nearest import choices, did_you_mean
 from finetune_lm.arguments.references import short_name
 
@@ -36,28 +41,22 @@ def schedule_problems(schedule: Any, kwargs: Mapping[str, Any]) -> list[str]:
             f"{did_you_mean(schedule, names)}"
         ]
     problems = _value_problems(kwargs)
-    taken = parameters_of(maker_of(schedule))
-    if taken is None:
+    takes = taken_by(maker_of(schedule))
+    if takes is None:
         return problems
-    own = {name: each for name, each in taken.items() if name not in _RESERVED}
-    takes_any = any(each.kind is each.VAR_KEYWORD for each in own.values())
     own = {
         name: each.replace(default=None) if name in (N_TRAINING, N_WARMUP) else each
-        for name, each in own.items()
-        if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
+        for name, each in takes.parameters.items()
     }
     if N_WARMUP in own:
-        own.setdefault(
-            WARMUP_RATIO,
-            inspect.Parameter(WARMUP_RATIO, inspect.Parameter.KEYWORD_ONLY, default=None),
-        )
+        ratio = Parameter(WARMUP_RATIO, Parameter.KEYWORD_ONLY, default=None)
+        own.setdefault(WARMUP_RATIO, ratio)
     return problems + keyword_problems(
         "lr_scheduler_kwargs",
         schedule if isinstance(schedule, str) else short_name(schedule),
-        own,
+        Takes(own),
         kwargs,
         reserved=_RESERVED,
-        takes_any=takes_any,
     )
 
 
@@ -70,9 +69,10 @@ def follows_length(schedule: Any, kwargs: Mapping[str, Any]) -> bool:
     """
     if schedule is None or kwargs.get(N_TRAINING) is not None:
         return False
-    taken = parameters_of(maker_of(schedule)) or {}
     is_warm_up_a_part = bool(kwargs.get(WARMUP_RATIO)) and kwargs.get(N_WARMUP) is None
-    return is_warm_up_a_part or (N_TRAINING in taken and kwargs.get(N_STABLE) is None)
+    return is_warm_up_a_part or (
+        takes_named(maker_of(schedule), N_TRAINING) and kwargs.get(N_STABLE) is None
+    )
 
 
 def schedule_names() -> list[str]:
@@ -98,14 +98,6 @@ def maker_of(schedule: Any) -> Callable[..., Any]:
     }
     function: Callable[..., Any] = optimization.TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(schedule)]
     return classes.get(schedule) or function
-
-
-def parameters_of(maker: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
-    """Return what a function or class takes; None where it does not tell."""
-    try:
-        return inspect.signature(maker).parameters
-    except (TypeError, ValueError):
-        return None
 
 
 def _value_problems(kwargs: Mapping[str, Any]) -> list[str]:

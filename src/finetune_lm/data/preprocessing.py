@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from finetune_lm.arguments.calls import takes_named
 from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import ONCE
 from finetune_lm.data.ragged import IntArray
@@ -60,10 +60,7 @@ class Preprocessing:
     @property
     def takes_model(self) -> bool:
         """Whether the function names ``model`` among its arguments."""
-        try:
-            return "model" in inspect.signature(self.function).parameters
-        except (TypeError, ValueError):
-            return False
+        return takes_named(self.function, "model")
 
     def __call__(
         self,

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from finetune_lm.arguments.calls import check_call
 from finetune_lm.arguments.reductions import takes_several
-from finetune_lm.arguments.references import check_call, numbered_names
+from finetune_lm.arguments.references import numbered_names
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.memory import in_loss
 from finetune_lm.results.columns import LOSS

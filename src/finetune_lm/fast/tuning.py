@@ -7,12 +7,13 @@ with the same routines and write the same tables.
 from __future__ import annotations
 
 import ctypes
-import inspect
 import platform
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from finetune_lm.arguments.calls import takes_named
 
 # How far a float32 product may be from that in float64, relative to it: float32 sums of 768 terms
 # are some 3e-7 away, products that are rounded to 16 bits 2e-3.
@@ -84,12 +85,8 @@ def fused(optimizer: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, 
         optimizer: Its class.
         given: The arguments that it is given anyway; who chooses another way has it.
     """
-    try:
-        parameters = inspect.signature(optimizer).parameters
-    except (TypeError, ValueError):
-        return {}
     ways = {"fused", "foreach", "capturable", "differentiable"}
-    return {"fused": True} if "fused" in parameters and not ways & given.keys() else {}
+    return {"fused": True} if takes_named(optimizer, "fused") and not ways & given.keys() else {}
 
 
 def _is_amd_with_avx512() -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments.callbacks import takes_epoch_and_batch
+from finetune_lm.arguments.calls import taken_by
 from finetune_lm.errors import UserError
 from finetune_lm.hooks import HOOKS, PRE_TRAIN_STEP
 from finetune_lm.model_modifiers._own_randomness import OwnRandomness
@@ -159,13 +159,13 @@ def _call(callback: Any, hook: str) -> Call:
     name = getattr(callback, "__qualname__", None) or type(callback).__name__
     if not callable(callback):
         raise UserError(f"{hook}: {name} must have a method __call__(self, epoch, batch).")
-    try:
-        signature = inspect.signature(callback)
-    except (TypeError, ValueError):  # builtins do not tell
+    takes = taken_by(callback)
+    if takes is None:
         return lambda epoch, batch: callback(epoch, batch)
-    way = takes_epoch_and_batch(signature)
+    way = takes_epoch_and_batch(takes)
     if way is None:
-        raise UserError(f"{hook}: {name} must accept epoch and batch but is called {signature}.")
+        shown = ", ".join(map(str, takes.parameters.values()))
+        raise UserError(f"{hook}: {name} must accept epoch and batch but is called ({shown}).")
     if way == "keyword":
         return lambda epoch, batch: callback(epoch=epoch, batch=batch)
     return lambda epoch, batch: callback(epoch, batch)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.arguments.references import check_call, short_name
+from finetune_lm.arguments.calls import check_call
+from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import BUILTIN_MODELS
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn

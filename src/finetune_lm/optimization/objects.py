@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_lm.arguments.calls import NO_DEFAULT, taken_by, takes_named
 from finetune_lm.arguments.checking import show
 from finetune_lm.arguments.nearest import did_you_mean
 from finetune_lm.arguments.references import describe, short_name
@@ -77,7 +77,7 @@ def make_object(
         return functools.partial(value, **make_objects(kwargs, f"{where}{_SUFFIX}", more))
     made = make_objects(kwargs or {}, f"{where}{_SUFFIX}", more)
     for name, extra in (more or {}).items():
-        if name in _parameters(value):
+        if takes_named(value, name):
             made.setdefault(name, extra)
     _check_names(value, made, where)
     try:
@@ -111,14 +111,15 @@ def without_foreign_defaults(
             continue
         cls = own.get(name)
         if cls is not default:
-            takes = _parameters(cls) if isinstance(cls, type) else {}
+            takes = taken_by(cls) if isinstance(cls, type) else None
+            names = takes.parameters if takes is not None else {}
             foreign = [
                 key
                 for key, value in its_kwargs.items()
                 if key in its_defaults
                 and value == its_defaults[key]
-                and key not in takes
-                and key.removesuffix(_SUFFIX) not in takes
+                and key not in names
+                and key.removesuffix(_SUFFIX) not in names
             ]
             if foreign and cls is not None:
                 say(
@@ -130,21 +131,12 @@ def without_foreign_defaults(
     return own
 
 
-def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(cls).parameters
-    except (TypeError, ValueError):
-        return {}
-
-
 def _check_names(cls: Any, kwargs: Mapping[str, Any], where: str) -> None:
     """See that a class or function takes these keyword arguments."""
-    parameters = _parameters(cls)
-    if not parameters and kwargs and not _has_signature(cls):
+    takes = taken_by(cls)
+    if takes is None or takes.takes_any:
         return
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    own = [name for name, p in parameters.items() if p.kind is not p.POSITIONAL_ONLY]
+    own = takes.own()
     problems = [
         f"{where}{_SUFFIX}.{name} is no argument of {short_name(cls)}, which takes "
         f"{', '.join(own) or 'none'}.{did_you_mean(name, own, f'{where}{_SUFFIX}.')} A default is "
@@ -154,22 +146,11 @@ def _check_names(cls: Any, kwargs: Mapping[str, Any], where: str) -> None:
     ]
     problems += [
         f"{where}{_SUFFIX}.{name} must be given, because {short_name(cls)} needs it."
-        for name, parameter in parameters.items()
-        if isinstance(cls, type)
-        and parameter.default is parameter.empty
-        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        and name not in kwargs
+        for name, parameter in own.items()
+        if isinstance(cls, type) and parameter.default is NO_DEFAULT and name not in kwargs
     ]
     if problems:
         raise UserError(*problems)
-
-
-def _has_signature(cls: Any) -> bool:
-    try:
-        inspect.signature(cls)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def _first_line(error: Exception) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
+from finetune_lm.arguments.calls import NO_DEFAULT, Parameter, taken_by
 from finetune_lm.arguments.data_training_arguments import (
     LOSS_DATASET_TYPES,
     DataTrainingArguments,
@@ -183,7 +183,7 @@ def _default(place: Place, args: DataTrainingArguments) -> Any:
         return value_at(args, place)
     owner = _keyword_owner(place, args)
     parameter = _own_parameters(owner, place[0]).get(str(place[-1])) if owner else None
-    if parameter is None or parameter.default is inspect.Parameter.empty:
+    if parameter is None or parameter.default is NO_DEFAULT:
         return None
     return parameter.default
 
@@ -237,27 +237,16 @@ def _of_item(name: str, args: DataTrainingArguments) -> Place | None:
     return (*base, int(found[2])) if is_there else None
 
 
-def _own_parameters(cls: Any, where: str | int) -> dict[str, inspect.Parameter]:
+def _own_parameters(cls: Any, where: str | int) -> dict[str, Parameter]:
     """What a class can be made with, beside what it is given in any case."""
     reserved = _NOT_OWN["train_optimizer" if where == "train_optimizer_kwargs" else "loss"]
-    try:
-        parameters = inspect.signature(cls).parameters
-    except (TypeError, ValueError):
-        return {}
-    return {
-        name: parameter
-        for name, parameter in parameters.items()
-        if name not in reserved
-        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
+    takes = taken_by(cls)
+    return takes.own(reserved) if takes is not None else {}
 
 
 def _takes_any(cls: Any) -> bool:
-    try:
-        parameters = inspect.signature(cls).parameters.values()
-    except (TypeError, ValueError):
-        return True
-    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    takes = taken_by(cls)
+    return takes is None or takes.takes_any
 
 
 def _all_names(args: DataTrainingArguments) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from finetune_lm.arguments.calls import NO_DEFAULT, taken_by, takes_named
 from finetune_lm.arguments.references import short_name
 from finetune_lm.arguments.schedules import (
     N_STABLE,
@@ -15,7 +15,6 @@ from finetune_lm.arguments.schedules import (
     N_WARMUP,
     WARMUP_RATIO,
     maker_of,
-    parameters_of,
 )
 from finetune_lm.errors import UserError
 
@@ -110,16 +109,15 @@ _METHODS = ("step", "state_dict", "load_state_dict")
 
 def _complete(given: Mapping[str, Any], maker: Any, n_steps: int) -> dict[str, Any]:
     """The keyword arguments with those that follow from the length of the run."""
-    taken = parameters_of(maker) or {}
     kwargs = dict(given)
-    if N_TRAINING in taken and kwargs.get(N_STABLE) is None:
+    if takes_named(maker, N_TRAINING) and kwargs.get(N_STABLE) is None:
         n_steps = kwargs.setdefault(N_TRAINING, n_steps)
-    if N_WARMUP in taken and WARMUP_RATIO not in taken:
+    if takes_named(maker, N_WARMUP) and not takes_named(maker, WARMUP_RATIO):
         ratio = kwargs.pop(WARMUP_RATIO, 0)
         kwargs.setdefault(N_WARMUP, math.ceil(ratio * n_steps))
     return kwargs
 
 
 def _is_told_loss(scheduler: Any) -> bool:
-    parameters = list(inspect.signature(scheduler.step).parameters.values())
-    return bool(parameters) and parameters[0].default is inspect.Parameter.empty
+    takes = taken_by(scheduler.step)
+    return takes is not None and any(p.default is NO_DEFAULT for p in takes.positional[:1])
