@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to see, and what is known of others."""
+"""The one exception that a user is meant to see, and what others say and come from."""
 
 from __future__ import annotations
 
@@ -70,3 +70,15 @@ def raised_in(error: BaseException) -> str | None:
     """The user's callable that an exception came out of; None if it came from elsewhere."""
     name: str | None = getattr(error, "finetune_lm_raised_in", None)
     return name
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error says first, with the next line if that is only announced; else its class.
+
+    Example:
+        >>> first_line(ValueError("no such size:\n  7\nsee above"))
+        'no such size: 7'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    n = 2 if lines and lines[0].endswith(":") else 1
+    return " ".join(lines[:n]) or type(error).__name__

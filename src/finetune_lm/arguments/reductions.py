@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune_lm.arguments.calls import NO_DEFAULT, taken_by
 from finetune_lm.arguments.references import short_name
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, first_line
 
 
 def takes_several(function: Callable[..., Any], n: int) -> bool:
@@ -55,8 +55,7 @@ def _try(function: Callable[..., Any], n: int) -> None:
         total = function(torch.ones(n))
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{short_name(function)} must take a tensor of all losses ({n}): "
-            f"{str(error).splitlines()[0]}."
+            f"{short_name(function)} must take a tensor of all losses ({n}): {first_line(error)}."
         ) from None
     if not isinstance(total, torch.Tensor) or total.numel() != 1:
         raise UserError(

@@ -18,7 +18,7 @@ from finetune_lm.data.loading import encoder_options, kind_problems, tokenizer_p
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged import IntArray
 from finetune_lm.data.tokenization import TextEncoder
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, first_line
 from finetune_lm.fast.output_layer import OutputLayer
 from finetune_lm.loss_classes._kl_settings import KLSettings, KLSource
 from finetune_lm.models.loading import LoadedModel
@@ -194,10 +194,9 @@ def _read_hugging_face(source: KLSource, origin: Origin | None) -> Any:
         return datasets.load_dataset(source.path, split=source.split_name, **hub)
     except Exception as error:
         # Many kinds: of the network, of the file formats, of the split's name.
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         raise UserError(
             f"dataset {source.path!r} (split {source.split_name!r}) cannot be loaded: "
-            f"{type(error).__name__}: {reason}"
+            f"{type(error).__name__}: {first_line(error)}"
         ) from error
     finally:
         if shown:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, first_line
 from finetune_lm.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def compile_model(model: Any, kwargs: dict[str, Any], device: torch.device) -> N
         model.compile(**kwargs)
     except Exception as error:
         raise UserError(
-            f"compile does not work here (compile_kwargs gives {given}): {_first_line(error)} On a "
+            f"compile does not work here (compile_kwargs gives {given}): {first_line(error)} On a "
             f"CPU it needs a C++ compiler, on a GPU Triton. Leave --compile out: the numbers are "
             f"the same."
         ) from error
@@ -63,16 +63,9 @@ def compiler_watched() -> Iterator[None]:
         ):
             raise
         raise UserError(
-            f"the model cannot be compiled so: {_first_line(error)} Leave --compile out, or change "
+            f"the model cannot be compiled so: {first_line(error)} Leave --compile out, or change "
             f"--compile_kwargs: the numbers are the same."
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    """What an error says first; with the next line if that is only announced."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    n = 2 if lines and lines[0].endswith(":") else 1
-    return " ".join(lines[:n]) or type(error).__name__
 
 
 def _one_more(x: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.arguments.calls import check_call
 from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import BUILTIN_MODELS
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, first_line
 from finetune_lm.messages import warn
 from finetune_lm.models.origin import remember_origin
 from finetune_lm.models.tasks import Task, find_task
@@ -262,16 +262,13 @@ def _in_short(error: Exception) -> str:
             "its weights are a pickle of more than numbers, which could run any program. "
             "Save them as safetensors."
         )
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if len(lines) > 1 and lines[0].endswith(":"):
-        lines = [" ".join(lines[:2])]
     kind = type(error).__name__
     if kind == "error":  # as the standard library's modules call their own
         kind = f"{type(error).__module__}.error"
-    if not lines:
+    if not str(error).strip():
         return kind
     telling = isinstance(error, (OSError, ValueError, RuntimeError, ImportError))
-    return lines[0] if telling else f"{kind}: {lines[0]}"
+    return first_line(error) if telling else f"{kind}: {first_line(error)}"
 
 
 @contextmanager

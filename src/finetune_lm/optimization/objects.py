@@ -10,7 +10,7 @@ from finetune_lm.arguments.calls import NO_DEFAULT, taken_by, takes_named
 from finetune_lm.arguments.checking import show
 from finetune_lm.arguments.nearest import did_you_mean
 from finetune_lm.arguments.references import describe, short_name
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, first_line
 from finetune_lm.messages import say
 
 _SUFFIX = "_kwargs"
@@ -86,7 +86,7 @@ def make_object(
         given = ", ".join(f"{name}={show(item)}" for name, item in made.items())
         raise UserError(
             f"{where} {describe(value)} cannot be made with {given or 'nothing'}: "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from error
 
 
@@ -151,8 +151,3 @@ def _check_names(cls: Any, kwargs: Mapping[str, Any], where: str) -> None:
     ]
     if problems:
         raise UserError(*problems)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

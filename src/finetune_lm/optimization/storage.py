@@ -18,7 +18,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from finetune_lm.arguments.checking import show
 from finetune_lm.arguments.redaction import without_secrets
 from finetune_lm.arguments.references import describe
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, first_line
 from finetune_lm.optimization.lost_trials import queue_stale
 from finetune_lm.optimization.objects import make_object
 
@@ -211,8 +211,8 @@ def _lacks_driver(shown: str) -> UserError:
 
 def short_reason(error: BaseException) -> str:
     """What an error says in its first line, or its class where it says nothing."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return without_secrets(lines[0]) if lines else type(error).__name__
+    reason: str = without_secrets(first_line(error))
+    return reason
 
 
 class WholeLinesJournal(JournalFileBackend):  # type: ignore[misc]

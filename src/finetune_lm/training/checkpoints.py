@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, first_line
 from finetune_lm.messages import warn
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ class Checkpoints:
             except UserError:
                 raise
             except Exception as error:  # there is no end to what a damaged file may bring about
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                warn(f"checkpoint {self.directory / name} is damaged ({reason}) and not used.")
+                said = f"is damaged ({first_line(error)}) and not used."
+                warn(f"checkpoint {self.directory / name} {said}")
                 continue
             self._whole = [folder]
             return saved
