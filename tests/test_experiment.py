@@ -114,6 +114,8 @@ def test_what_a_run_leaves_behind(models, files, tmp_path):
     assert len(metrics) == 3 * sum(n_tokens.values())
     assert len(tests) == sum(n_tokens.values())
     record = json.loads((result.output_dir / "run.json").read_text())
+    assert record["start_tokens"] == ["<|endoftext|>"]
+    assert "start_tokens: <|endoftext|>" in (result.output_dir / "config.txt").read_text()
     assert record["state"] == "finished"
     assert record["epochs"] == 3
     assert record["metrics_rows"] == len(metrics)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 IGNORED_LABEL = -100
+BOS_TOKEN = "token:"
+"""Before the name of a token in ``bos_policy``."""
 """The label that losses leave out (the convention of torch's cross-entropy and of transformers)."""
 
 DEFAULT_MAX_LENGTH = 1024

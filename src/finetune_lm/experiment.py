@@ -132,6 +132,7 @@ def conduct(
     from finetune_lm.training.learner import make_learner
 
     accelerator, loaded, datasets = load(model_args, data_args, files)
+    start = next(dataset.start_tokens for group in datasets.values() for dataset in group)
     columns = RunColumns.of(loaded, data_args.seed, metadata, losses)
     test_columns = RunColumns.of(loaded, data_args.seed, test_metadata)
     training = make_splits("train", datasets, loaded, data_args, columns)
@@ -156,10 +157,16 @@ def conduct(
     with (
         Interruption() as interruption,
         nullcontext() if earlier else claimed(output_dir, *identity),
-        on_record(output_dir, all_args, loaded, accelerator.device, used, earlier) as record,
+        on_record(
+            output_dir, all_args, loaded, accelerator.device, used, earlier, start_tokens=start
+        ) as record,
     ):
         write_text(output_dir / CONFIG_YAML, config_yaml(*all_args))
-        write_text(output_dir / place.CONFIG_TEXT, config_text(*all_args))
+        shown = " ".join(start) or "nothing"
+        write_text(
+            output_dir / place.CONFIG_TEXT,
+            f"{config_text(*all_args)}\nWhat stood before each text\n  start_tokens: {shown}\n",
+        )
         checkpoints = Checkpoints(
             output_dir / place.CHECKPOINTS, data_args.checkpoint_every, on_write=record.write
         )

@@ -134,7 +134,7 @@ def test_two_kwargs_of_one_name_are_told() -> None:
             {"train_file": None, "validation_file": None},
             "train_file and validation_file, or test_file, or all three must be given.",
         ),
-        ({"bos_policy": "EOS"}, "bos_policy must be auto, eos or none but got 'EOS'. "
+        ({"bos_policy": "EOS"}, "bos_policy must be auto, eos, none or token:NAME but got 'EOS'. "
          "Did you mean eos?"),
         (
             {"data_preprocessing_fn_strategy": {"train": "per_batc"}},

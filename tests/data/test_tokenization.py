@@ -26,8 +26,8 @@ def encoder(name, max_length=64, **kwargs):
 def test_exactly_one_start_token(name):
     encode = encoder(name)
     [encoding] = encode([TEXT])
-    assert encoding.input_ids[0] == encode.start_id
-    assert encoding.input_ids.count(encode.start_id) == 1
+    assert encoding.input_ids[:1] == encode.start_ids
+    assert encoding.input_ids.count(*encode.start_ids) == 1
     assert encoding.char_start[0] == -1
 
 
@@ -36,7 +36,7 @@ def test_a_start_token_in_the_text_is_not_doubled(name):
     encode = encoder(name)
     start = encode.tokenizer.bos_token or encode.tokenizer.cls_token
     [encoding] = encode([start + TEXT])
-    assert encoding.input_ids[:2].count(encode.start_id) == 1
+    assert encoding.input_ids[:2].count(*encode.start_ids) == 1
 
 
 def test_a_start_token_whose_id_is_0():

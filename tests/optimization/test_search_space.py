@@ -310,7 +310,7 @@ WRONG = {
     ),
     "a choice that does not exist": (
         {"bos_policy": {"values": ["auto", "EOS"]}},
-        "params.bos_policy.values: bos_policy must be auto, eos or none but got 'EOS'. "
+        "params.bos_policy.values: bos_policy must be auto, eos, none or token:NAME but got 'EOS'. "
         "Did you mean eos?",
     ),
     "a file that is not there": (

@@ -21,6 +21,7 @@ from finetune_lm.arguments.reductions import takes_several
 from finetune_lm.arguments.references import default_object, numbered_names, short_name
 from finetune_lm.arguments.schedules import schedule_problems
 from finetune_lm.constants import (
+    BOS_TOKEN,
     DEFAULT_MAX_LENGTH,
     ON_NAN,
     ONCE,
@@ -31,7 +32,7 @@ from finetune_lm.errors import UserError
 
 DATASET_TYPES = ("train", "validation", "test")
 LOSS_DATASET_TYPES = ("train", "validation")
-BOS_POLICIES = ("auto", "eos", "none")
+BOS_POLICIES = ("auto", "eos", "none", f"{BOS_TOKEN}NAME")
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 2**31 - 1
 
@@ -304,9 +305,9 @@ class DataTrainingArguments(Arguments):
     )
     bos_policy: str = option(
         "auto",
-        "What each text begins with. auto: the tokenizer's start token (BOS or CLS), if it has "
-        "one; eos: the end token where there is no start token; none: nothing is added. A token "
-        "that the tokenizer adds itself is never added again.",
+        "What each text begins with where the tokenizer puts nothing there itself. auto: its start "
+        "token (BOS or CLS), if it has one; eos: the end token where there is no start token; "
+        "none: nothing; token:NAME: that token, as in token:<|endoftext|>.",
         affects=Affects.INPUTS,
     )
 
@@ -426,7 +427,11 @@ class DataTrainingArguments(Arguments):
                 self.data_preprocessing_fn_kwargs,
                 [key for key in DATASET_TYPES if getattr(self, f"{key}_file")],
             ),
-            *choice_problem("bos_policy", self.bos_policy, BOS_POLICIES),
+            *(
+                []
+                if self.bos_policy.startswith(BOS_TOKEN)
+                else choice_problem("bos_policy", self.bos_policy, BOS_POLICIES)
+            ),
             *choice_problem("on_nan", self.on_nan, ON_NAN),
             *schedule_problems(self.lr_scheduler, self.lr_scheduler_kwargs),
         ]

@@ -24,7 +24,7 @@ class Batch:
             (n, label_length).
         example: The row of the data set that each comes from: (n,).
         is_label: False where a label is padding: (n, label_length).
-        has_start: Whether an example's first label is a start token that is not of its text: (n,).
+        n_start: How many of an example's first labels are start tokens, not of its text: (n,).
         aligned: Whether label ``j`` of an example is still token ``j`` of its labels' text: (n,).
         input_texts: What the model is fed, as text.
         input_labels: What it is to predict, as text.
@@ -35,7 +35,7 @@ class Batch:
     inputs: dict[str, Tensor]
     example: IntArray
     is_label: Tensor
-    has_start: Tensor
+    n_start: Tensor
     aligned: npt.NDArray[np.bool_]
     input_texts: list[str]
     input_labels: list[str]
@@ -51,7 +51,7 @@ class Batch:
             inputs={name: tensor[part] for name, tensor in self.inputs.items()},
             example=self.example[part],
             is_label=self.is_label[part],
-            has_start=self.has_start[part],
+            n_start=self.n_start[part],
             aligned=self.aligned[part],
             input_texts=self.input_texts[part],
             input_labels=self.input_labels[part],

@@ -77,7 +77,9 @@ class Dataset:
         self.path = examples.path
         self.tokenizer = encoder.tokenizer
         self.task = task
-        self._start_id = encoder.start_id
+        self.start_tokens = encoder.start_tokens
+        """What stands before every text, by name."""
+        self._start_ids = encoder.start_ids
         self._max_length = encoder.max_length
         self.preprocessing = preprocessing or Preprocessing()
         self.pad_to_length = pad_to_length
@@ -232,10 +234,11 @@ class Dataset:
         )
         tensors = self._tensors(input_ids, labels, rows)
         is_label = real_mask(labels.lengths[rows], tensors["labels"].shape[1])
-        start_id = IGNORED_LABEL if self._start_id is None else self._start_id
-        has_start = (tensors["labels"][:, :1] == start_id).any(dim=1)
+        first = tensors["labels"][:, : len(self._start_ids)]
+        start = first.new_tensor(self._start_ids[: first.shape[1]])
+        n_start = (first == start).long().cumprod(dim=1).sum(dim=1)
         return Batch(
-            tensors, example, is_label, has_start, aligned, input_texts, input_labels, is_last_part
+            tensors, example, is_label, n_start, aligned, input_texts, input_labels, is_last_part
         )
 
     def _tensors(self, input_ids: Ragged, labels: Ragged, rows: IntArray) -> dict[str, Tensor]:

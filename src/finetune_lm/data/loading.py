@@ -7,12 +7,13 @@ from typing import Any
 
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.arguments.references import short_name
-from finetune_lm.constants import DEFAULT_MAX_LENGTH
+from finetune_lm.constants import BOS_TOKEN, DEFAULT_MAX_LENGTH
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import Files
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.errors import UserError
+from finetune_lm.messages import say_once, warn
 from finetune_lm.models.loading import LoadedModel, length_limit
 from finetune_lm.models.origin import origin_of
 from finetune_lm.models.tasks import TASKS, Task
@@ -128,6 +129,7 @@ def load_datasets(
     origin = origin_of(loaded.model)
     origin.encoder_options, origin.fast = options, args.fast
     encoder = TextEncoder(loaded.tokenizer, **options)
+    _tell_of_start(loaded, encoder)
     return {
         dataset_type: [
             Dataset(
@@ -145,6 +147,27 @@ def load_datasets(
         ]
         for dataset_type, group in files.items()
     }
+
+
+def _tell_of_start(loaded: LoadedModel, encoder: TextEncoder) -> None:
+    """Say what texts begin with where that is not as the tokenizer or the user has it."""
+    if encoder.put_id is not None:
+        say_once(
+            f"{loaded.name}: {encoder.start_tokens[0]!r} is put before each text, where its "
+            f"tokenizer puts nothing itself. --bos_policy none leaves it out."
+        )
+    elif encoder.bos_policy.startswith(BOS_TOKEN):
+        named = encoder.bos_policy.removeprefix(BOS_TOKEN)
+        if encoder.start_tokens != [named]:
+            itself = " ".join(map(repr, encoder.start_tokens))
+            warn(
+                f"bos_policy {encoder.bos_policy} changes nothing: "
+                + (
+                    f"the tokenizer of {loaded.name} puts {itself} before each text itself."
+                    if itself
+                    else f"a {loaded.task.description} gets no start token."
+                )
+            )
 
 
 def encoder_options(

@@ -8,11 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from finetune_lm.arguments.nearest import nearest
+from finetune_lm.constants import BOS_TOKEN
 from finetune_lm.data.offsets import starts_by_decoding
 from finetune_lm.errors import UserError
 
 NOT_OF_TEXT = -1
 """Where a token begins that is not of the text: a start, end or separator token."""
+
+
+# A text of which any vocabulary makes tokens that differ from those around it.
+_PROBES = ("a b", "A B", "1 2")
 
 
 @dataclass(frozen=True)
@@ -36,20 +42,24 @@ class Encoding:
 class TextEncoder:
     """Turns texts into token ids, all in the same way.
 
-    Exactly one start token stands before a text where the tokenizer has one (BOS, else CLS),
-    whether the tokenizer puts it there itself or not. What the tokenizer appends stays. Nothing is
-    longer than ``max_length``, start and end tokens counted in.
+    What the tokenizer puts before a text stays, whatever its name, and nothing is added to it.
+    Where it puts nothing there, one start token is put there if there is one. What the tokenizer
+    appends stays. Nothing is longer than ``max_length``, start and end tokens counted in.
 
     Args:
         tokenizer: A transformers tokenizer, fast or not.
         max_length: The most tokens that a text may have.
-        add_start: Whether to put the start token there where the tokenizer does not.
-        bos_policy: ``auto``; ``eos``: where there is neither BOS nor CLS, EOS starts the text;
-            ``none``: nothing is put before a text.
+        add_start: Whether to put a start token there where the tokenizer puts nothing.
+        bos_policy: Which. ``auto``: BOS, else CLS, else none; ``eos``: BOS, else CLS, else EOS;
+            ``none``: none; ``token:NAME``: that one.
         append_eos: Whether to put an end token (EOS, else SEP) there where the tokenizer does not.
 
+    Attributes:
+        start_ids: What stands before every text, put there by whomever.
+        put_id: The one of them that the tokenizer does not put there itself, None if it does.
+
     Raises:
-        UserError: If an end token is asked for and the tokenizer has none.
+        UserError: If a token is asked for and the tokenizer has none.
     """
 
     def __init__(
@@ -63,12 +73,15 @@ class TextEncoder:
     ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.start_id = _first_id(tokenizer.bos_token_id, tokenizer.cls_token_id)
-        if self.start_id is None and bos_policy == "eos":
-            self.start_id = tokenizer.eos_token_id
-            if self.start_id is None:
-                raise UserError("bos_policy eos needs a tokenizer with an EOS token; it has none.")
-        self.puts_start = add_start and bos_policy != "none" and self.start_id is not None
+        self.bos_policy = bos_policy
+        self.add_start = add_start and bos_policy != "none"
+        wanted = _wanted_start(tokenizer, bos_policy)
+        frame = _frame(tokenizer)
+        front = frame[0] if frame is not None else []
+        if self.add_start and not front and wanted is None and bos_policy == "eos":
+            raise UserError("bos_policy eos needs a tokenizer with an EOS token; it has none.")
+        self.put_id = wanted if self.add_start and not front else None
+        self.start_ids = front if self.put_id is None else [self.put_id]
         self.end_id = _first_id(tokenizer.eos_token_id, tokenizer.sep_token_id)
         self.append_eos = append_eos
         if append_eos and self.end_id is None:
@@ -76,6 +89,11 @@ class TextEncoder:
                 "append_eos needs a tokenizer with an EOS token but this one has none. "
                 "Leave it out, or name the token: --tokenizer_kwargs.eos_token TOKEN"
             )
+
+    @property
+    def start_tokens(self) -> list[str]:
+        """What stands before every text, by name."""
+        return [str(token) for token in self.tokenizer.convert_ids_to_tokens(self.start_ids)]
 
     def __call__(self, texts: Sequence[str], *, as_target: bool = False) -> list[Encoding]:
         """Encode texts.
@@ -89,20 +107,26 @@ class TextEncoder:
             UserError: If ``max_length`` leaves no room for any token of a text.
         """
         has_offsets = bool(self.tokenizer.is_fast)
+        frame = _frame(self.tokenizer, as_target)
         encoded = self.tokenizer(
             **{"text_target" if as_target else "text": list(texts)},
             add_special_tokens=True,
             truncation=False,
             padding=False,
             return_attention_mask=False,
-            return_special_tokens_mask=True,
+            return_special_tokens_mask=frame is None,
             return_offsets_mapping=has_offsets,
             verbose=False,
         )
         encodings = []
         for i, text in enumerate(texts):
             ids = np.asarray(encoded["input_ids"][i], dtype=np.int64)
-            of_text = np.asarray(encoded["special_tokens_mask"][i]) == 0
+            if frame is not None:
+                front, behind = map(len, frame)
+                of_text = np.zeros(len(ids), dtype=bool)
+                of_text[front : len(ids) - behind] = True
+            else:
+                of_text = np.asarray(encoded["special_tokens_mask"][i]) == 0
             char_start = np.full(len(ids), NOT_OF_TEXT, dtype=np.int64)
             if has_offsets:
                 offsets = np.asarray(encoded["offset_mapping"][i], dtype=np.int64).reshape(-1, 2)
@@ -117,16 +141,15 @@ class TextEncoder:
         return encodings
 
     def _with_ends(self, ids: list[int], char_start: list[int]) -> tuple[list[int], list[int]]:
-        """Exactly one start token, and the end token if it is asked for."""
-        if self.puts_start:
-            # A text may spell the start token out that the tokenizer puts there as well.
-            while len(ids) > 1 and ids[0] == ids[1] == self.start_id:
+        """The start token once, and the end token if it is asked for."""
+        if self.add_start and len(self.start_ids) == 1:
+            # A text may spell out the start token that is put there as well.
+            while len(ids) > 1 and [ids[0]] == [ids[1]] == self.start_ids:
                 ids, char_start = ids[1:], char_start[1:]
-            if ids[:1] == [self.start_id]:
+            if ids[:1] == self.start_ids:
                 char_start = [NOT_OF_TEXT, *char_start[1:]]
             else:
-                assert self.start_id is not None
-                ids, char_start = [self.start_id, *ids], [NOT_OF_TEXT, *char_start]
+                ids, char_start = [*self.start_ids, *ids], [NOT_OF_TEXT, *char_start]
         if self.append_eos and ids[-1:] != [self.end_id]:
             assert self.end_id is not None
             ids, char_start = [*ids, self.end_id], [*char_start, NOT_OF_TEXT]
@@ -154,6 +177,51 @@ class TextEncoder:
             n_cut,
             cut_start=char_start[n_kept],
         )
+
+
+def _frame(tokenizer: Any, as_target: bool = False) -> tuple[list[int], list[int]] | None:
+    """What a tokenizer puts before and behind every text; None if that cannot be told.
+
+    Tokenizers have a mask of special tokens as well, which not all written in Python get right.
+    """
+    as_what = "text_target" if as_target else "text"
+    for probe in _PROBES:
+        whole, text = (
+            list(
+                tokenizer(
+                    **{as_what: probe},
+                    add_special_tokens=add,
+                    return_attention_mask=False,
+                    verbose=False,
+                )["input_ids"]
+            )
+            for add in (True, False)
+        )
+        for n_before in range(len(whole) - len(text) + 1):
+            if text and whole[n_before : n_before + len(text)] == text:
+                return whole[:n_before], whole[n_before + len(text) :]
+    return None
+
+
+def _wanted_start(tokenizer: Any, bos_policy: str) -> int | None:
+    """The token that a text is to begin with where the tokenizer puts nothing there.
+
+    Raises:
+        UserError: If one is named that does not exist.
+    """
+    if bos_policy.startswith(BOS_TOKEN):
+        name = bos_policy.removeprefix(BOS_TOKEN)
+        entries = tokenizer.get_vocab()
+        if name not in entries:
+            special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+            close = nearest(name, special) or nearest(name, entries)
+            hint = f" Did you mean {BOS_TOKEN}{close}?" if close is not None else ""
+            raise UserError(
+                f"bos_policy names the token {name!r}, but the tokenizer has no such token.{hint}"
+            )
+        return int(entries[name])
+    or_end = [tokenizer.eos_token_id] if bos_policy == "eos" else []
+    return _first_id(tokenizer.bos_token_id, tokenizer.cls_token_id, *or_end)
 
 
 def _first_id(*ids: int | None) -> int | None:

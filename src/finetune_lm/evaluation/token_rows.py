@@ -140,7 +140,7 @@ class TokenRows:
             A table with the columns of `table_columns`, in no particular order.
         """
         task, labels = self.run.task, batch.inputs["labels"]
-        reported = task.reported(batch.inputs, batch.has_start, batch.is_label)
+        reported = task.reported(batch.inputs, batch.n_start, batch.is_label)
         rows, positions = reported.nonzero(as_tuple=True)
         targets = labels[rows, positions]
         is_predicted = positions >= task.label_offset

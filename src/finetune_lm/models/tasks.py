@@ -103,14 +103,13 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def reported(self, inputs: dict[str, Tensor], has_start: Tensor, is_label: Tensor) -> Tensor:
+    def reported(self, inputs: dict[str, Tensor], n_start: Tensor, is_label: Tensor) -> Tensor:
         """Which positions get a row in the tables.
 
         Args:
             inputs: What the model was called with, with ``input_ids``, ``attention_mask``,
                 ``labels``.
-            has_start: Whether an example's first label is a start token that is not of its text;
-                (n,).
+            n_start: How many of an example's first labels are start tokens, not of its text; (n,).
             is_label: False for padding; (n, label_length).
 
         Returns:
@@ -141,15 +140,14 @@ class CausalLM(Task):
         """Nothing is masked in what such a model reads, so nothing is lacking."""
         return None
 
-    def reported(self, inputs: dict[str, Tensor], has_start: Tensor, is_label: Tensor) -> Tensor:
+    def reported(self, inputs: dict[str, Tensor], n_start: Tensor, is_label: Tensor) -> Tensor:
         """Every token of the text.
 
-        The start token is not of the text. A first token that is has a row, though nothing
-        predicts it: its surprisal is missing.
+        Start tokens are not of the text. A first token that is has a row, though nothing predicts
+        it: its surprisal is missing.
         """
-        reported = is_label & (inputs["labels"] != IGNORED_LABEL)
-        reported[:, 0] &= ~has_start
-        return reported
+        number = is_label.long().cumsum(dim=1)
+        return is_label & (inputs["labels"] != IGNORED_LABEL) & (number > n_start[:, None])
 
 
 class MaskedLM(Task):
@@ -166,7 +164,7 @@ class MaskedLM(Task):
         """A mask token stands for each masked token."""
         return None if vocabulary.mask_id is not None else "a tokenizer with a mask token"
 
-    def reported(self, inputs: dict[str, Tensor], has_start: Tensor, is_label: Tensor) -> Tensor:
+    def reported(self, inputs: dict[str, Tensor], n_start: Tensor, is_label: Tensor) -> Tensor:
         """Every masked position.
 
         Where labels single positions out (the others are ignored), these are the masked ones, also
@@ -208,7 +206,7 @@ class Seq2SeqLM(Task):
             return None
         return "a tokenizer with sentinels (<extra_id_0>, <extra_id_1>, ...) and no mask token"
 
-    def reported(self, inputs: dict[str, Tensor], has_start: Tensor, is_label: Tensor) -> Tensor:
+    def reported(self, inputs: dict[str, Tensor], n_start: Tensor, is_label: Tensor) -> Tensor:
         """Every token of the label sequence, each predicted from the ones before it."""
         return is_label & (inputs["labels"] != IGNORED_LABEL)
 

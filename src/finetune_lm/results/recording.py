@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import without_token
 from finetune_lm.arguments.base import Arguments
@@ -31,6 +31,7 @@ def on_record(
     device: torch.device,
     files: Files,
     earlier: EarlierRun | None = None,
+    **facts: Any,
 ) -> Iterator[RunRecord]:
     """Keep ``run.json`` while a run is under way, and say in it how the run ended.
 
@@ -41,6 +42,7 @@ def on_record(
         device: Where it runs.
         files: The data.
         earlier: The run that is resumed, if one is.
+        **facts: What else is known at the start.
 
     Raises:
         UserError: Instead of an error of the operating system about writing there.
@@ -52,6 +54,7 @@ def on_record(
         device=str(device),
         data={kind: {f.path: len(f) for f in group} for kind, group in files.items() if group},
         data_sha256=file_hashes(files),
+        **facts,
     )
     try:
         yield record
