@@ -39,7 +39,17 @@ SPECIAL = {
         "<|startoftext|>",
         "<SP>",
     ],
-    "vocab.json": ["<pad>", "<unk>", "<s>", "</s>", "[UNK]", "[STOP]", "<|endoftext|>", "[GO]"],
+    "vocab.json": [
+        "<pad>",
+        "<unk>",
+        "<s>",
+        "</s>",
+        "[UNK]",
+        "[STOP]",
+        "<|endoftext|>",
+        "[GO]",
+        "__unk__",
+    ],
 }
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CHARACTERS = [*LETTERS, *LETTERS.upper(), *"0123456789.,:;?!'-…“”½éñßüя책을中文", "ﬁ"]
@@ -121,12 +131,12 @@ TEXTS = [
     "The man has always broken the glass. She said: so what? It's 12 o'clock; very good!",
     "책을 읽었다 . Я читаю книгу . 中文 . Der Bär aß süße Früchte . … “ ” ½ é ñ",
     "A naïve café owner opened the old windows again, and nobody came.",
-    *(" ".join(pair) for pair in itertools.product(LETTERS, LETTERS)),
+    *(" ".join(pair) for pair in itertools.product(CHARACTERS, LETTERS)),
 ]
 
 
 @functools.cache
-def sentencepiece_file(normalizer: str = "nmt_nfkc", size: int = 110) -> str:
+def sentencepiece_file(normalizer: str = "nmt_nfkc", size: int = 160) -> str:
     """A SentencePiece model of all the characters above."""
     sentencepiece = pytest.importorskip("sentencepiece")
     path = _directory() / f"{normalizer}.model"
@@ -163,13 +173,17 @@ def _model(tokenizer: Any) -> dict[str, Any]:
 
 def _vocab_of(kind: str) -> dict[str, Any]:
     if kind == "pieces":
-        return {"vocab": [tuple(entry) for entry in _model(t5_tokenizer())["vocab"]]}
+        vocab = dict(map(tuple, _model(t5_tokenizer())["vocab"]))
+        return {"vocab": list((dict.fromkeys(CHARACTERS, -20.0) | vocab).items())}
     if kind == "words":
-        return {"vocab": _model(bert_tokenizer())["vocab"]}
+        vocab = dict(_model(bert_tokenizer())["vocab"])
+        more = ["<unk>", *CHARACTERS, *("##" + c for c in CHARACTERS)]
+        for name in more:
+            vocab.setdefault(name, len(vocab))
+        return {"vocab": vocab}
     if kind == "albert":
-        return {
-            "vocab": [tuple(entry) for entry in _model(tokenizer_of_kind("albert-class"))["vocab"]]
-        }
+        pieces = map(tuple, _model(tokenizer_of_kind("albert-class"))["vocab"])
+        return {"vocab": [*pieces, *((c, -20.0) for c in CHARACTERS)]}
     if kind == "ends":  # the end of a word is marked, not its beginning
         names = [*SPECIAL["vocab.json"], *CHARACTERS, *(c + "</w>" for c in CHARACTERS)]
         return {"vocab": {name: i for i, name in enumerate(names)}, "merges": []}

@@ -20,6 +20,9 @@ JOINER = "\N{WORD JOINER}"
 """A character that nobody sees and no vocabulary has. It marks words that were added to a tokenizer
 in what that makes of a text (`finetune_lm.model_modifiers.add_new_tokens`)."""
 
+GOES_ON = "@@"
+"""How some tokenizers (BERTweet, PhoBERT, CTRL) mark a token whose word goes on behind it."""
+
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from finetune_lm.data.ragged import IntArray
+from finetune_lm.vocabulary import GOES_ON
 
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
@@ -64,7 +65,8 @@ def starts_by_decoding(tokenizer: Any, text: str, ids: Sequence[int]) -> list[in
             decoded_place = decoded_places[of_decoded + offset]
             place_in_text[decoded_place] = original_places[of_original + offset]
 
-    starts = []
+    starts: list[int] = []
+    last = 0  # where the last token begins
     after = 0  # the first character that no token so far has covered
     is_unknown = False  # whether the last token that was more than space was not found in the text
     next_found = _next_found(place_in_text, len(text))
@@ -75,7 +77,9 @@ def starts_by_decoding(tokenizer: Any, text: str, ids: Sequence[int]) -> list[in
             # Some words are several unknown tokens: they do not reach into what was found.
             reaches = bool(piece.strip()) and not text[space : next_found[end]].strip()
             after = after if reaches else space
-        starts.append(max(after, matched[0]) if matched else after)
+        # A character may be several tokens: three dots, where there was one sign for them.
+        last = max(last, matched[0] if matched else after)
+        starts.append(last)
         after = max(after, matched[-1] + 1) if matched else after
         if any(not (c.isspace() or unicodedata.combining(c)) for c in piece):
             is_unknown = not matched
@@ -114,14 +118,18 @@ def _pieces(tokenizer: Any, ids: Sequence[int]) -> Iterator[str]:
     before = ""
     for n in range(1, len(ids) + 1):
         now = _decode(tokenizer, ids[context:n])
-        is_whole = not now.endswith(_UNDECODABLE) or n - done >= _LONGEST_CHARACTER
+        # Some tokenizers leave the beginning of a character out instead of marking it.
+        is_whole = not now.endswith(_UNDECODABLE) and len(now) > len(before)
+        is_whole |= n - done >= _LONGEST_CHARACTER
         if not is_whole:
             now = now.rstrip(_UNDECODABLE)
+        # What says that the word goes on is gone as soon as it does.
+        now = now.removesuffix(GOES_ON)
         yield now[len(before) :]
         before = now if len(now) > len(before) else before
         if is_whole:
             context, done = done, n
-            before = _decode(tokenizer, ids[context:done])
+            before = _decode(tokenizer, ids[context:done]).removesuffix(GOES_ON)
 
 
 def _decode(tokenizer: Any, ids: Sequence[int]) -> str:

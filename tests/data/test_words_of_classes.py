@@ -1,0 +1,87 @@
+"""Each word's tokens together are the word: for every tokenizer class, over scripts."""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+
+import numpy as np
+import pytest
+
+from finetune_lm.data.tokenization import TextEncoder
+from finetune_lm.evaluation.words import align, word_spans
+from tokenizer_classes import BUILT, build
+from tokenizer_kinds import KINDS, tokenizer_of_kind
+
+TEXTS = [
+    "the man has always",
+    "책을 읽었다 .",
+    "Well… the tea",
+    "Я читаю книгу",
+    "der Bär aß süße Früchte",
+    "ﬁne ½ tea… ﬁ … ½½ é",
+    "“the” tea… “so…” ñ",
+    "中文 책 the a中b",
+]
+ALL = [*((build, name) for name in BUILT), *((tokenizer_of_kind, name) for name in KINDS)]
+ALL = [case for case in ALL if case[1] != "CanineTokenizer"]  # which has no names for letters
+
+
+def letters(text):
+    """What tokenizers leave of a text, whatever they do to case, accents, width and space."""
+    kept = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(c for c in kept if not (c.isspace() or unicodedata.combining(c)))
+
+
+def decoded(tokenizer, ids):
+    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    return letters(text.replace("##", "").replace("@@", ""))
+
+
+def assert_words_come_back(tokenizer, text):
+    [encoding] = TextEncoder(tokenizer, 512)([text])
+    nums = align(text, encoding.char_start)
+    of_text = nums[nums >= 0]
+    assert (np.diff(of_text) >= 0).all()
+    for number, (begin, end) in enumerate(word_spans(text)):
+        ids = [i for i, n in zip(encoding.input_ids, nums.tolist(), strict=True) if n == number]
+        if tokenizer.unk_token_id in ids:
+            continue  # what it stands for cannot be read off it
+        assert decoded(tokenizer, ids) == letters(text[begin:end]), number
+
+
+def all_known(tokenizer, text):
+    """Whether a vocabulary has all of a text and changes no more than `letters` does."""
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return tokenizer.unk_token_id not in ids and decoded(tokenizer, ids) == letters(text)
+
+
+@pytest.mark.parametrize(("make", "name"), ALL, ids=[name for _, name in ALL])
+def test_each_words_tokens_are_the_word(make, name):
+    tokenizer = make(name)
+    for text in TEXTS:
+        if all_known(tokenizer, text):
+            assert_words_come_back(tokenizer, text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ByT5Tokenizer",
+        "MyT5Tokenizer",
+        "PerceiverTokenizer",
+        "MarianTokenizer",
+        "M2M100Tokenizer",
+        "SiglipTokenizer",
+    ],
+)
+def test_texts_of_many_scripts(name):
+    tokenizer = build(name)
+    words = ["the", "책을", "읽었다", "Well…", "Bär", "süße", "½", "é", "“so…”", "中文", "читаю"]
+    if "T5" in name or "Perc" in name:
+        words += ["😀", "👩\u200d👩\u200d👧", "𝔘𝔫𝔦", "שלום", "x́", "ﷺ", "हिन्दी"]
+    for seed in range(20):
+        choose = random.Random(seed)
+        text = " ".join(choose.choice(words) for _ in range(choose.choice([1, 2, 5, 40])))
+        assert all_known(tokenizer, text)
+        assert_words_come_back(tokenizer, text)
