@@ -16,7 +16,7 @@ from finetune_lm.arguments import (
     parse_arguments,
     without_token,
 )
-from finetune_lm.arguments.command_line import split_command_line
+from finetune_lm.arguments.parser import names_given
 from finetune_lm.errors import UserError, raised_in
 from finetune_lm.interruption import ctrl_c_remembered
 from finetune_lm.streams import (
@@ -94,7 +94,7 @@ def _holders(argv: Sequence[str], parsed: ParsedArguments | None) -> list[Any]:
     """What may hold secrets: the arguments, or the command line that could not be read."""
     if parsed is not None:
         return [parsed.model, parsed.data, parsed.optimization]
-    return [{each.path[-1]: list(each.texts)} for each in split_command_line(argv, [])]
+    return [{each.path[-1]: list(each.texts)} for each in names_given(argv, [])]
 
 
 def _do(parsed: ParsedArguments) -> None:

@@ -141,6 +141,45 @@ def test_rules(argv: str, name: str, value: Any) -> None:
     assert type(found) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("argv", "with_equals"),
+    [
+        (f"--{name} {value}", f"--{name}={value}")
+        for name, value in [
+            *(("epochs", "3"), ("delta", "1e-3"), ("use_gpu", "True"), ("patience", "None")),
+            *(
+                ("model_kwargs.x", text)
+                for text in ("'5'", "-1", "a=b", "os.path.join", "{}", "[]")
+            ),
+            *(("model_kwargs.x", text) for text in ('json:{"a":[1,2]}', "import:json", "x y")),
+            ("model_kwargs.a.b.c", "1"),
+            ("train_optimizer_kwargs.weight_decay", "__delete_field__"),
+            ("loss_reduction_fns.train", "callable:sum"),
+            ("params.lr.values", "1e-5 1e-4"),
+            ("test_file", "a.txt b.txt"),
+            ("output_dir", "out.v2"),
+            ("model_revision", "1234"),
+        ]
+    ],
+)
+def test_an_equals_sign_does_what_a_space_does(argv: str, with_equals: str) -> None:
+    model = ["--model_name_or_path=gpt2", *([] if "test_file" in argv else ["--test_file=t.txt"])]
+    name = argv.split(" ")[0].removeprefix("--").removesuffix(".weight_decay")
+    spaced, equals = (
+        value_at(parse(*each.split(" "), base=model), name) for each in (argv, with_equals)
+    )
+    assert equals == spaced
+    assert type(equals) is type(spaced)
+
+
+def test_options_take_an_equals_sign_too(empty_directory: Path) -> None:
+    Path("a.yaml").write_text("epochs: 3\n")
+    parsed = parse("--config=a.yaml", "--debug=True", "--preview=2")
+    assert parsed.data is not None
+    assert (parsed.data.epochs, parsed.debug, parsed.preview) == (3, True, 2)
+    assert "--epochs" in str(parse_arguments(["--help=epochs"]).help)
+
+
 def test_text_files_are_not_imported() -> None:
     data = parse(
         *("--train_file", "a.v2.txt", "--validation_file", "'c.txt'"),
@@ -215,7 +254,7 @@ def test_the_defaults() -> None:
             "--train_optimizer AdamW",
             [
                 "train_optimizer must be a class or function with its module, such as torch.sum "
-                "but got 'AdamW' (text)."
+                "but got 'AdamW' (text). Did you mean torch.optim.AdamW?"
             ],
         ),
         (

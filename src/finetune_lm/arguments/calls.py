@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_lm.arguments.checking import number_with_comma, show
 from finetune_lm.arguments.nearest import did_you_mean
 from finetune_lm.arguments.references import short_name
 from finetune_lm.errors import UserError
@@ -112,6 +113,7 @@ def keyword_problems(
         for key in given
         if key not in own and (key in reserved or not takes.takes_any)
     ]
+    problems += comma_problems(prefix, takes, given)
     if is_used:
         problems += [
             f"{prefix}.{key} must be given, because {name} needs it."
@@ -119,6 +121,30 @@ def keyword_problems(
             if parameter.default is NO_DEFAULT and key not in given
         ]
     return problems
+
+
+def comma_problems(prefix: str, takes: Takes | None, given: Mapping[str, Any]) -> list[str]:
+    """Return a message for each text that would be a number but for a comma, where one belongs.
+
+    Args:
+        prefix: The dotted name under which the values are given, for messages.
+        takes: What takes them; where the default is a number, or has numbers in it, one belongs.
+        given: The values.
+    """
+    parameters = {} if takes is None else takes.parameters
+    return [
+        f"{prefix}.{key} must be a number but got {show(item)}."
+        for key, value in given.items()
+        if key in parameters and _is_number(parameters[key].default)
+        for item in (value if isinstance(value, list) else [value])
+        if isinstance(item, str) and number_with_comma(item)
+    ]
+
+
+def _is_number(default: Any) -> bool:
+    if isinstance(default, list | tuple):
+        return any(map(_is_number, default))
+    return isinstance(default, int | float) and not isinstance(default, bool)
 
 
 def value_problems(

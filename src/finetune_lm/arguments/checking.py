@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Any
 
@@ -14,9 +15,13 @@ from finetune_lm.arguments.declared import (
     is_text,
     item_of,
 )
+from finetune_lm.arguments.dotted_names import meant_by
 from finetune_lm.arguments.nearest import choices
 from finetune_lm.arguments.redaction import SECRET_KEYS, without_secrets
 from finetune_lm.arguments.references import Reference, describe
+
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{0,20},[0-9]{1,20}([eE][+-]?[0-9]{1,5})?")
+_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]{1,20})?")
 
 
 def conform(value: Any, annotation: Any) -> Any:
@@ -94,7 +99,14 @@ def _message(name: str, annotation: Any, value: Any) -> str:
     expected = choices(dict.fromkeys(_expectation(each) for each in alternatives(annotation)))
     if name.rpartition(".")[2] in SECRET_KEYS:
         return f"{name} must be {expected} but got {_kind(value)}."
-    return f"{name} must be {expected} but got {show(value)}."
+    takes_callable = any(map(_takes_class_or_function, alternatives(annotation)))
+    meant = meant_by(value) if takes_callable else ""
+    return f"{name} must be {expected} but got {show(value)}.{meant}"
+
+
+def _takes_class_or_function(annotation: Any) -> bool:
+    item = item_of(annotation, list)
+    return is_class_or_function(annotation) or (item is not None and is_class_or_function(item))
 
 
 def _expectation(annotation: Any) -> str:
@@ -115,15 +127,36 @@ def _expectation(annotation: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """Return a value as an error message shows it: what it is, and of what kind."""
+    """Return a value as an error message shows it: what it is, and of what kind.
+
+    Example:
+        >>> show(3)
+        '3 (an integer)'
+    """
     if value is None:
         return "None"
+    if isinstance(value, str) and (meant := number_with_comma(value)) is not None:
+        return f"{value!r} (text; {meant})"
     if isinstance(value, str | int | float | dict | list | tuple):
         text = repr(without_secrets(value))
     else:
         text = describe(value)
     shown = text if len(text) <= 80 else f"{text[:77]}..."
     return f"{shown} ({_kind(value)})"
+
+
+def number_with_comma(text: str) -> str | None:
+    """Return how a number is written that has commas in it, or None for any other text.
+
+    Example:
+        >>> number_with_comma("0,001"), number_with_comma("20,000")
+        ('the decimal sign is a point: 0.001', 'a number has no commas: 20000')
+    """
+    if _THOUSANDS.fullmatch(text):
+        return f"a number has no commas: {text.replace(',', '')}"
+    if _DECIMAL_COMMA.fullmatch(text):
+        return f"the decimal sign is a point: {text.replace(',', '.')}"
+    return None
 
 
 def _kind(value: Any) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from finetune_lm.arguments.nested import DEEPEST, HALF_PAIR
 from finetune_lm.errors import UserError
 
 _NAME = re.compile(r"--[A-Za-z]")
+_DASHES = "-\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
+_DASHED = re.compile(rf"(?P<dashes>[{_DASHES}]+)(?P<rest>[A-Za-z].*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,48 @@ def split_command_line(argv: Sequence[str], problems: list[str]) -> list[Given]:
                 "--model_name_or_path gpt2."
             )
     return given
+
+
+def with_hyphens(
+    argv: Sequence[str], is_name: Callable[[str], bool], problems: list[str]
+) -> list[str]:
+    """Return a command line in which names that begin with other dashes begin with `--`.
+
+    Text programs make a dash of two hyphens, and so does a page that a command is copied from.
+    What follows one dash is a name only if there is such a name; otherwise it is a value.
+
+    Args:
+        argv: The command line without the program's own name.
+        is_name: Whether there is an argument of a name.
+        problems: A message for each goes here.
+    """
+    mended = []
+    for word in argv:
+        found = _DASHED.fullmatch(word)
+        if found is None or found["dashes"] == "--":
+            mended.append(word)
+            continue
+        dashes, rest = found.groups()
+        name = rest.partition("=")[0]
+        others = [dash for dash in dashes if dash != "-"]
+        if not (is_name(name.partition(".")[0]) or (others and len(dashes) > 1)):
+            mended.append(word)
+            continue
+        if others:
+            begins = f"{_dash_name(others[0])} (U+{ord(others[0]):04X})"
+        else:
+            begins = "one hyphen" if len(dashes) == 1 else f"{len(dashes)} hyphens"
+        problems.append(
+            f"{dashes}{name[:80]} must begin with two hyphens but begins with {begins}: "
+            f"--{name[:80]}."
+        )
+        mended.append(f"--{rest}")
+    return mended
+
+
+def _dash_name(dash: str) -> str:
+    name = unicodedata.name(dash).lower()
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def check_words(argv: Sequence[str]) -> None:

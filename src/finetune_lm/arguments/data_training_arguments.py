@@ -15,6 +15,7 @@ from finetune_lm.arguments.base import (
     kwargs_problems,
     minimum_problem,
 )
+from finetune_lm.arguments.calls import comma_problems, taken_by
 from finetune_lm.arguments.declared import MAY_BE_RAISED, MAY_CHANGE, Affects, option
 from finetune_lm.arguments.preprocessing import preprocessing_problems
 from finetune_lm.arguments.reductions import takes_several
@@ -414,6 +415,9 @@ class DataTrainingArguments(Arguments):
         return [
             *self._file_problems(),
             *self._number_problems(),
+            *comma_problems(
+                "train_optimizer_kwargs", taken_by(self.train_optimizer), self.optimizer_kwargs()
+            ),
             *self._loss_problems(),
             *(
                 problem
@@ -514,14 +518,14 @@ class DataTrainingArguments(Arguments):
         for cls, name, kwargs in zip(
             classes, numbered_names(classes), self.kwargs_of_losses(dataset_type), strict=True
         ):
+            place = f"loss_classes_kwargs.{dataset_type}.{name}"
+            with_comma = comma_problems(place, taken_by(cls), kwargs)
+            problems += with_comma
             check = getattr(cls, "check", None)
-            if check is None:
+            if check is None or with_comma:
                 continue
             try:
                 check(**kwargs)
             except UserError as error:
-                problems += [
-                    f"loss_classes_kwargs.{dataset_type}.{name}: {problem}"
-                    for problem in error.problems
-                ]
+                problems += [f"{place}: {problem}" for problem in error.problems]
         return problems

@@ -20,6 +20,7 @@ from finetune_lm.arguments.declared import (
 from finetune_lm.arguments.model_arguments import ModelArguments
 from finetune_lm.arguments.nearest import did_you_mean, nearest
 from finetune_lm.arguments.optimization_arguments import OptimizationArguments
+from finetune_lm.arguments.other_names import known_elsewhere
 from finetune_lm.arguments.values import write_value
 from finetune_lm.errors import UserError
 
@@ -198,11 +199,15 @@ def _key_names(name: str, value: dict[str, Any]) -> Iterator[str]:
 def suggestion(path: tuple[str, ...]) -> str:
     """Return what was probably meant by a name that does not exist, as part of a message.
 
-    A name that is a key of some dictionary, such as `lr`, is found there.
+    A name that another program has for an argument leads to ours. A name that is a key of some
+    dictionary, such as `lr`, is found there.
     """
     names = argument_names()
     top_level = [name for name in names if "." not in name]
     wanted = ".".join(path)
+    known = known_elsewhere(wanted)
+    if known is not None:
+        return f" {known}"
     inside = [name for name in names if name.endswith(f".{wanted}")]
     if inside:
         return f" Did you mean --{inside[0]}?"

@@ -4,16 +4,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from finetune_lm.arguments.base import Arguments, choice_problem, kwargs_problems
 from finetune_lm.arguments.callbacks import CallbackEntry, CallbackRow, callback_problems
 from finetune_lm.arguments.declared import Affects, option
 from finetune_lm.arguments.modifiers import modifier_problems
-from finetune_lm.constants import PRECISIONS, TASK_NAMES
+from finetune_lm.constants import BUILTIN_MODELS, PRECISIONS, TASK_NAMES
 from finetune_lm.hooks import HOOKS, PRE_TRAIN_STEP
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[-_ .]", "", name.lower())
 
 
 @dataclass(repr=False)
@@ -176,6 +182,7 @@ class ModelArguments(Arguments):
         problems: list[str] = []
         if not self.model_name_or_path.strip():
             problems.append("model_name_or_path cannot be empty.")
+        problems += self._builtin_problems()
         problems += [
             f"{name} cannot have a NUL character in it."
             for name in ("model_name_or_path", "config_name", "tokenizer_name")
@@ -196,6 +203,20 @@ class ModelArguments(Arguments):
         )
         problems += modifier_problems(self.model_modifier_fns, self.model_modifier_fn_kwargs)
         return problems + callback_problems(self._callback_rows())
+
+    def _builtin_problems(self) -> list[str]:
+        """A built-in model whose name is spelt in another way: nothing on the Hub is called so."""
+        by_letters = {_letters(name): name for name in BUILTIN_MODELS}
+        return [
+            f"{argument} must be the name of a model or a directory but there is no {name}. Did "
+            f"you mean {by_letters[_letters(name)]}?"
+            for argument in ("model_name_or_path", "config_name", "tokenizer_name")
+            if (name := getattr(self, argument) or "") not in BUILTIN_MODELS
+            and _letters(name) in by_letters
+            and (argument == "model_name_or_path" or name != self.model_name_or_path)
+            and len(name) < 80
+            and not Path(name).exists()
+        ]
 
     def callbacks(self) -> list[CallbackEntry]:
         """Return all callback classes with their kwargs, those of one point in their order."""

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from finetune_lm.arguments.base import Arguments, prepare
-from finetune_lm.arguments.command_line import Given, check_words, nest, split_command_line
+from finetune_lm.arguments.command_line import (
+    Given,
+    check_words,
+    nest,
+    split_command_line,
+    with_hyphens,
+)
 from finetune_lm.arguments.config_files import read_config_file
 from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
 from finetune_lm.arguments.declared import default_of, field_types, is_dictionary, is_required
@@ -85,7 +91,7 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
     """
     check_words(argv)
     problems: list[str] = []
-    given = split_command_line(argv, problems)
+    given = names_given(argv, problems)
     options = [each for each in given if each.name in OPTIONS]
     asked_for_help = [each for each in options if each.name == "help"]
     if asked_for_help:
@@ -124,6 +130,20 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
         resume=resume,
         debug=flags.get("debug", False),
     )
+
+
+def names_given(argv: Sequence[str], problems: list[str]) -> list[Given]:
+    """Return the names on a command line with the texts that follow each.
+
+    Args:
+        argv: The command line without the program's own name.
+        problems: Messages go here.
+    """
+    return split_command_line(with_hyphens(argv, _is_name, problems), problems)
+
+
+def _is_name(name: str) -> bool:
+    return name in OPTIONS or any(name == each.name for group in GROUPS for each in fields(group))
 
 
 def _read_flags(options: list[Given], problems: list[str]) -> dict[str, bool]:

@@ -14,6 +14,7 @@ from finetune_lm.arguments.calls import (
     takes_named,
 )
 from finetune_lm.arguments.checking import show
+from finetune_lm.arguments.dotted_names import meant_by
 from finetune_lm.arguments.nearest import choices, did_you_mean
 from finetune_lm.arguments.references import short_name
 
@@ -38,7 +39,7 @@ def schedule_problems(schedule: Any, kwargs: Mapping[str, Any]) -> list[str]:
         return [
             f"lr_scheduler must be {choices(names)}, or a class such as "
             f"torch.optim.lr_scheduler.StepLR, but got {schedule!r}."
-            f"{did_you_mean(schedule, names)}"
+            f"{meant_by(schedule) or did_you_mean(schedule, names)}"
         ]
     problems = _value_problems(kwargs)
     takes = taken_by(maker_of(schedule))
