@@ -40,8 +40,9 @@ from finetune_lm.results.loss_history import LossHistory
 from finetune_lm.results.tables import TableWriter
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.early_stopping import EarlyStopping
-from finetune_lm.training.learner import Learner, make_optimizer
+from finetune_lm.training.learner import Learner
 from finetune_lm.training.loop import learn, train_epoch
+from finetune_lm.training.optimizers import make_optimizer
 from finetune_lm.training.progress import Progress
 from finetune_lm.training.setup import make_accelerator
 from finetune_lm.training.state import TrainingState

@@ -149,7 +149,7 @@ def test_muon_moves_whole_matrices_and_no_frozen_entry():
         parameter.grad = torch.randn(6, 4)
         entries.before_step()
         optimizer.step()
-        entries.after_step()
+        entries.put_back()
     assert torch.equal(parameter[[0, 3]], before[[0, 3]])
     assert (parameter[[1, 2, 4, 5]] != before[[1, 2, 4, 5]]).all()
 
@@ -173,7 +173,7 @@ def test_few_entries_are_listed_and_many_are_marked(share, transposed):
         assert torch.equal(parameter.grad, gradient.masked_fill(mask, 0.0))
         with torch.no_grad():
             parameter.mul_(0.5)
-        entries.after_step()
+        entries.put_back()
     assert torch.equal(parameter[mask], before[mask])
     assert torch.equal(parameter[~mask], before[~mask] * 0.25)
     kept = entries._kept
@@ -190,7 +190,7 @@ def test_what_others_do_to_frozen_entries_is_not_undone():
         entries.before_step()
         with torch.no_grad():
             parameter.add_(10)
-        entries.after_step()
+        entries.put_back()
         assert parameter[0].tolist() == [value, value]
 
 
@@ -199,5 +199,5 @@ def test_without_a_gradient_nothing_happens():
     entries = FrozenEntries(parameter, torch.tensor([[True], [False], [False]]))
     entries.before_step()
     parameter.data.fill_(1.0)
-    entries.after_step()
+    entries.put_back()
     assert parameter.detach().eq(1.0).all()

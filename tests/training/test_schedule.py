@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from finetune_lm import DataTrainingArguments, UserError
-from finetune_lm.arguments.schedules import schedule_names
+from finetune_lm.arguments.schedules import follows_length, schedule_names
 from finetune_lm.training.schedule import make_schedule
 
 
@@ -160,6 +160,77 @@ def test_a_wrong_value_is_told_when_the_schedule_is_made():
 def test_what_is_no_schedule():
     with pytest.raises(UserError, match="whose objects have step, state_dict, load_state_dict"):
         made(lr_scheduler=lambda optimizer: 3)
+
+
+class Falling(torch.optim.lr_scheduler.LambdaLR):
+    """A schedule of a user's own that must be told how long it is."""
+
+    def __init__(self, optimizer, total_iters):
+        super().__init__(optimizer, lambda step: 1 - step / total_iters)
+
+
+ONE_CYCLE = {"max_lr": 4.0, "cycle_momentum": False}
+TOTALS = {
+    torch.optim.lr_scheduler.OneCycleLR: ("total_steps", ONE_CYCLE),
+    torch.optim.lr_scheduler.CosineAnnealingLR: ("T_max", {}),
+    Falling: ("total_iters", {}),
+}
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("schedule", TOTALS)
+def test_classes_are_told_the_number_of_steps(schedule, accumulation):
+    name, kwargs = TOTALS[schedule]
+    given = {"lr_scheduler": schedule, "lr_scheduler_kwargs": kwargs}
+    assert problems(**given) == []
+    # 7 epochs of 5 batches, each batch a step or three of them.
+    n_steps = 35 if accumulation == 1 else 14
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    by_hand = schedule(optimizer, **{name: n_steps}, **kwargs)
+    expected = []
+    for _ in range(n_steps):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        by_hand.step()
+    assert rates(n_steps, epochs=7, accumulation=accumulation, **given) == expected
+    # The longest run there is still learns with a finite rate, which is lower than at its highest.
+    assert 0 <= expected[-1] < max(expected)
+    assert follows_length(schedule, kwargs)
+    assert not follows_length(schedule, {**kwargs, name: 3})
+
+
+def test_one_cycle_in_numbers():
+    """A rise by 4 / 25 at the beginning to 4 in 3 of 10 steps, by a cosine, and down again."""
+    found = rates(
+        10, lr_scheduler=torch.optim.lr_scheduler.OneCycleLR, lr_scheduler_kwargs=ONE_CYCLE
+    )
+    assert found[0] == pytest.approx(4 / 25)
+    assert found[2] == pytest.approx(4)
+    assert found[9] == pytest.approx(4 / 25 / 1e4)
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"total_steps": 6}, {"epochs": 2, "steps_per_epoch": 3}], ids=["total", "epochs"]
+)
+def test_what_is_said_of_the_number_of_steps_counts(kwargs):
+    schedule = torch.optim.lr_scheduler.OneCycleLR
+    given = {**ONE_CYCLE, **kwargs}
+    assert not follows_length(schedule, given)
+    found = rates(6, lr_scheduler=schedule, lr_scheduler_kwargs=given)
+    assert found[5] == pytest.approx(4 / 25 / 1e4)
+
+
+def test_a_default_of_its_own_is_left():
+    schedule = torch.optim.lr_scheduler.LinearLR
+    found = rates(7, lr_scheduler=schedule, lr_scheduler_kwargs={"start_factor": 0.5})
+    assert found == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9, 1, 1])
+    assert not follows_length(schedule, {})
+
+
+def test_half_of_what_is_needed_is_told():
+    kwargs = {**ONE_CYCLE, "epochs": 3}
+    with pytest.raises(UserError, match=r"total_steps OR .epochs AND steps_per_epoch"):
+        made(lr_scheduler=torch.optim.lr_scheduler.OneCycleLR, lr_scheduler_kwargs=kwargs)
 
 
 def test_a_schedule_that_ends_before_the_run():

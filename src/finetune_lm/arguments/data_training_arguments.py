@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
 
 from finetune_lm.arguments.base import (
     Arguments,
@@ -17,6 +17,7 @@ from finetune_lm.arguments.base import (
 )
 from finetune_lm.arguments.calls import comma_problems, taken_by
 from finetune_lm.arguments.declared import MAY_BE_RAISED, MAY_CHANGE, Affects, option
+from finetune_lm.arguments.optimizer_groups import PARAMS, group_problems
 from finetune_lm.arguments.preprocessing import preprocessing_problems
 from finetune_lm.arguments.reductions import takes_several
 from finetune_lm.arguments.references import default_object, numbered_names, short_name
@@ -193,6 +194,15 @@ class DataTrainingArguments(Arguments):
         "__delete_field__ takes a default away. Example: --train_optimizer_kwargs.lr 1e-4",
         affects=Affects.LEARNING,
     )
+    train_optimizer_groups: dict[str, Annotated[dict[str, Any], {PARAMS: list[str]}]] = option(
+        {},
+        "Parameters that learn otherwise, in groups with names of your own. params: names of the "
+        "model's parameters (* stands for any text); and what differs from train_optimizer_kwargs. "
+        "With optimizer, a class, a group has an optimizer of its own, and nothing but its own "
+        "kwargs. Example: --train_optimizer_groups.no_decay.params '*.bias' "
+        "--train_optimizer_groups.no_decay.weight_decay 0",
+        affects=Affects.LEARNING,
+    )
     gradient_accumulation_steps: int = option(
         1,
         "Update the weights once after so many batches, as one batch of all their examples would.",
@@ -214,9 +224,9 @@ class DataTrainingArguments(Arguments):
     )
     lr_scheduler_kwargs: dict[str, Any] = option(
         {},
-        "Keyword arguments for the schedule. num_training_steps is the run's length in steps "
-        "unless given; num_warmup_steps is 0, or warmup_ratio times that. Example: "
-        "--lr_scheduler_kwargs.warmup_ratio 0.1",
+        "Keyword arguments for the schedule. num_training_steps, total_steps and T_max are the "
+        "run's length in steps unless given; num_warmup_steps is 0, or warmup_ratio times that. "
+        "Example: --lr_scheduler_kwargs.warmup_ratio 0.1",
         affects=Affects.LEARNING,
     )
     loss_classes: dict[str, list[Callable[..., Any]]] = option(
@@ -437,6 +447,7 @@ class DataTrainingArguments(Arguments):
                 else choice_problem("bos_policy", self.bos_policy, BOS_POLICIES)
             ),
             *choice_problem("on_nan", self.on_nan, ON_NAN),
+            *group_problems(self.train_optimizer_groups, self.train_optimizer),
             *schedule_problems(self.lr_scheduler, self.lr_scheduler_kwargs),
         ]
 

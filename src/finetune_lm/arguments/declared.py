@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Mapping
 from functools import cache
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from finetune_lm.arguments.redaction import SECRET_KEYS
 
@@ -120,11 +120,13 @@ def field_types(cls: type) -> dict[str, Any]:
 
 @cache
 def _evaluated_annotations(cls: Any) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:
     """Return the members of a union, or the annotation alone."""
+    if get_origin(annotation) is Annotated:
+        return alternatives(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         return get_args(annotation)
     return (annotation,)
@@ -162,7 +164,9 @@ def annotation_at(annotation: Any, key: str) -> Any:
         return bool | str | None
     below = item_of(annotation, dict)
     if below is None or below is Any:
-        return TEXT_KEYS.get(key, Any)
+        # Annotated[dict[str, Any], {...}] says what some of its keys are.
+        own = get_args(annotation)[1] if get_origin(annotation) is Annotated else {}
+        return own.get(key, TEXT_KEYS.get(key, Any))
     return below
 
 

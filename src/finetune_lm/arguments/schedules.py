@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from finetune_lm.arguments.calls import (
+    NO_DEFAULT,
     Parameter,
     Takes,
     keyword_problems,
@@ -22,6 +23,8 @@ N_TRAINING = "num_training_steps"
 N_WARMUP = "num_warmup_steps"
 WARMUP_RATIO = "warmup_ratio"
 N_STABLE = "num_stable_steps"
+TOTALS = ("total_steps", "T_max", "total_iters")
+"""What classes of torch call the number of steps."""
 _RESERVED = ("optimizer", "last_epoch")
 
 
@@ -45,8 +48,9 @@ def schedule_problems(schedule: Any, kwargs: Mapping[str, Any]) -> list[str]:
     takes = taken_by(maker_of(schedule))
     if takes is None:
         return problems
+    worked_out = (N_TRAINING, N_WARMUP, *TOTALS)
     own = {
-        name: each.replace(default=None) if name in (N_TRAINING, N_WARMUP) else each
+        name: each.replace(default=None) if name in worked_out else each
         for name, each in takes.parameters.items()
     }
     if N_WARMUP in own:
@@ -70,10 +74,38 @@ def follows_length(schedule: Any, kwargs: Mapping[str, Any]) -> bool:
     """
     if schedule is None or kwargs.get(N_TRAINING) is not None:
         return False
+    if lacking_totals(maker_of(schedule), kwargs):
+        return True
     is_warm_up_a_part = bool(kwargs.get(WARMUP_RATIO)) and kwargs.get(N_WARMUP) is None
     return is_warm_up_a_part or (
         takes_named(maker_of(schedule), N_TRAINING) and kwargs.get(N_STABLE) is None
     )
+
+
+def lacking_totals(maker: Callable[..., Any], kwargs: Mapping[str, Any]) -> list[str]:
+    """Return the arguments that want the number of steps, if nothing else is said about it.
+
+    A default of its own, such as the five steps of torch's ``LinearLR``, is left as it is.
+
+    Args:
+        maker: What makes a schedule.
+        kwargs: What it is given.
+
+    Example:
+        >>> from torch.optim.lr_scheduler import OneCycleLR
+        >>> lacking_totals(OneCycleLR, {"max_lr": 0.1})
+        ['total_steps']
+    """
+    takes = taken_by(maker)
+    # OneCycleLR may be told the number of epochs and of steps in each instead.
+    told = any(kwargs.get(name) is not None for name in ("epochs", "steps_per_epoch"))
+    if takes is None or told:
+        return []
+    return [
+        name
+        for name, parameter in takes.own().items()
+        if name in TOTALS and kwargs.get(name) is None and parameter.default in (NO_DEFAULT, None)
+    ]
 
 
 def schedule_names() -> list[str]:

@@ -72,5 +72,14 @@ class FreezingCallback(ModelCallback):
 
     def after_step(self, epoch: int, batch: int) -> None:
         """Put back what the optimizer has moved of them."""
+        self.put_back()
+
+    def keep(self) -> None:
+        """Keep the values of frozen entries, for something that moves them without gradients."""
         for entries in self._entries:
-            entries.after_step()
+            entries.keep()
+
+    def put_back(self) -> None:
+        """Put frozen entries back to what they were when they were kept."""
+        for entries in self._entries:
+            entries.put_back()

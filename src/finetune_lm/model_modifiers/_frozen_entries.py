@@ -44,21 +44,28 @@ class FrozenEntries:
         gradient = self._parameter.grad
         if gradient is None:
             return
-        values = self._parameter.detach()
         if self._index is not None:
             gradient[self._index] = 0
-            self._kept = values[self._index]
         else:
             assert self._mask is not None
             gradient.masked_fill_(self._mask, 0)
+        self.keep()
+
+    def keep(self) -> None:
+        """Keep the values of the entries."""
+        values = self._parameter.detach()
+        if self._index is not None:
+            self._kept = values[self._index]
+        else:
+            assert self._mask is not None
             if self._kept is None:
                 self._kept = values.clone()
             else:
                 self._kept.copy_(values)
         self._is_kept = True
 
-    def after_step(self) -> None:
-        """Put the entries back to what they were before the step, to the last bit."""
+    def put_back(self) -> None:
+        """Put the entries back to what they were when they were kept, to the last bit."""
         if not self._is_kept:
             return
         import torch

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments.callbacks import takes_epoch_and_batch
 from finetune_lm.arguments.calls import taken_by
 from finetune_lm.errors import UserError
 from finetune_lm.hooks import HOOKS, PRE_TRAIN_STEP
+from finetune_lm.model_modifiers._freezing import FreezingCallback
 from finetune_lm.model_modifiers._own_randomness import OwnRandomness
 from finetune_lm.model_modifiers.model_callback import ModelCallback
 
@@ -79,6 +80,20 @@ class Callbacks:
         The loop calls it right after ``optimizer.step()``, before ``post_train_step``.
         """
         self._run(self._after_step, epoch, batch)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Inside, what callbacks of ``pre_train_step`` freeze may be moved; it is put back then."""
+        freezing = [
+            callback
+            for callback in self._rows.get(PRE_TRAIN_STEP, [])
+            if isinstance(callback, FreezingCallback)
+        ]
+        for callback in freezing:
+            callback.keep()
+        yield
+        for callback in freezing:
+            callback.put_back()
 
     def state_dict(self) -> dict[str, Any]:
         """What a run that goes on later needs: of each callback that has a ``state_dict``, that."""

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments
-from finetune_lm.arguments.references import short_name
-from finetune_lm.errors import UserError
 from finetune_lm.evaluation.splits import Split
-from finetune_lm.fast.tuning import fused
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import LoadedModel
+from finetune_lm.training.optimizers import make_optimizer
 from finetune_lm.training.schedule import Schedule, make_schedule
 from finetune_lm.training.setup import renew_scaler
 
@@ -58,35 +56,3 @@ def make_learner(
     renew_scaler(accelerator)
     model, optimizer = accelerator.prepare(loaded.model, optimizer)
     return Learner(model, optimizer, accelerator, callbacks, schedule)
-
-
-def make_optimizer(args: DataTrainingArguments, model: Any) -> torch.optim.Optimizer:
-    """The optimizer that the arguments name, over all parameters of the model.
-
-    Raises:
-        UserError: If it does not accept the arguments given for it.
-    """
-    import torch
-
-    kwargs = args.optimizer_kwargs()
-    if kwargs.get("differentiable"):
-        raise UserError(
-            "train_optimizer_kwargs.differentiable must be False but is True: the weights are "
-            "learned, and nothing is learned through their updates."
-        )
-    faster = fused(args.train_optimizer, kwargs) if args.fast else {}
-    try:
-        optimizer = args.train_optimizer(params=model.parameters(), **kwargs, **faster)
-    except (TypeError, ValueError) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
-        raise UserError(
-            f"train_optimizer {short_name(args.train_optimizer)} does not take what "
-            f"train_optimizer_kwargs gives ({given}): {error}. "
-            f"A default is taken away by __delete_field__."
-        ) from None
-    if not isinstance(optimizer, torch.optim.Optimizer) or isinstance(optimizer, torch.optim.LBFGS):
-        raise UserError(
-            f"train_optimizer must be an optimizer like torch.optim.AdamW, whose step needs only "
-            f"gradients, but is {short_name(args.train_optimizer)}."
-        )
-    return optimizer

@@ -26,6 +26,7 @@ from finetune_lm.results.columns import LOSS
 from finetune_lm.training.checkpoints import Checkpoints
 from finetune_lm.training.early_stopping import EarlyStopping
 from finetune_lm.training.learner import Learner
+from finetune_lm.training.optimizer_modes import set_mode
 from finetune_lm.training.progress import BEFORE_TRAINING
 from finetune_lm.training.state import TrainingState
 from finetune_lm.training.step import Update
@@ -150,6 +151,8 @@ def train_epoch(
         UserError: If a loss is not finite and that is to stop the run, or no loss is.
     """
     epoch, progress = state.progress.epoch, state.progress.training
+    if not state.progress.validation.n_batches:  # there and back would not be exact
+        set_mode(learner.optimizer, learner.callbacks, learning=True)
     order = state.progress.order(len(split.dataset)) if args.shuffle_train else None
     update = Update(learner, args.gradient_accumulation_steps, args.max_grad_norm)
     is_whole = not progress.n_batches
@@ -167,6 +170,7 @@ def train_epoch(
     if update.is_under_way:
         update.make(epoch)
         after_step()
+    set_mode(learner.optimizer, learner.callbacks, learning=False)
     if is_whole:
         split.rows.warn_if_empty()
     if progress.n_not_finite and progress.means.is_empty:

@@ -57,6 +57,11 @@ class Progress:
             or self.training.n_batches + self.validation.n_batches > 0
         )
 
+    @property
+    def is_learning(self) -> bool:
+        """Whether it is in the middle of the training data."""
+        return self.training.n_batches > 0 and not self.validation.n_batches
+
     def begin_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch."""
         self._n_skipped, self._n_unjudged = self.n_skipped, self.n_unjudged

@@ -14,6 +14,7 @@ from finetune_lm.arguments.schedules import (
     N_TRAINING,
     N_WARMUP,
     WARMUP_RATIO,
+    lacking_totals,
     maker_of,
 )
 from finetune_lm.errors import UserError
@@ -109,7 +110,7 @@ _METHODS = ("step", "state_dict", "load_state_dict")
 
 def _complete(given: Mapping[str, Any], maker: Any, n_steps: int) -> dict[str, Any]:
     """The keyword arguments with those that follow from the length of the run."""
-    kwargs = dict(given)
+    kwargs = {**given, **dict.fromkeys(lacking_totals(maker, given), n_steps)}
     if takes_named(maker, N_TRAINING) and kwargs.get(N_STABLE) is None:
         n_steps = kwargs.setdefault(N_TRAINING, n_steps)
     if takes_named(maker, N_WARMUP) and not takes_named(maker, WARMUP_RATIO):

@@ -15,6 +15,7 @@ from finetune_lm.training.best_state import BestState, put_weights, weights_of
 from finetune_lm.training.checkpoints import BEGINNING, TRAINED, TRAINING, Saved
 from finetune_lm.training.early_stopping import EarlyStopping
 from finetune_lm.training.fingerprints import data_fingerprint, model_fingerprint
+from finetune_lm.training.optimizer_modes import set_mode
 from finetune_lm.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -111,6 +112,13 @@ class TrainingState:
         self.history.load_state_dict(state["history"])
         if saved.best is not None:
             self.best.load(saved.best)
+        if saved.kind == TRAINING:
+            # First, since it may move weights.
+            set_mode(
+                self.parts["optimizer"],
+                self.parts["callbacks"],
+                learning=self.progress.is_learning,
+            )
         if saved.weights is not None:
             put_weights(self.model, saved.weights)
         if saved.kind == TRAINING:
