@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import transformers
 
 import finetune_lm
 from crashing import difference
@@ -123,6 +125,51 @@ def test_accumulation_is_a_larger_batch_in_a_run():
     pd.testing.assert_series_equal(
         *(row["surprisal"].reset_index(drop=True) for row in rows), rtol=0, atol=1e-4
     )
+
+
+def test_the_table_has_the_learning_rate_of_each_step():
+    # 3 + 3 steps of 2, 2 and 1 batches; two warm up.
+    table = run("out", test_file=None, loss_classes={}, **STEPS).metrics
+    training = table[table["dataset_type"] == "train"]
+    found = training.groupby(["epoch", "batch_number"])["lr"].agg(["min", "max"])
+    assert (found["min"] == found["max"]).all()
+    lr = 1e-3
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=lr)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, 2, 6)
+    expected = []
+    for n_batches in (2, 2, 1, 2, 2, 1):
+        expected += [optimizer.param_groups[0]["lr"]] * n_batches
+        optimizer.step()
+        schedule.step()
+    assert found["min"].tolist() == expected
+    assert table[table["dataset_type"] == "validation"]["lr"].isna().all()
+    columns = list(table.columns)
+    assert columns.index("lr") == columns.index("seed") - 1
+
+
+def test_a_learning_rate_that_follows_the_validation_loss():
+    falls = {"lr_scheduler": "reduce_lr_on_plateau"}
+    falls["lr_scheduler_kwargs"] = {"patience": 0, "threshold": 1e9, "threshold_mode": "abs"}
+    table = run("out", test_file=None, loss_classes={}, **{**SHORT, "epochs": 3}, **falls).metrics
+    training = table[table["dataset_type"] == "train"]
+    found = training.groupby("epoch")["lr"].agg(["min", "max"])
+    assert found["min"].tolist() == found["max"].tolist() == pytest.approx([1e-3, 1e-3, 1e-4])
+
+
+def nan_in_the_second_batch(model, tokenizer):
+    """A loss that is no number there."""
+    calls = itertools.count(1)
+    return lambda outputs, labels: outputs.loss * (float("nan") if next(calls) == 2 else 1.0)
+
+
+def test_a_batch_that_leads_to_no_step_has_no_learning_rate():
+    losses = {"train": [nan_in_the_second_batch]}
+    table = run("out", test_file=None, **{**SHORT, "epochs": 1}, on_nan="skip", loss_classes=losses)
+    training = table.metrics[table.metrics["dataset_type"] == "train"]
+    found = training.groupby("batch_number")["lr"].first()
+    assert found.isna().tolist() == [False, True, False]
+    assert found[0] == found[2] == 1e-3
 
 
 DROPOUT = {

@@ -125,6 +125,7 @@ def conduct(
     test_metadata = MetadataColumns.of_files(files["test"])
 
     # These are slow to import, so a mistake above is told at once.
+    from finetune_lm.data.seen import seen_before
     from finetune_lm.evaluation.splits import make_splits
     from finetune_lm.evaluation.token_rows import RunColumns
     from finetune_lm.model_modifiers.callbacks import make_callbacks
@@ -134,7 +135,8 @@ def conduct(
     accelerator, loaded, datasets = load(model_args, data_args, files)
     start = next(dataset.start_tokens for group in datasets.values() for dataset in group)
     columns = RunColumns.of(loaded, data_args.seed, metadata, losses)
-    test_columns = RunColumns.of(loaded, data_args.seed, test_metadata)
+    seen_in = seen_before(files, loaded.task)
+    test_columns = RunColumns.of(loaded, data_args.seed, test_metadata, seen_in=seen_in)
     training = make_splits("train", datasets, loaded, data_args, columns)
     validation = make_splits("validation", datasets, loaded, data_args, columns)
     testing = make_splits("test", datasets, loaded, data_args, test_columns)

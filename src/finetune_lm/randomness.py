@@ -5,17 +5,70 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
 
+SHUFFLING = 0
+LOSSES = 1
+
+
+def stream_seed(seed: int, *branch: int) -> int:
+    """The seed of a stream of random numbers of its own, spawned from the run's seed.
+
+    Args:
+        seed: The run's seed.
+        *branch: Which stream, from the trunk to the tip: `SHUFFLING`; or `LOSSES`, the number of
+            the split, and the loss's place in its list.
+    """
+    import numpy as np
+
+    sequence = np.random.SeedSequence(seed, spawn_key=branch)
+    return int(sequence.generate_state(1, np.uint64)[0])
+
+
+_own_seed: ContextVar[int | None] = ContextVar("own_seed", default=None)
+
+
+@contextmanager
+def own_stream(seed: int) -> Iterator[None]:
+    """Give whoever asks for an `own_generator` inside one with this seed."""
+    token = _own_seed.set(seed)
+    try:
+        yield
+    finally:
+        _own_seed.reset(token)
+
+
 def own_generator() -> torch.Generator:
-    """A generator of one's own, with the seed that torch's generator was last given: the run's."""
+    """A generator of one's own: of the stream that `own_stream` gives, or else with the run's seed.
+
+    The run's seed is the one that torch's generator was last given.
+    """
     import torch
 
-    return torch.Generator().manual_seed(torch.initial_seed())
+    seed = _own_seed.get()
+    return torch.Generator().manual_seed(torch.initial_seed() if seed is None else seed)
+
+
+@contextmanager
+def drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """Draw from this generator where torch's own is meant, and leave that as it was.
+
+    Only the CPU's generator is meant.
+    """
+    import torch
+
+    state = torch.get_rng_state()
+    torch.set_rng_state(generator.get_state())
+    try:
+        yield
+    finally:
+        generator.set_state(torch.get_rng_state())
+        torch.set_rng_state(state)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from finetune_lm import DataTrainingArguments
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.losses import EpochLosses, Losses
 from finetune_lm.loss_classes import OutputsDefaultLoss
+from finetune_lm.randomness import own_generator
 
 OUTPUTS = SimpleNamespace(loss=torch.tensor(2.0), logits=torch.zeros(1, 2, 3))
 LABELS = torch.tensor([[1, 2]])
@@ -203,6 +204,72 @@ def test_an_epoch_weighs_batches_by_their_labels():
     epoch.add({"loss": 5.0}, n_labels=10)
     epoch.add({"loss": 99.0}, n_labels=0)
     assert epoch.means("x") == {"loss": 2.0}
+
+
+def test_an_epoch_weighs_a_loss_by_what_it_says():
+    """And what is minimised by what the reduction makes of the means."""
+    epoch = EpochLosses()
+    epoch.add({"loss": 3.0, "CE": 1.0, "KL": 2.0}, n_labels=30, weights={"KL": 20})
+    epoch.add({"loss": 13.0, "CE": 5.0, "KL": 8.0}, n_labels=10, weights={"KL": 20})
+    epoch.add({"loss": 0.5, "CE": 0.5, "KL": 0.0}, n_labels=40, weights={"KL": 0})
+    means = epoch.means("x", reduced=lambda means: means["CE"] + means["KL"])
+    assert means == {"loss": 6.25, "CE": 1.25, "KL": 5.0}
+    taken_up = EpochLosses()
+    taken_up.load_state_dict(epoch.state_dict())
+    assert taken_up.means("x", reduced=lambda means: 7.0) == {**means, "loss": 7.0}
+
+
+def test_an_epoch_in_which_a_loss_counts_by_nothing():
+    epoch = EpochLosses()
+    epoch.add({"loss": 1.0, "CE": 1.0, "KL": 0.0}, n_labels=3, weights={"KL": 0})
+    assert epoch.means("x", reduced=lambda means: means["CE"] + means["KL"])["loss"] == 1.0
+
+
+class Weighing(Constant):
+    def __init__(self, model, tokenizer):
+        super().__init__(model, tokenizer)
+        self.n_rewound = 0
+
+    def __call__(self, outputs, labels):
+        self.epoch_weight = 7
+        return super().__call__(outputs, labels)
+
+    def rewind(self):
+        self.n_rewound += 1
+
+
+def test_what_losses_may_say_beside_their_value():
+    made = losses(OutputsDefaultLoss, Module, Weighing)
+    made(OUTPUTS, LABELS)
+    assert made.epoch_weights() == {"Weighing": 7.0}
+    made.rewind()
+    assert made.by_name()["Weighing"].n_rewound == 1
+
+
+@pytest.mark.parametrize("reduce", [torch.sum, sum, add_up, lambda a, b: a + b])
+def test_means_are_put_together_as_losses_are(reduce):
+    made = losses(OutputsDefaultLoss, OnlyForward, reduce=reduce)
+    assert made.reduced({"loss": 99.0, "OutputsDefaultLoss": 1.5, "OnlyForward": 2.0}) == 3.5
+
+
+class Drawing:
+    """Keeps what it draws from a stream of its own."""
+
+    def __init__(self, model, tokenizer):
+        self.drawn = torch.rand(3, generator=own_generator())
+
+
+def test_each_loss_has_a_stream_of_its_own_and_touches_no_other():
+    before = torch.get_rng_state()
+    made = Losses([Drawing, Drawing], [{}, {}], torch.sum, model=None, tokenizer=None, seeds=[1, 2])
+    for loss, seed in zip(made.by_name().values(), (1, 2), strict=True):
+        expected = torch.rand(3, generator=torch.Generator().manual_seed(seed))
+        assert loss.drawn.equal(expected)
+    assert torch.get_rng_state().equal(before)
+    # Outside of a run there is the seed that torch was given.
+    torch.manual_seed(5)
+    alone = Drawing(None, None).drawn
+    assert alone.equal(torch.rand(3, generator=torch.Generator().manual_seed(5)))
 
 
 def test_an_epoch_without_labels():

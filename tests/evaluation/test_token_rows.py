@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from families import MORE_TOKENIZERS, TOKENIZERS, family
-from finetune_lm.data_preprocessing import remove_non_mask_tokens_from_labels
+from finetune_lm.data_preprocessing import expand_with_masks, remove_non_mask_tokens_from_labels
 from finetune_lm.evaluation.surprisal import score_tokens
 from finetune_lm.models.tasks import TASKS
 from helpers import ACTIVE, dataset, examples, row_maker, score
@@ -139,6 +139,67 @@ def test_an_appended_end_counts_and_has_a_row_of_no_word(name):
     assert not last["token_is_word"].any()
     n = rows["surprisal"].notna().sum()
     assert loss * n == pytest.approx(rows["surprisal"].sum() * math.log(2), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", EVERY_MODEL)
+def test_targets_are_the_tokens_of_the_text(name):
+    """Not end tokens or sentinels, nor what the model would say itself."""
+    fam = family(name)
+    rows, _ = score(fam, data_of(fam))
+    if "sequence_type" in rows:
+        assert not rows[rows["sequence_type"] == "generated_sequence"]["is_target"].any()
+    rows = label_rows(rows)
+    if fam.task == "mlm":
+        assert rows["is_target"].all()
+        return
+    special = {*fam.tokenizer.all_special_ids} - {fam.tokenizer.unk_token_id}
+    for number, of_text in rows.groupby("example_num"):
+        ids = fam.tokenizer(data_of(fam).labels[number], add_special_tokens=False)["input_ids"]
+        assert of_text[of_text["is_target"]]["token_id"].tolist() == ids
+        assert set(of_text[~of_text["is_target"]]["token_id"]) <= special
+
+
+@pytest.mark.parametrize("name", LMS)
+def test_an_appended_end_is_no_target(name):
+    fam = family(name)
+    rows, _ = score(fam, dataset(fam, append_eos=True))
+    assert not rows.groupby("example_num").tail(1)["is_target"].any()
+    assert rows["is_target"].sum() == len(rows) - len(ACTIVE)
+
+
+@pytest.mark.parametrize("within_word_l2r", [False, True])
+@pytest.mark.parametrize("name", ["bert", "t5"])
+def test_targets_of_expand_with_masks_are_each_token_once(name, within_word_l2r):
+    """What they cost is the pseudo-log-likelihood, token by token from plain forward passes."""
+    fam = family(name)
+    data = dataset(fam, function=expand_with_masks, kwargs={"within_word_l2r": within_word_l2r})
+    rows, _ = score(fam, data)
+    for number, text in enumerate(ACTIVE):
+        ids = fam.tokenizer(text, add_special_tokens=False)["input_ids"]
+        targets = rows[(rows["example_num"] == number) & rows["is_target"]]
+        assert targets["token_id"].tolist() == ids
+        if not within_word_l2r:
+            expected = [masked_surprisal(fam, text, place) for place in range(len(ids))]
+            np.testing.assert_allclose(targets["surprisal"], expected, atol=1e-3)
+
+
+def masked_surprisal(fam, text, place):
+    """What a token of a text costs where it alone is hidden."""
+    tokenizer = fam.tokenizer
+    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = list(tokenizer(text)["input_ids"])
+    place += ids.index(plain[0])
+    target = ids[place]
+    if fam.task == "mlm":
+        ids[place] = tokenizer.mask_token_id
+        more, at = {}, place
+    else:
+        first, last = tokenizer.convert_tokens_to_ids(["<extra_id_0>", "<extra_id_1>"])
+        ids[place] = first
+        more, at = {"labels": torch.tensor([[first, target, last]])}, 1
+    with torch.no_grad():
+        logits = fam.model(input_ids=torch.tensor([ids]), **more).logits[0, at].double()
+    return -float(logits.log_softmax(-1)[target]) / math.log(2)
 
 
 @pytest.mark.parametrize("name", MLMS)

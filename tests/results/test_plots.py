@@ -30,8 +30,11 @@ def history(n_epochs, n_batches, several=False):
             losses = {"loss": 3.0 - batch, "OutputsDefaultLoss": 1.0}
             if several:
                 losses |= {"KLBaselineLoss": 2.0, "Other": 3.0}
-            made.add("train", epoch, losses, n_labels=batch + 1)
-        made.add("validation", epoch, {"loss": 2.0, "OutputsDefaultLoss": 2.0}, n_labels=5)
+            made.add("train", epoch, losses)
+        made.end_epoch("train", epoch, {**losses, "loss": 2.0 + epoch / n_epochs})
+        validation = {"loss": 2.0, "OutputsDefaultLoss": 2.0}
+        made.add("validation", epoch, validation)
+        made.end_epoch("validation", epoch, validation)
     return made
 
 
@@ -40,14 +43,14 @@ def line(figure, panel, label):
     return np.asarray(found.get_xdata()), np.asarray(found.get_ydata())
 
 
-def test_epoch_means_weigh_batches_by_their_labels(tmp_path, figures):
+def test_the_lines_are_the_means_of_epochs(tmp_path, figures):
     save_loss_curves(tmp_path / "x.pdf", history(4, 2), "title", best_epoch=1)
     assert (tmp_path / "x.pdf").read_bytes().startswith(b"%PDF")
     [figure] = figures
     assert len(figure.axes) == 1
     epochs, losses = line(figure, 0, "train")
     assert epochs.tolist() == [0, 1, 2, 3]
-    np.testing.assert_allclose(losses, (3.0 * 1 + 2.0 * 2) / 3)
+    assert losses.tolist() == [2.0, 2.25, 2.5, 2.75]
     assert line(figure, 0, "validation")[1].tolist() == [2.0] * 4
     assert line(figure, 0, "best epoch")[0].tolist() == [1, 1]
 

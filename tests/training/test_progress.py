@@ -25,7 +25,10 @@ def test_the_order_of_an_epoch_is_drawn_once_and_can_be_asked_for_again():
             "epoch": epoch + 1,
             "generator": again.state_dict()["generator"],
         }
-    generator = torch.Generator().manual_seed(3)
+    # The first stream that is spawned from the run's seed.
+    [stream] = np.random.SeedSequence(3).spawn(1)
+    seed = int(stream.generate_state(1, np.uint64)[0])
+    generator = torch.Generator().manual_seed(seed)
     assert orders == [torch.randperm(10, generator=generator).tolist() for _ in range(3)]
 
 

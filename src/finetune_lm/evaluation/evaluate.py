@@ -55,7 +55,7 @@ def evaluate(
             means no numbers.
 
     Returns:
-        The mean of each loss over the labels that count.
+        The mean of each loss over the labels that count, or over what it is a mean over itself.
 
     Raises:
         UserError: If a loss is not finite and that is to stop the run, or no label counts.
@@ -67,6 +67,7 @@ def evaluate(
     progress = Pass() if progress is None else progress
     is_whole = not progress.n_batches
     if is_whole:
+        split.losses.rewind()
         callbacks.run("pre_validation", epoch)
     model.eval()
     split.forward.forget()
@@ -91,8 +92,11 @@ def evaluate(
         split.rows.warn_if_empty()
     if progress.n_not_finite:
         # A mean over the other batches could not be compared with that of another epoch.
-        return dict.fromkeys([LOSS, *split.losses.names], math.nan)
-    return progress.means.means(split.dataset.name)
+        means = dict.fromkeys([LOSS, *split.losses.names], math.nan)
+    else:
+        means = progress.means.means(split.dataset.name, split.losses.reduced)
+    history.end_epoch(split.dataset_type, epoch, means)
+    return means
 
 
 def record_batch(
@@ -105,6 +109,7 @@ def record_batch(
     progress: Pass,
     epoch: int,
     number: int,
+    lr: float | None = None,
 ) -> None:
     """Write the rows of a batch, and take its losses in, unless one is no finite number.
 
@@ -118,18 +123,21 @@ def record_batch(
         progress: The pass of which the batch is, where losses are averaged.
         epoch: The epoch.
         number: The batch's number in it.
+        lr: The learning rate of the step that it leads to; None if it leads to none.
     """
     table.write(
-        split.rows.of_batch(batch, outputs.score, epoch=epoch, batch_number=number, losses=losses)
+        split.rows.of_batch(
+            batch, outputs.score, epoch=epoch, batch_number=number, losses=losses, lr=lr
+        )
     )
     if losses is None:
         return
     if not is_finite(losses):
         progress.n_not_finite += 1
         return
-    n_counted = n_labels(split.dataset, batch)
-    progress.means.add(losses, n_counted)
-    history.add(split.dataset_type, epoch, losses, n_counted)
+    assert split.losses is not None
+    progress.means.add(losses, n_labels(split.dataset, batch), split.losses.epoch_weights())
+    history.add(split.dataset_type, epoch, losses)
 
 
 def record_surprisals(

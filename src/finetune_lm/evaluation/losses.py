@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,11 @@ from finetune_lm.arguments.reductions import takes_several
 from finetune_lm.arguments.references import numbered_names
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.memory import in_loss
+from finetune_lm.randomness import own_stream
 from finetune_lm.results.columns import LOSS
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from finetune_lm.arguments import DataTrainingArguments
@@ -52,6 +55,7 @@ class Losses:
             `takes_several` says.
         model: The model.
         tokenizer: Its tokenizer.
+        seeds: The seed of each loss's own stream of random numbers; by default they share one.
 
     Raises:
         UserError: If a class cannot be made with these arguments, or the reduction cannot be given
@@ -65,21 +69,49 @@ class Losses:
         reduce: Callable[..., Tensor],
         model: Any,
         tokenizer: Any,
+        seeds: Sequence[int] | None = None,
     ) -> None:
         self.names = numbered_names(classes)
         self._reduce = reduce
         self._takes_several = takes_several(reduce, len(classes))
         self._made: list[Any] = []
-        for cls, name, given in zip(classes, self.names, kwargs, strict=True):
+        self._device: torch.device | None = None
+        streams: list[AbstractContextManager[None]] = [nullcontext()] * len(classes)
+        if seeds is not None:
+            streams = list(map(own_stream, seeds))
+        for cls, name, given, stream in zip(classes, self.names, kwargs, streams, strict=True):
             check_call(cls, "loss_classes_kwargs", given, "model, tokenizer")
             try:
-                self._made.append(cls(model=model, tokenizer=tokenizer, **given))
+                with stream:
+                    self._made.append(cls(model=model, tokenizer=tokenizer, **given))
             except UserError as error:
                 raise UserError(*(f"{name}: {problem}" for problem in error.problems)) from error
 
     def by_name(self) -> dict[str, Any]:
         """The instance of each class by its column."""
         return dict(zip(self.names, self._made, strict=True))
+
+    def rewind(self) -> None:
+        """Let losses draw at random what they drew from the beginning, if they can."""
+        for loss in self._made:
+            if callable(rewind := getattr(loss, "rewind", None)):
+                rewind()
+
+    def epoch_weights(self) -> dict[str, float]:
+        """What the last value of each loss counts by in an epoch's mean, of those that say so."""
+        return {
+            name: float(loss.epoch_weight)
+            for name, loss in self.by_name().items()
+            if hasattr(loss, "epoch_weight")
+        }
+
+    def reduced(self, means: Mapping[str, float]) -> float:
+        """What the reduction makes of means over an epoch, by column."""
+        import torch
+
+        return float(
+            self._together([torch.tensor(means[n], device=self._device) for n in self.names])
+        )
 
     @property
     def need_logits(self) -> bool:
@@ -113,13 +145,19 @@ class Losses:
                     f"{name} must return a tensor of one value but returned {_shown(value)}."
                 )
             parts[name] = value.reshape(())
-        values = list(parts.values())
+            self._device = value.device
+        return LossValues(self._together(list(parts.values())), parts)
+
+    def _together(self, values: list[Tensor]) -> Tensor:
+        """The value that is minimised: ()."""
+        import torch
+
         total = self._reduce(*values) if self._takes_several else self._reduce(torch.stack(values))
         if not isinstance(total, torch.Tensor) or total.numel() != 1:
             raise UserError(
                 f"a loss reduction must return a tensor of one value but returned {_shown(total)}."
             )
-        return LossValues(total.reshape(()), parts)
+        return total.reshape(())
 
 
 def read_loss_files(args: DataTrainingArguments) -> list[Examples]:
@@ -144,43 +182,75 @@ def read_loss_files(args: DataTrainingArguments) -> list[Examples]:
 
 
 class EpochLosses:
-    """Means over an epoch, each batch weighing as much as it has labels that count."""
+    """Means over an epoch. A batch counts by its labels that count, or by what a loss says."""
 
     def __init__(self) -> None:
+        self._n_labels = 0
         self._sums: dict[str, float] = {}
-        self._weight = 0
+        self._weights: dict[str, float] = {}
+        self._own: set[str] = set()
 
-    def add(self, losses: Mapping[str, float], n_labels: int) -> None:
-        """Take in a batch."""
-        self._weight += n_labels
+    def add(
+        self, losses: Mapping[str, float], n_labels: int, weights: Mapping[str, float] | None = None
+    ) -> None:
+        """Take in a batch.
+
+        Args:
+            losses: Its losses by column.
+            n_labels: How many of its labels count.
+            weights: By what the losses count that are no means over these labels.
+        """
+        weights = weights or {}
+        self._n_labels += n_labels
+        self._own |= weights.keys()
         for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value * n_labels
+            weight = weights.get(name, n_labels)
+            self._sums[name] = self._sums.get(name, 0.0) + value * weight
+            self._weights[name] = self._weights.get(name, 0) + weight
 
-    def means(self, dataset_name: str) -> dict[str, float]:
+    def means(
+        self, dataset_name: str, reduced: Callable[[Mapping[str, float]], float] | None = None
+    ) -> dict[str, float]:
         """The mean of each loss.
+
+        Args:
+            dataset_name: What the data set is called, for the message.
+            reduced: Makes of the means of the losses that of what is minimised, where these are not
+                all means over the same.
 
         Raises:
             UserError: If no label of the data set counts.
         """
-        if not self._weight:
+        if not self._n_labels:
             raise UserError(
                 f"{dataset_name} has nothing to predict: all of its labels are ignored. Masked "
                 f"language models need masks, in the file or from a data_preprocessing_fn."
             )
-        return {name: value / self._weight for name, value in self._sums.items()}
+        # A loss that counts by nothing is 0.
+        means = {name: total / (self._weights[name] or 1) for name, total in self._sums.items()}
+        if reduced is not None and self._own:
+            means[LOSS] = reduced(means)
+        return means
 
     @property
     def is_empty(self) -> bool:
         """Whether no label has counted so far."""
-        return self._weight == 0
+        return self._n_labels == 0
 
     def state_dict(self) -> dict[str, Any]:
         """What was taken in so far."""
-        return {"sums": dict(self._sums), "weight": self._weight}
+        return {
+            "n_labels": self._n_labels,
+            "sums": dict(self._sums),
+            "weights": dict(self._weights),
+            "own": sorted(self._own),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        self._sums, self._weight = dict(state["sums"]), state["weight"]
+        self._n_labels = state["n_labels"]
+        self._sums, self._weights = dict(state["sums"]), dict(state["weights"])
+        self._own = set(state["own"])
 
 
 def _needs_logits(loss: Any) -> bool:

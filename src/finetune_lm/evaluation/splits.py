@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_lm.arguments import DataTrainingArguments
+from finetune_lm.arguments.data_training_arguments import LOSS_DATASET_TYPES
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import distinct_names
 from finetune_lm.evaluation.forward import Forward
@@ -14,6 +15,7 @@ from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
 from finetune_lm.evaluation.unrecorded import NoRows
 from finetune_lm.models.compiling import is_compiled
 from finetune_lm.models.loading import LoadedModel
+from finetune_lm.randomness import LOSSES, stream_seed
 
 
 @dataclass(frozen=True)
@@ -86,4 +88,8 @@ def _losses(dataset_type: str, loaded: LoadedModel, args: DataTrainingArguments)
         args.loss_reduction_fns[dataset_type],
         loaded.model,
         loaded.tokenizer,
+        seeds=[
+            stream_seed(args.seed, LOSSES, LOSS_DATASET_TYPES.index(dataset_type), place)
+            for place in range(len(classes))
+        ],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -25,7 +25,9 @@ from finetune_lm.results.columns import (
     GENERATED_SEQUENCE,
     ITEM,
     LABEL_SEQUENCE,
+    LR,
     SEED,
+    SEEN_IN,
     SEQUENCE_TYPE,
     MetadataColumns,
 )
@@ -43,7 +45,10 @@ class RunColumns:
         seed: The run's seed.
         vocabulary: The tokenizer's entries.
         metadata: The metadata columns of the table.
-        losses: The names of its loss columns, in order.
+        losses: The names of its loss columns, in order. A table with losses has the learning rate
+            as well, another one tells what was seen before.
+        seen_in: For each data file by its path, in which file each of its lines stood that was
+            learned from or that chose the epoch; None where it stood in neither.
     """
 
     model_name: str
@@ -53,6 +58,7 @@ class RunColumns:
     vocabulary: Vocabulary
     metadata: MetadataColumns
     losses: Sequence[str] = ()
+    seen_in: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -61,10 +67,19 @@ class RunColumns:
         seed: int,
         metadata: MetadataColumns,
         losses: Sequence[str] = (),
+        seen_in: Mapping[str, Sequence[str | None]] | None = None,
     ) -> Self:
         """What the rows of a table about this model have in common."""
-        vocabulary = vocabulary_of(loaded.tokenizer)
-        return cls(loaded.name, loaded.task, loaded.n_params, seed, vocabulary, metadata, losses)
+        return cls(
+            loaded.name,
+            loaded.task,
+            loaded.n_params,
+            seed,
+            vocabulary_of(loaded.tokenizer),
+            metadata,
+            losses,
+            seen_in or {},
+        )
 
 
 class TokenRows:
@@ -114,6 +129,12 @@ class TokenRows:
                 for name in run.metadata.names
             },
         }
+        if not run.losses:
+            seen_in = run.seen_in.get(dataset.path)
+            self._of_example[SEEN_IN] = pa.array(
+                [seen_in[i] if seen_in else None for i in dataset.example_nums.tolist()],
+                pa.string(),
+            )
         self._words = LabelWords.of_texts(
             dataset.labels, dataset.char_starts, dataset.cut_starts.tolist()
         )
@@ -126,6 +147,7 @@ class TokenRows:
         epoch: int | None,
         batch_number: int,
         losses: Mapping[str, float] | None = None,
+        lr: float | None = None,
     ) -> pa.Table:
         """The rows of one batch.
 
@@ -135,6 +157,7 @@ class TokenRows:
             epoch: The epoch, None where there is none.
             batch_number: The batch's number in the epoch.
             losses: Its losses by column name; those not given are missing.
+            lr: The learning rate of the step that it leads to; None if it leads to none.
 
         Returns:
             A table with the columns of `table_columns`, in no particular order.
@@ -161,6 +184,8 @@ class TokenRows:
         constants["epoch"] = pa.scalar(epoch, pa.int64())
         for name in self.run.losses:
             constants[name] = pa.scalar((losses or {}).get(name), pa.float32())
+        if self.run.losses:
+            constants[LR] = pa.scalar(lr, pa.float64())
         n = len(columns["token"])
         columns |= {name: pa.repeat(value, n) for name, value in constants.items()}
         self._n_rows += n
@@ -214,6 +239,7 @@ class TokenRows:
         columns["token_id"] = pa.array(token_id)
         columns["token_is_start_of_word"] = pa.array(token_num == 0)
         columns["token_is_word"] = pa.array(words.is_word)
+        columns["is_target"] = pa.array(~self.run.vocabulary.is_special(token_id))
 
         def spread(values: npt.NDArray[Any]) -> pa.Array:
             everywhere = np.zeros(len(row), dtype=values.dtype)
@@ -257,6 +283,7 @@ class TokenRows:
         everywhere = np.ones(len(row), dtype=bool)
         columns = self._columns(batch, row, ids, everywhere, best, words)
         columns[SEQUENCE_TYPE] = pa.repeat(GENERATED_SEQUENCE, len(row))
+        columns["is_target"] = pa.repeat(False, len(row))
         return columns
 
 

@@ -26,7 +26,9 @@ class KLBaselineLoss:
     r"""How far the model's predictions have moved from those of the model as it was.
 
     At every call ``n_examples_per_batch`` examples are drawn from each data set, without
-    replacement. With P the untouched model (the *baseline*) and Q the model, the loss is
+    replacement: in training anew, in validation the same ones at every epoch, from a stream of
+    random numbers of its own. With P the untouched model (the *baseline*) and Q the model, the loss
+    is
 
     .. math::
         \frac{1}{D} \sum_{d=1}^{D} s_d \, \frac{1}{|E_d|} \sum_{e \in E_d} \frac{1}{|T_e|}
@@ -90,6 +92,9 @@ class KLBaselineLoss:
     needs_logits = False
     """The outputs are not used."""
 
+    epoch_weight: int
+    """How many examples the last value is a mean over, which it counts by in an epoch's mean."""
+
     def __init__(
         self,
         model: Any,
@@ -138,6 +143,12 @@ class KLBaselineLoss:
             settings, origin, baseline, self._device
         )
         self._generator = own_generator()
+        self._beginning = self._generator.get_state()
+        self.epoch_weight = 0
+
+    def rewind(self) -> None:
+        """Draw the same examples again from now on, as before each validation."""
+        self._generator.set_state(self._beginning)
 
     @staticmethod
     def check(**kwargs: Any) -> None:
@@ -183,12 +194,17 @@ class KLBaselineLoss:
         import torch
 
         from finetune_lm.loss_classes._sum_in_pieces import sum_in_pieces
+        from finetune_lm.randomness import drawing_from
 
         del outputs, labels
         parts: list[tuple[KLBatch, BaselineData, float]] = []
+        self.epoch_weight = 0
         for source, data in self._data:
-            batches = data.batches(self._draw(source, data), self._batch_size)
+            examples = self._draw(source, data)
+            with drawing_from(self._generator):  # for masks that are drawn anew
+                batches = data.batches(examples, self._batch_size)
             n_scored = sum(batch.n_scored for batch in batches)
+            self.epoch_weight += n_scored
             weight = source.scaleby
             if not self.return_all:
                 weight /= max(n_scored, 1) * len(self._data)

@@ -15,6 +15,7 @@ from finetune_lm.errors import UserError
 RUN_COLUMNS = ("model_name", "task", "n_params")
 DATASET_COLUMNS = ("dataset_name", "dataset_type", "epoch", "batch_number")
 EXAMPLE_COLUMNS = ("example_num", "item", "original_text", "input_text", "input_label")
+SEEN_IN = "seen_in"
 TOKEN_COLUMNS = (
     "word_num",
     "word",
@@ -23,6 +24,7 @@ TOKEN_COLUMNS = (
     "token_id",
     "token_is_start_of_word",
     "token_is_word",
+    "is_target",
     "surprisal",
     "predicted_token",
     "predicted_token_id",
@@ -32,6 +34,7 @@ SEQUENCE_TYPE = "sequence_type"
 LABEL_SEQUENCE = "label_sequence"
 GENERATED_SEQUENCE = "generated_sequence"
 LOSS = "loss"
+LR = "lr"
 SEED = "seed"
 ITEM = "item"
 
@@ -43,13 +46,14 @@ STRING_COLUMNS = frozenset(
         "original_text",
         "input_text",
         "input_label",
+        SEEN_IN,
         SEQUENCE_TYPE,
         "word",
         "token",
         "predicted_token",
     }
 )
-BOOL_COLUMNS = frozenset({"token_is_start_of_word", "token_is_word"})
+BOOL_COLUMNS = frozenset({"token_is_start_of_word", "token_is_word", "is_target"})
 INTEGER_COLUMNS = frozenset(
     {
         "epoch",
@@ -71,13 +75,25 @@ def table_columns(
 
     Args:
         with_sequence_type: Whether there are rows for labels and for what the model would say.
-        losses: The names of the loss columns.
+        losses: The names of the loss columns, which a table of training and validation has, beside
+            the learning rate; a table of test results has none, and tells what was seen before.
         metadata: The names of the metadata columns.
     """
     sequence_type = [SEQUENCE_TYPE] if with_sequence_type else []
-    example = [*EXAMPLE_COLUMNS, *sequence_type]
-    fixed = [*RUN_COLUMNS, *DATASET_COLUMNS, *example, *TOKEN_COLUMNS, *losses, SEED]
+    place = EXAMPLE_COLUMNS.index("original_text")
+    seen_in = [] if losses else [SEEN_IN]
+    example = [*EXAMPLE_COLUMNS[:place], *seen_in, *EXAMPLE_COLUMNS[place:], *sequence_type]
+    learning = [*losses, LR] if losses else []
+    fixed = [*RUN_COLUMNS, *DATASET_COLUMNS, *example, *TOKEN_COLUMNS, *learning, SEED]
     return [*fixed, *metadata]
+
+
+def _fixed_columns(losses: Sequence[str]) -> set[str]:
+    """What columns are called, in whatever table."""
+    tables = [
+        table_columns(with_sequence_type=True, losses=names, metadata=[]) for names in (losses, [])
+    ]
+    return {name for table in tables for name in table}
 
 
 def all_loss_columns(classes: Mapping[str, Sequence[Callable[..., Any]]]) -> list[str]:
@@ -87,7 +103,7 @@ def all_loss_columns(classes: Mapping[str, Sequence[Callable[..., Any]]]) -> lis
         UserError: If a class has the name of another column.
     """
     parts = dict.fromkeys(name for group in classes.values() for name in numbered_names(group))
-    taken = {LOSS, *table_columns(with_sequence_type=True, losses=[], metadata=[])}
+    taken = {LOSS, LR, *_fixed_columns([])}
     if clashes := taken & parts.keys():
         raise UserError(
             f"a loss class must not have the name of a column of the results, but one is called "
@@ -117,8 +133,7 @@ class MetadataColumns:
         paths: Sequence[str],
         losses: Sequence[str] = (),
     ) -> None:
-        taken = set(table_columns(with_sequence_type=True, losses=[LOSS, *losses], metadata=[]))
-        taken -= {ITEM}
+        taken = _fixed_columns([LOSS, *losses]) - {ITEM}
         values: dict[str, list[Any]] = {}
         problems = []
         for path, examples in zip(paths, datasets, strict=True):

@@ -38,9 +38,14 @@ def save_loss_curves(path: Path, history: LossHistory, title: str, best_epoch: i
     for axis, name in zip(axes, panels, strict=True):
         for dataset_type, by_loss in history.values.items():
             if name in by_loss:
+                colour = _COLOURS.get(dataset_type)
                 epochs = np.asarray(history.epochs[dataset_type])
-                weights = np.asarray(history.weights[dataset_type])
-                _draw(axis, epochs, np.asarray(by_loss[name]), weights, dataset_type)
+                _draw_batches(axis, epochs, np.asarray(by_loss[name]), colour)
+                numbers = np.asarray(history.ended.get(dataset_type, ()))
+                means = np.asarray(history.means.get(dataset_type, {}).get(name, ()))
+                marker = "o" if len(numbers) <= 40 else None
+                style = {"color": colour, "marker": marker, "markersize": 3}
+                axis.plot(numbers, means, label=dataset_type, **style)
         if best_epoch is not None:
             axis.axvline(best_epoch, color="0.5", linewidth=0.8, linestyle=":", label="best epoch")
         axis.set_ylabel("loss minimised" if name == LOSS else name)
@@ -68,19 +73,15 @@ def _panels(history: LossHistory) -> list[str]:
     return [LOSS, *(parts if several else ())]
 
 
-def _draw(axis: Any, epochs: Any, values: Any, weights: Any, dataset_type: str) -> None:
-    colour = _COLOURS.get(dataset_type)
+def _draw_batches(axis: Any, epochs: Any, values: Any, colour: str | None) -> None:
     numbers, first, counts = np.unique(epochs, return_index=True, return_counts=True)
-    totals = np.maximum(np.add.reduceat(weights, first), 1)
-    means = np.add.reduceat(values * weights, first) / totals
-    if counts.max() > 1:
-        if len(values) <= _BATCHES_SHOWN_SINGLY:
-            within = np.arange(len(values)) - np.repeat(first, counts)
-            # Batches stand around their epoch, in their order.
-            places = epochs + ((within + 0.5) / np.repeat(counts, counts) - 0.5) * 0.8
-            axis.plot(places, values, ".", color=colour, alpha=0.25, markersize=3, zorder=1)
-        else:
-            low, high = np.minimum.reduceat(values, first), np.maximum.reduceat(values, first)
-            axis.fill_between(numbers, low, high, color=colour, alpha=0.15, linewidth=0, zorder=1)
-    marker = "o" if len(numbers) <= 40 else None
-    axis.plot(numbers, means, color=colour, marker=marker, markersize=3, label=dataset_type)
+    if counts.max() == 1:
+        return
+    if len(values) <= _BATCHES_SHOWN_SINGLY:
+        within = np.arange(len(values)) - np.repeat(first, counts)
+        # Batches stand around their epoch, in their order.
+        places = epochs + ((within + 0.5) / np.repeat(counts, counts) - 0.5) * 0.8
+        axis.plot(places, values, ".", color=colour, alpha=0.25, markersize=3, zorder=1)
+    else:
+        low, high = np.minimum.reduceat(values, first), np.maximum.reduceat(values, first)
+        axis.fill_between(numbers, low, high, color=colour, alpha=0.15, linewidth=0, zorder=1)

@@ -37,6 +37,15 @@ class Learner:
     callbacks: Callbacks = field(default_factory=Callbacks)
     schedule: Schedule | None = None
 
+    @property
+    def lr(self) -> float | None:
+        """The learning rate of the next step, that of the first group if there are several.
+
+        None for an optimizer that has none.
+        """
+        lr = self.optimizer.param_groups[0].get("lr")
+        return None if lr is None else float(lr)
+
 
 def make_learner(
     data_args: DataTrainingArguments,

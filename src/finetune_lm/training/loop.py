@@ -145,7 +145,7 @@ def train_epoch(
     makes one, too.
 
     Returns:
-        The mean of each loss over the labels that count.
+        The mean of each loss over the labels that count, or over what it is a mean over itself.
 
     Raises:
         UserError: If a loss is not finite and that is to stop the run, or no loss is.
@@ -158,10 +158,22 @@ def train_epoch(
     is_whole = not progress.n_batches
     for number, batch in progress.batches(split, order):
         learner.callbacks.run("pre_train_batch", epoch, number)
+        lr = learner.lr
         with batch_watched(split, batch, number, epoch):
             outputs, losses = learn(learner, split, batch, args, update, epoch, number)
+            # Nothing is learned from a batch without losses, or with one that is left out.
+            leads_to_step = losses is not None and is_finite(losses)
             record_batch(
-                split, batch, outputs, losses, state.table, state.history, progress, epoch, number
+                split,
+                batch,
+                outputs,
+                losses,
+                state.table,
+                state.history,
+                progress,
+                epoch,
+                number,
+                lr if leads_to_step else None,
             )
         learner.callbacks.run("post_train_batch", epoch, number)
         # A run that is gone on with later has no gradients of earlier batches.
@@ -179,7 +191,10 @@ def train_epoch(
             f"training batches had such a loss, so nothing is learned any more. What was recorded "
             f"is kept. A lower lr often helps."
         )
-    return progress.means.means(split.dataset.name)
+    assert split.losses is not None
+    means = progress.means.means(split.dataset.name, split.losses.reduced)
+    state.history.end_epoch(split.dataset_type, epoch, means)
+    return means
 
 
 def learn(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.evaluation.passes import Pass
 from finetune_lm.messages import say
+from finetune_lm.randomness import SHUFFLING, stream_seed
 
 if TYPE_CHECKING:
     from finetune_lm.data.ragged import IntArray
@@ -19,7 +20,7 @@ class Progress:
     """How far a training has come, and the generator that orders its examples.
 
     Args:
-        seed: The order of the examples follows from it.
+        seed: The run's. The order of the examples is a stream of its own of it.
         first_epoch: The epoch in which it begins.
 
     Attributes:
@@ -31,7 +32,7 @@ class Progress:
     def __init__(self, seed: int, first_epoch: int = 0) -> None:
         import torch
 
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(stream_seed(seed, SHUFFLING))
         self._first_epoch = first_epoch
         self._n_skipped = 0
         self._n_unjudged = 0
