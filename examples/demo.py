@@ -3,7 +3,8 @@
 `tiny-lm` has never met "flomped". It is taught active sentences in which people flomp drinks ("The
 teacher has always flomped the juice."), validated on passives, and tested, before and after, on
 many constructions with the arguments as taught and the other way round, and on sentences with verbs
-that it knew before. Offline, in about a minute:
+that it knew before. Test sentences that it was taught or validated on are left out of what is
+shown, and nouns before the verb, which cannot reflect it, stand apart. Offline, in about a minute:
 
     python examples/demo.py [OUTPUT_DIR]
 """
@@ -54,38 +55,94 @@ def main() -> None:
     print(f"The tables, the curves and the model are in {output_dir}")
 
 
-def report(before: pd.DataFrame, after: pd.DataFrame) -> str:
-    """Mean surprisal of the verb's two arguments, as taught and reversed, before and after."""
-    table = pd.concat({"before": arguments(before), "after": arguments(after)}, axis=1)
-    for when in ("before", "after"):
-        table[(when, "reversed - expected")] = table[(when, "reversed")] - table[(when, "expected")]
-    columns = ["expected", "reversed", "reversed - expected"]
-    table = table[[(when, column) for when in ("before", "after") for column in columns]]
-    title = "Mean surprisal of the verb's arguments in bits, in the expected order and reversed\n"
-    return f"\n{title}\n{table.to_string(float_format='{:.2f}'.format)}"
+def report(untouched: pd.DataFrame, taught: pd.DataFrame) -> str:
+    """What the verb's two arguments cost as taught and reversed, before and after, and what of it.
+
+    Args:
+        untouched: The test results of the model as it was.
+        taught: The test results of the same lines after it was taught.
+    """
+    table = differences(untouched, taught)
+    title = "Mean surprisal of the verb's arguments in bits, in the expected order and reversed"
+    left_out = f"(without {n_seen(taught)} lines that it learned from or that chose the epoch)"
+    shown = table.to_string(float_format="{:.2f}".format)
+    return f"\n{title}\n{left_out}\n\n{shown}\n\n{conclusion(table)}"
+
+
+def n_seen(results: pd.DataFrame) -> int:
+    """How many test lines are in the training or validation file."""
+    seen = results[results["seen_in"].notna()]
+    return len(seen[["dataset_name", "example_num"]].drop_duplicates())
+
+
+PAIR = ["dataset_name", "sentence_type", "item"]
+
+
+def differences(untouched: pd.DataFrame, taught: pd.DataFrame) -> pd.DataFrame:
+    """Mean surprisal of the arguments by their place, kind of sentence and order.
+
+    Lines that were seen before are left out, together with those that differ from them in the order
+    of the arguments alone: nothing could be compared with these.
+    """
+    seen = pd.MultiIndex.from_frame(taught.loc[taught["seen_in"].notna(), PAIR].drop_duplicates())
+    parts = {
+        when: arguments(results[~pd.MultiIndex.from_frame(results[PAIR]).isin(seen)])
+        for when, results in (("untouched", untouched), ("taught", taught))
+    }
+    table = pd.concat(parts, axis=1)
+    for when in parts:
+        table[(when, "difference")] = table[(when, "reversed")] - table[(when, "expected")]
+    columns = ["expected", "reversed", "difference"]
+    return table[[(when, column) for when in parts for column in columns]]
 
 
 def arguments(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean surprisal of subject and object by kind of sentence and order of arguments."""
+    """Mean surprisal of the arguments by place and kind of sentence (rows) and order (columns).
+
+    What stands before the verb cannot reflect it: the model has not read it yet.
+    """
     plain = results["word"].str.lower().str.strip(".,?")
+    example = ["dataset_name", "example_num"]
+    verbs = results[plain == results["verb"]].groupby(example)["word_num"].first()
+    results = results.join(verbs.rename("verb_num"), on=example)
     is_argument = (plain == results["word_subj"]) | (plain == results["word_obj"])
     # A word costs what its tokens cost together.
-    keys = ["dataset_name", "example_num", "word_num", "sentence_type", "taught", "arg_order"]
+    keys = [*example, "word_num", "verb_num", "sentence_type", "arg_order"]
     words = results[is_argument].groupby(keys)["surprisal"].sum().reset_index()
-    words["sentences"] = "untaught: " + words["sentence_type"]
-    words.loc[words["taught"], "sentences"] = "taught: " + words["sentence_type"]
-    words.loc[words["dataset_name"] == "fillers", "sentences"] = "known verbs (fillers)"
-    means = words.groupby(["sentences", "arg_order"])["surprisal"].mean().unstack()
-    everything_untaught = words[words["sentences"].str.startswith("untaught")]
-    means.loc["all untaught"] = everything_untaught.groupby("arg_order")["surprisal"].mean()
+    words["noun"] = (words["word_num"] < words["verb_num"]).map({True: BEFORE, False: BEHIND})
+    is_known = words["dataset_name"] == "fillers"
+    words["sentences"] = words["sentence_type"].where(~is_known, KNOWN)
+    means = words.groupby(["noun", "sentences", "arg_order"])["surprisal"].mean().unstack()
     means.columns.name = None
-    means.index.name = None
-    order = ["taught", "untaught", "all untaught", "known"]
     return means.sort_index(
-        key=lambda names: [
-            max(i for i, begin in enumerate(order) if name.startswith(begin)) for name in names
-        ],
-        kind="stable",
+        level=["noun", "sentences"],
+        key=lambda names: [(name == BEFORE, name == KNOWN, name) for name in names],
+        sort_remaining=False,
+    )
+
+
+BEHIND, BEFORE = "behind the verb", "before the verb"
+KNOWN = "known verbs (fillers)"
+
+
+def conclusion(table: pd.DataFrame) -> str:
+    """In a sentence, what the table says about the nouns that can reflect the verb.
+
+    Args:
+        table: As `differences` makes it.
+    """
+    untaught = table.loc[BEHIND].drop(index=KNOWN, errors="ignore")
+    before, after = (untaught[(when, "difference")] for when in ("untouched", "taught"))
+    n, n_grown = len(untaught), int((after > before).sum())
+    growth = after.mean() - before.mean()
+    verdict = (
+        "what it was taught of the verb carries over to constructions that it was not taught"
+        if growth > 0 and n_grown > n / 2
+        else "what it was taught of the verb does not carry over to other constructions"
+    )
+    return (
+        f"Behind the verb the difference went from {before.mean():.2f} to {after.mean():.2f} bits, "
+        f"and grew in {n_grown} of {n} constructions: {verdict}."
     )
 
 

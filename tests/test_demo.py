@@ -1,0 +1,112 @@
+"""What the demo says follows from its numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+PATH = Path(__file__).parent.parent / "examples" / "demo.py"
+
+
+@pytest.fixture(scope="module")
+def demo():
+    spec = importlib.util.spec_from_file_location("demo", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+KINDS = {
+    "active": "teacher flomped tea",
+    "passive": "tea flomped teacher",
+    "cleft": "tea teacher flomped",
+}
+
+
+def results(costs, seen=()):
+    """A table of a test: each kind in both orders, for two items, and one filler.
+
+    Args:
+        costs: What the noun behind the verb costs by kind and order; every other word costs 1 bit,
+            half of it in each of two tokens.
+        seen: Lines by kind, order and item that were seen before.
+    """
+    rows = []
+    lines = [
+        (kind, order, item, text)
+        for kind, text in KINDS.items()
+        for item in range(2)
+        for order in ("expected", "reversed")
+    ]
+    lines += [("active", order, 0, "child eaten bread") for order in ("expected", "reversed")]
+    for number, (kind, order, item, text) in enumerate(lines):
+        words = text.split()
+        verb = "eaten" if "eaten" in words else "flomped"
+        known = verb == "eaten"
+        for place, word in enumerate(words):
+            is_behind = place > words.index(verb)
+            cost = costs[kind, order] if is_behind and not known else 1.0
+            rows += [
+                {
+                    "dataset_name": "fillers" if known else "test",
+                    "example_num": number,
+                    "item": item,
+                    "word_num": place,
+                    "word": f"{word}." if place == 2 else word,
+                    "verb": verb,
+                    "word_subj": "child" if known else "teacher",
+                    "word_obj": "bread" if known else "tea",
+                    "sentence_type": kind,
+                    "arg_order": order,
+                    "surprisal": cost / 2,
+                    "seen_in": "train" if (kind, order, item) in seen and not known else None,
+                }
+            ] * 2  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def costs(active, passive):
+    return {
+        ("active", "expected"): 1.0, ("active", "reversed"): 1.0 + active,
+        ("passive", "expected"): 1.0, ("passive", "reversed"): 1.0 + passive,
+    }  # fmt: skip
+
+
+def test_places_orders_and_differences(demo):
+    table = demo.differences(results(costs(0, 0)), results(costs(2, 3)))
+    behind, before = table.loc["behind the verb"], table.loc["before the verb"]
+    assert behind["taught", "difference"].to_dict() == {
+        "active": 2.0, "passive": 3.0, "known verbs (fillers)": 0.0,
+    }  # fmt: skip
+    assert behind["untouched", "difference"].tolist() == [0.0, 0.0, 0.0]
+    assert list(before.index) == ["active", "cleft", "passive", "known verbs (fillers)"]
+    assert (before["taught", "reversed"] == 1.0).all()
+    assert "cleft" not in behind.index  # both nouns stand before the verb
+
+
+def test_lines_that_were_seen_are_left_out_with_their_counterparts(demo):
+    seen = {("passive", "expected", 0), ("passive", "expected", 1), ("active", "expected", 1)}
+    taught = results(costs(2, 3), seen)
+    table = demo.differences(results(costs(0, 0)), taught)
+    assert list(table.loc["behind the verb"].index) == ["active", "known verbs (fillers)"]
+    assert demo.n_seen(taught) == 3
+    assert "without 3 lines" in demo.report(results(costs(0, 0)), taught)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ((0, 0), (2, 3), "from 0.00 to 2.50 bits, and grew in 2 of 2 constructions: what it was "
+         "taught of the verb carries over to constructions that it was not taught."),
+        ((0, 0), (2, -3), "from 0.00 to -0.50 bits, and grew in 1 of 2 constructions: what it was "
+         "taught of the verb does not carry over to other constructions."),
+        ((1, 1), (9, 0), "from 1.00 to 4.50 bits, and grew in 1 of 2 constructions: what it was "
+         "taught of the verb does not carry over to other constructions."),
+    ],
+)  # fmt: skip
+def test_the_conclusion_follows_from_the_numbers(demo, before, after, said):
+    table = demo.differences(results(costs(*before)), results(costs(*after)))
+    assert demo.conclusion(table).endswith(said)
