@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +15,10 @@ import pytest
 import finetune_lm
 from crashing import difference
 from finetune_lm import UserError
+from finetune_lm.cli import main
 from finetune_lm.evaluation.forward import Forward
 from finetune_lm.interruption import Interrupted
+from finetune_lm.whole_files import checksum, sealed, unsealed
 from helpers import write_lines
 from setups import arguments, setup
 
@@ -208,7 +211,7 @@ def test_all_checkpoints_damaged(signals):
 def test_a_checkpoint_of_another_version(signals):
     stop(signals, 9)
     for path in Path("parts/checkpoints").glob("*/manifest.json"):
-        path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+        path.write_text(sealed({**unsealed(path), "format": 99}))
     with pytest.raises(UserError, match="written by another version of finetune-lm"):
         finetune_lm.resume("parts")
 
@@ -223,11 +226,9 @@ def test_nothing_in_a_checkpoint_is_run(signals):
     stop(signals, 9)
     for folder in Path("parts/checkpoints").iterdir():
         torch.save({"origin": Evil()}, folder / "state.pt")
-        manifest = json.loads((folder / "manifest.json").read_text())
-        from finetune_lm.training.checkpoints import _facts
-
-        manifest["files"]["state.pt"] = _facts(folder / "state.pt")
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        manifest = unsealed(folder / "manifest.json")
+        manifest["files"]["state.pt"] = checksum(folder / "state.pt")
+        (folder / "manifest.json").write_text(sealed(manifest))
     with pytest.raises(UserError, match="are damaged"):
         finetune_lm.resume("parts")
     assert not Path("evil").exists()
@@ -351,28 +352,165 @@ def test_changed_data(signals, name):
         finetune_lm.resume("parts")
 
 
-def test_a_changed_model(signals):
+def test_data_that_moved(whole, signals, capsys):
+    """They count by what they say; in the tables they have the same name."""
+    data = own_data()
+    stop(signals, 2, **data)
+    Path("elsewhere").mkdir()
+    for name in ("train.txt.gz", "train_metadata.json.gz"):
+        Path(name).rename(Path("elsewhere", name))
+    with pytest.raises(UserError) as caught:
+        finetune_lm.resume("parts")
+    assert caught.value.problems[0] == "there is no file train.txt.gz."
+    assert "say where they are now: --resume parts --train_file PATH" in caught.value.problems[1]
+    assert main(["--resume", "parts", "--train_file", "elsewhere/train.txt.gz"]) == 0
+    said = capsys.readouterr().err
+    assert "train_file was train.txt.gz and is elsewhere/train.txt.gz, which says the same." in said
+    assert "train_file: elsewhere/train.txt.gz" in Path("parts/config.yaml").read_text()
+    unbroken = begin(output_dir="unbroken", **{**data, "train_file": "elsewhere/train.txt.gz"})
+    assert unbroken.output_dir.joinpath("metrics.csv.gz").read_bytes() == (
+        Path("parts/metrics.csv.gz").read_bytes()
+    )
+
+
+def test_data_by_another_name(signals):
+    stop(signals, 2, **own_data())
+    Path("check.txt.gz").rename("checks.txt.gz")
+    assert main(["--resume", "parts", "--validation_file", "checks.txt.gz"]) == 2
+
+
+def with_kl(**kwargs):
+    """A loss of the run is a KL term on a data file of its own."""
+    lines = ["The boy drank.", "The girl drank."]
+    write_lines(Path("kl.txt.gz"), lines)
+    return {
+        "loss_classes": {"train": ["loss_classes.KLBaselineLoss"]},
+        "loss_classes_kwargs": {"train": {"KLBaselineLoss": {"dataset": "kl.txt.gz", **kwargs}}},
+    }
+
+
+def test_another_kl_file(signals):
+    stop(signals, 2, **with_kl())
+    write_lines(Path("kl.txt.gz"), ["The boy drank.", "The girl left."])
+    with pytest.raises(UserError, match=r"^kl\.txt\.gz must say what it did when the run began"):
+        finetune_lm.resume("parts")
+    Path("other.txt.gz").write_bytes(Path("kl.txt.gz").read_bytes())
+    name = "--loss_classes_kwargs.train.KLBaselineLoss.dataset"
+    assert main(["--resume", "parts", name, "other.txt.gz"]) == 2
+    with_kl()
+    Path("kl.txt.gz").rename("moved.txt.gz")
+    assert main(["--resume", "parts", name, "moved.txt.gz"]) == 0
+
+
+def test_an_edited_config(signals):
+    stop(signals, 2)
+    path = Path("parts/config.yaml")
+    path.write_text(path.read_text().replace("lr: 0.001", "lr: 0.002"))
+    with pytest.raises(UserError, match=r"train_optimizer_kwargs\.lr was 0\.001 and is 0\.002"):
+        finetune_lm.resume("parts")
+
+
+MODULE = """
+from finetune_lm.loss_classes import OutputsDefaultLoss
+{imports}
+
+class MyLoss(OutputsDefaultLoss):
+    needs_logits = True
+
+    def __call__(self, outputs, labels):
+        return {factor} * outputs.loss
+"""
+
+
+@pytest.fixture
+def own_module(monkeypatch):
+    """A module of the user's own in the current directory, which imports another."""
+    monkeypatch.setattr("sys.path", [*sys.path, str(Path.cwd())])
+    Path("my_loss.py").write_text(MODULE.format(imports="from my_factor import F", factor="F"))
+    Path("my_factor.py").write_text("F = 1.0")
+    yield
+    for name in ("my_loss", "my_factor"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("name", ["my_loss", "my_factor"])
+def test_an_edited_loss(signals, own_module, name):
+    import my_loss
+
+    stop(signals, 2, loss_classes={"train": [my_loss.MyLoss]})
+    path = Path(f"{name}.py")
+    path.write_text(path.read_text() + "\n# edited\n")
+    with pytest.raises(UserError, match=f"^{name} must be the program that it was .* its source"):
+        finetune_lm.resume("parts")
+
+
+def own_model():
     builtin = Path(finetune_lm.__file__).parent / "models" / "builtin"
     shutil.copytree(builtin / "tiny-lm", "mine")
+
+
+def change_one_weight(path="mine/model.safetensors"):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(path)
+    name = max(weights, key=lambda name: weights[name].numel())
+    flat = weights[name].view(-1)
+    flat[len(flat) // 2 + 1] *= 1.01
+    save_file(weights, path, {"format": "pt"})
+
+
+def change_config():
+    path = Path("mine/config.json")
+    config = {**json.loads(path.read_text()), "attn_pdrop": 0.5, "layer_norm_epsilon": 1e-3}
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [(change_one_weight, "its weights are other"), (change_config, "its configuration is another")],
+)
+def test_a_changed_model(signals, change, told):
+    own_model()
     model, data = setup("lm", **{**SHORT, "output_dir": "parts"})
     model["model_name_or_path"] = "mine"
     signals({2: [signal.SIGTERM]})
     with pytest.raises(Interrupted):
         finetune_lm.run(*arguments(model, data))
     signals({})
-    # The same architecture and other weights.
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file("mine/model.safetensors")
-    save_file(
-        {name: weight * 1.5 for name, weight in weights.items()},
-        "mine/model.safetensors",
-        {"format": "pt"},
-    )
+    change()
     table = Path("parts/metrics.csv.gz").read_bytes()
-    with pytest.raises(UserError, match="model_name_or_path must be the model that it was"):
+    with pytest.raises(UserError, match=f"model_name_or_path must be the model .*{told}"):
         finetune_lm.resume("parts")
     assert Path("parts/metrics.csv.gz").read_bytes() == table
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"sessions": 3}'])
+def test_a_run_without_its_record(whole, signals, capsys, content):
+    stop(signals, 9)
+    Path("parts/run.json").unlink()
+    if content is not None:
+        Path("parts/run.json").write_text(content)
+    finetune_lm.resume("parts")
+    assert "goes on by what its last checkpoint says" in capsys.readouterr().err
+    assert difference(whole("lm"), Path("parts")) == []
+    assert state()["state"] == "finished"
+
+
+def test_a_table_that_is_cut_while_the_run_writes_it(signals, monkeypatch):
+    """As by a script that empties logs. The rows that are lost are not made up for in silence."""
+    original = Forward.__call__
+    calls = []
+
+    def forward(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 7:
+            os.truncate("parts/metrics.csv.gz", 100)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(Forward, "__call__", forward)
+    with pytest.raises(UserError, match="another program has changed it while the run"):
+        begin()
+    assert Path("parts/metrics.csv.gz").stat().st_size == 100
 
 
 def unseeded(inputs, tokenizer):
@@ -396,9 +534,9 @@ def test_preprocessing_that_does_not_follow_from_the_seed(signals):
 
 def test_other_software_is_warned_of(signals, capsys):
     stop(signals, 2)
-    record = state()
+    record = unsealed(Path("parts/run.json"))
     record["versions"]["torch"] = "1.0"
-    Path("parts/run.json").write_text(json.dumps(record))
+    Path("parts/run.json").write_text(sealed(record))
     finetune_lm.resume("parts")
     assert "began with other software or hardware (torch 1.0 -> 2." in capsys.readouterr().err
 

@@ -22,7 +22,7 @@ from finetune_lm.arguments import (
 )
 from finetune_lm.arguments.redaction import hides_secrets
 from finetune_lm.constants import CONFIG_YAML
-from finetune_lm.data.files import Files, file_hashes, read_files
+from finetune_lm.data.files import Examples, Files, read_files
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.losses import read_loss_files
 from finetune_lm.interruption import Interruption
@@ -31,15 +31,16 @@ from finetune_lm.one_process import check_one_process
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.results import output_directory as place
 from finetune_lm.results.columns import MetadataColumns, all_loss_columns, table_columns
-from finetune_lm.results.earlier_run import EarlierRun
+from finetune_lm.results.earlier_run import EarlierRun, warn_of_changed_model
+from finetune_lm.results.identity import MODEL, identity_of, paths_of
 from finetune_lm.results.loss_history import LossHistory
 from finetune_lm.results.recording import on_record
 from finetune_lm.results.run_lock import RunLock
 from finetune_lm.results.run_record import RunRecord
 from finetune_lm.results.run_result import RunResult
 from finetune_lm.results.tables import TableWriter
-from finetune_lm.results.whole_files import write_whole
 from finetune_lm.streams import lossy_streams
+from finetune_lm.whole_files import checksums, write_whole
 
 if TYPE_CHECKING:
     import accelerate
@@ -107,17 +108,18 @@ def conduct(
         return study(*all_args)
 
     # What can be found wrong without a model is found before one is loaded.
-    files = read_files(data_args)
-    used = {**files, "loss": read_loss_files(data_args) if files["train"] else []}
-    identity = config_dict(*all_args), file_hashes(used)
+    files, loss_files = read_data(data_args, earlier)
+    used = {**files, "loss": loss_files}
+    identity = identity_of(all_args, used)
     if earlier is None:
         output_dir = place.choose_output_dir(
             data_args.output_dir, model_args.model_name_or_path, [f.name for f in files["train"]]
         )
-        place.check_output_dir(output_dir, *identity)
+        place.check_output_dir(output_dir, data_args, identity)
     else:
         output_dir = earlier.directory
-        earlier.check_data(identity[1])
+        earlier.check(identity, paths_of(used))
+        earlier.tell_of_moved_files(config_dict(*all_args))
     if files["test"]:
         place.results_name(data_args.test_output_file_prefix, model_args.model_name_or_path)
     losses = all_loss_columns(data_args.loss_classes) if files["train"] else []
@@ -134,6 +136,7 @@ def conduct(
 
     accelerator, loaded, datasets = load(model_args, data_args, files)
     start = next(dataset.start_tokens for group in datasets.values() for dataset in group)
+    identity[MODEL] = loaded.origin
     columns = RunColumns.of(loaded, data_args.seed, metadata, losses)
     seen_in = seen_before(files, loaded.task)
     test_columns = RunColumns.of(loaded, data_args.seed, test_metadata, seen_in=seen_in)
@@ -153,14 +156,22 @@ def conduct(
     )
 
     if earlier is not None:
+        earlier.check(identity, paths_of(used))
         earlier.warn_of_surroundings(str(accelerator.device))
     stopping = at_end = test_results = None
     # Signals wait until the end of it all, when it is on record how the run ended.
     with (
         Interruption() as interruption,
-        nullcontext() if earlier else claimed(output_dir, *identity),
+        nullcontext() if earlier else claimed(output_dir, data_args, identity),
         on_record(
-            output_dir, all_args, loaded, accelerator.device, used, earlier, start_tokens=start
+            output_dir,
+            all_args,
+            loaded,
+            accelerator.device,
+            used,
+            earlier,
+            identity=identity,
+            start_tokens=start,
         ) as record,
     ):
         write_text(output_dir / CONFIG_YAML, config_yaml(*all_args))
@@ -169,8 +180,9 @@ def conduct(
             output_dir / place.CONFIG_TEXT,
             f"{config_text(*all_args)}\nWhat stood before each text\n  start_tokens: {shown}\n",
         )
+        record.add(files=checksums(output_dir, *place.SEALED))
         checkpoints = Checkpoints(
-            output_dir / place.CHECKPOINTS, data_args.checkpoint_every, on_write=record.write
+            output_dir / place.CHECKPOINTS, data_args.checkpoint_every, record.write, identity
         )
         if learner is not None:
             stopping, at_end = train_and_save(
@@ -211,13 +223,36 @@ def conduct(
     )
 
 
+def read_data(
+    args: DataTrainingArguments, earlier: EarlierRun | None
+) -> tuple[Files, list[Examples]]:
+    """Read the data files, and those of the losses.
+
+    Raises:
+        UserError: With every problem of every file.
+    """
+    try:
+        files = read_files(args)
+        return files, read_loss_files(args) if files["train"] else []
+    except UserError as error:
+        if earlier is None:
+            raise
+        raise UserError(
+            *error.problems,
+            f"If data files have moved, say where they are now: --resume {earlier.directory} "
+            f"--train_file PATH, or whatever the argument is.",
+        ) from error
+
+
 @contextmanager
-def claimed(output_dir: Path, config: dict[str, Any], data: dict[str, str]) -> Iterator[None]:
+def claimed(
+    output_dir: Path, args: DataTrainingArguments, identity: dict[str, Any]
+) -> Iterator[None]:
     """Make a new run's output directory, and keep others from writing into it."""
     place.make_output_dir(output_dir)
     with RunLock(output_dir):
         # Once more, since another run may have come and gone while the model was loaded.
-        place.check_output_dir(output_dir, config, data)
+        place.check_output_dir(output_dir, args, identity)
         yield
 
 
@@ -270,6 +305,7 @@ def load_without_data(
     accelerator = prepare_process(
         data_args.seed, model_args.use_gpu, model_args.precision, fast=data_args.fast
     )
+    warn_of_changed_model(model_args.model_name_or_path)
     config, task = identify(model_args)
     check_kinds(files, model_args.model_name_or_path, task, data_args)
     loaded = load_model(model_args, (config, task))
@@ -383,6 +419,7 @@ def save_training(
     state.best.restore()
     if args.save_best_model_state_to_disk and stopping.best_epoch is not None:
         save_model(loaded, output_dir)
+        record.add(files=checksums(output_dir, *place.SEALED))
 
 
 def test(

@@ -9,7 +9,7 @@ from finetune_lm.arguments import (
     DataTrainingArguments,
     ModelArguments,
     OptimizationArguments,
-    config_yaml,
+    config_dict,
     parse_arguments,
 )
 from finetune_lm.arguments.schedules import follows_length
@@ -64,6 +64,7 @@ def _resume(
     optimization_args: OptimizationArguments | None,
 ) -> RunResult:
     earlier = EarlierRun.read(directory)
+    earlier.warn_of_changed_files()
     if model_args is None or data_args is None:
         parsed = parse_arguments(["--resume", str(directory)])
         # Without a problem, which would have been raised, all of them are there.
@@ -72,16 +73,17 @@ def _resume(
         model_args, data_args = model_args or parsed.model, data_args or parsed.data
         optimization_args = optimization_args or parsed.optimization
     all_args = (model_args, data_args, optimization_args or OptimizationArguments())
-    changes = earlier.changes(_plain(config_yaml(*all_args)))
-    if data_args.epochs != earlier.config.get("epochs", data_args.epochs) and follows_length(
+    epochs = earlier.identity.get("epochs", data_args.epochs)
+    if data_args.epochs != epochs and follows_length(
         data_args.lr_scheduler, data_args.lr_scheduler_kwargs
     ):
         raise UserError(
-            f"epochs must stay {earlier.config['epochs']} when a run is resumed whose lr_scheduler "
-            f"depends on their number, but is {data_args.epochs}: the learning rates so far would "
-            f"have been others. Start another run."
+            f"epochs must stay {epochs} when a run is resumed whose lr_scheduler depends on their "
+            f"number, but is {data_args.epochs}: the learning rates so far would have been others. "
+            f"Start another run."
         )
     if earlier.is_finished:
+        changes = earlier.given_anew(config_dict(*all_args))
         if changes:
             raise UserError(
                 f"a run that is finished cannot be resumed, as that in {earlier.directory} is, so "
@@ -92,11 +94,3 @@ def _resume(
         say(f"The run in {earlier.directory} is finished; there is nothing left to do.")
         return earlier.result()
     return conduct(all_args, earlier)
-
-
-def _plain(config: str) -> dict[str, object]:
-    """A config file as it would be read back."""
-    import yaml
-
-    plain: dict[str, object] = yaml.safe_load(config)
-    return plain

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+
 import datasets
 import numpy as np
 import pytest
@@ -157,10 +161,66 @@ def test_the_cache_is_used_until_it_is_overwritten(gpt2, monkeypatch):
     assert len(calls) == 5
 
 
+DAMAGE = {
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    "gone": lambda path: path.unlink(),
+    "a directory": lambda path: (path.unlink(), path.mkdir()),
+    # As a disk may have it: another token, or another letter of the checksum.
+    "one bit": lambda path: path.write_bytes(flip(path.read_bytes())),
+}
+
+
+def flip(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("suffix", [".arrow", ".json"])
+def test_a_damaged_cache_is_made_anew(gpt2, monkeypatch, tmp_path, capsys, kind, suffix):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    lines = examples([f"The {noun} has always broken the glass." for noun in ("man", "boy")] * 50)
+    first = dataset(gpt2, lines).dataset.to_dict()
+    [path] = tmp_path.glob(f"finetune_lm/*{suffix}")
+    DAMAGE[kind](path)
+    assert dataset(gpt2, lines).dataset.to_dict() == first
+    assert capsys.readouterr().err == ""
+    if kind == "a directory":  # somebody else's, and left alone where it cannot be replaced
+        return
+    # And kept, so that the run after it finds it.
+    monkeypatch.setattr(encoding._EncodeRows, "__call__", None)
+    assert dataset(gpt2, lines).dataset.to_dict() == first
+
+
 def test_without_a_cache_directory(gpt2, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
-    assert len(dataset(gpt2, examples(["another line"]))) == 1
+    for directory in (tmp_path / "file", Path("/proc/nowhere"), tmp_path / ("x" * 300)):
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", directory)
+        assert len(dataset(gpt2, examples(["another line"]))) == 1
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "rename"])
+def test_a_cache_that_cannot_be_written_is_done_without(gpt2, monkeypatch, tmp_path, call):
+    """A disk that is full or read-only, at any step of it."""
+    import pyarrow as pa
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    where = {
+        "open": (pa, "OSFile"),
+        "write": (pa.ipc, "new_stream"),
+        "fsync": (os, "fsync"),
+        "rename": (Path, "replace"),
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(*where[call], full)
+        data = dataset(gpt2, examples(["a line that cannot be kept"]))
+    assert len(data) == 1
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 # Preprocessing

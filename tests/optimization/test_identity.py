@@ -6,8 +6,9 @@ import pytest
 
 from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArguments
 from finetune_lm.data.files import read_files
-from finetune_lm.optimization.identity import differences, study_identity, study_name
+from finetune_lm.optimization.identity import study_identity, study_name
 from finetune_lm.optimization.search_space import search_space
+from finetune_lm.results.identity import names_of_differences
 from helpers import write_lines
 from studies import ListLoss
 
@@ -59,7 +60,7 @@ def test_what_makes_another_study_of_it(tmp_path, case):
     name, identity = identified(tmp_path)
     other_name, other = identified(tmp_path, **DIFFERENT[case])
     assert name != other_name
-    differing = differences(identity, other)
+    differing = names_of_differences(identity, other)
     assert differing == ["model_name_or_path" if case == "model" else case.split()[0]]
 
 
@@ -69,7 +70,7 @@ def test_other_data_of_the_same_name_make_another_study(tmp_path):
     path = write_lines(tmp_path / "sub" / "teach.txt.gz", ["other"])
     other_name, other = identified(tmp_path, train_file=path)
     assert name != other_name
-    assert differences(identity, other) == ["train_file"]
+    assert names_of_differences(identity, other) == ["train_file"]
 
 
 def test_what_changes_no_value_makes_no_other_study(tmp_path):
@@ -108,7 +109,7 @@ def test_values_of_lists_that_are_searched_for_do_not_matter(tmp_path):
 
 
 def test_what_only_one_version_of_the_program_knows_is_of_no_account():
-    assert differences({"a": 1, "old": 2}, {"a": 1, "new": 3}) == []
+    assert names_of_differences({"a": 1, "old": 2}, {"a": 1, "new": 3}) == []
 
 
 def test_no_token_is_in_it(tmp_path):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import optuna
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 import finetune_lm
 import studies
@@ -18,6 +22,7 @@ from finetune_lm.cli import main
 from finetune_lm.optimization import search
 from finetune_lm.optimization.results import load_results
 from finetune_lm.optimization.trial_arguments import with_values
+from helpers import write_lines
 from studies import LR, ListLoss, data_args, run_study, study_args, trials_of
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -262,3 +267,58 @@ def test_passwords_and_tokens_are_in_no_file(model, tmp_path, monkeypatch):
         assert b"secret1" not in content
         assert b"secret2" not in content
     assert "me@host" in (result.output_dir / "config.yaml").read_text()
+
+
+def test_a_study_goes_on_only_with_the_same_weights_data_and_source(model, tmp_path, capsys):
+    """Each was accepted before, and the trials of both stood in one table."""
+    own = tmp_path / "model"
+    shutil.copytree(model, own)
+    (tmp_path / "study_loss.py").write_text(
+        "from finetune_lm.loss_classes import OutputsDefaultLoss\n"
+        "class Mine(OutputsDefaultLoss):\n    pass\n"
+    )
+    write_lines(tmp_path / "kl.txt.gz", studies.TRAIN[:3])
+    argv = [
+        *("--model_name_or_path", str(own), "--do_optimize", "--epochs", "1", "--seed", "4"),
+        *("--train_file", studies.files(tmp_path)["train_file"]),
+        *("--validation_file", studies.files(tmp_path)["validation_file"]),
+        *("--loss_classes.train", "study_loss.Mine", "loss_classes.KLBaselineLoss"),
+        *("--loss_classes_kwargs.train.KLBaselineLoss.dataset", "kl.txt.gz"),
+        *("--loss_classes_kwargs.train.KLBaselineLoss.n_examples_per_batch", "2"),
+        *("--study_kwargs.sampler", "optuna.samplers.RandomSampler"),
+        *("--study_kwargs.study_name", "mine", "--study_kwargs.load_if_exists"),
+        *("--optimize_kwargs.n_trials", "1", "--output_dir", "out"),
+    ]
+    try:
+        assert main(argv) == 0
+        assert main([*argv, "--checkpoint_every", "3"]) == 0
+        capsys.readouterr()
+
+        def refused(path, change, told):
+            content = path.read_bytes()
+            change(path)
+            assert main(argv) == 2
+            assert f"was made with another {told}, so its trials" in capsys.readouterr().err
+            path.write_bytes(content)
+
+        def edit(path):
+            path.write_text(path.read_text() + "# edited\n")
+
+        def other_weight(path):
+            weights = load_file(path)
+            max(weights.values(), key=torch.numel).view(-1)[-1] += 0.01
+            save_file(weights, path, {"format": "pt"})
+
+        refused(tmp_path / "study_loss.py", edit, "source of study_loss")
+        refused(own / "model.safetensors", other_weight, "weights of the model")
+        refused(
+            tmp_path / "kl.txt.gz",
+            lambda path: write_lines(path, studies.TRAIN[2:]),
+            "loss_classes_kwargs",
+        )
+        assert main(argv) == 0
+        assert len(load_results(Path("out/optimization_results.csv.gz"))) == 3
+        record = json.loads(Path("out/run.json").read_text())["identity"]
+        assert record["model"].keys() == {"weights", "config"}
+    finally:
+        sys.modules.pop("study_loss", None)

@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from finetune_lm.errors import UserError
-from finetune_lm.results.earlier_run import EarlierRun
+from finetune_lm.results.earlier_run import EarlierRun, warn_of_changed_model
 from finetune_lm.results.run_record import RunRecord, versions
+from finetune_lm.whole_files import checksums, sealed
 
 CONFIG = {
-    "model_name_or_path": "tiny-lm",
     "epochs": 10,
     "patience": None,
     "min_epochs": 0,
@@ -18,97 +18,145 @@ CONFIG = {
     "output_dir": "out",
     "checkpoint_every": None,
     "on_nan": "stop",
-    "test_file": ["a.txt"],
 }
+IDENTITY = {
+    **{name: value for name, value in CONFIG.items() if name not in ("output_dir", "on_nan")},
+    "on_nan": "stop",
+    "loss_classes_kwargs": {"train": {"KL": {"dataset": "sha256:a1"}}},
+    "train_file": [["t", "t1"]],
+    "test_file": [["a", "a1"]],
+    "code": {"mine": "m1"},
+    "model": {"weights": "w1", "config": "5.0:c1"},
+}
+del IDENTITY["checkpoint_every"]
+PATHS = {"t2": "new/t.txt", "a2": "a.txt", "a1": "a.txt", "b1": "b.txt", "a3": "k.txt"}
 
 
 @pytest.fixture
 def directory(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    record = {"state": "interrupted", "data_sha256": {"a.txt": "1"}, "versions": versions()}
-    (tmp_path / "run.json").write_text(json.dumps(record))
+    record = {"state": "interrupted", "identity": IDENTITY, "versions": versions()}
+    (tmp_path / "run.json").write_text(sealed(record))
     return tmp_path
 
 
-def test_the_same_arguments(directory):
-    assert EarlierRun.read(directory).changes(CONFIG) == []
-
-
 @pytest.mark.parametrize(
-    ("changed", "expected"),
+    "changed",
     [
-        ({"epochs": 11}, ["epochs was 10 and is 11"]),
-        ({"checkpoint_every": 5}, ["checkpoint_every was None and is 5"]),
-        (
-            {"on_nan": "skip", "epochs": 20},
-            ["epochs was 10 and is 20", "on_nan was stop and is skip"],
-        ),
-        ({"output_dir": "elsewhere"}, []),
-        ({"new_argument_of_a_later_version": 3}, []),
+        {},
+        {"epochs": 11},
+        {"on_nan": "skip"},
+        {"patience": None},
+        {"new_argument_of_a_later_version": 3},
+        {"code": {"mine": "m1", "lazily_imported": "l1"}},
+        # Another version of transformers, which is warned of, may know other settings.
+        {"model": {"weights": "w1", "config": "5.1:c2"}},
     ],
 )
-def test_what_may_be_another(directory, changed, expected):
-    changes = EarlierRun.read(directory).changes({**CONFIG, **changed})
-    assert sorted(changes) == expected
+def test_what_may_be_another(directory, changed):
+    EarlierRun.read(directory).check({**IDENTITY, **changed}, PATHS)
+
+
+ARGUMENTS = "a run is resumed with the arguments that it had, but "
+NEW = "Start another run with the new ones."
 
 
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"epochs": 9}, "epochs was 10 and is 9. epochs can only be raised."),
-        ({"min_epochs": 1}, "min_epochs was 0 and is 1. Start another run with the new ones."),
-        ({"patience": 3}, "patience was None and is 3. patience can only be raised."),
+        ({"epochs": 9}, f"{ARGUMENTS}epochs was 10 and is 9. epochs can only be raised."),
+        ({"min_epochs": 1}, f"{ARGUMENTS}min_epochs was 0 and is 1. {NEW}"),
+        ({"patience": 3}, f"{ARGUMENTS}patience was None and is 3. patience can only be raised."),
         (
             {"train_optimizer_kwargs": {"lr": 1e-4, "weight_decay": 0}},
-            "train_optimizer_kwargs.lr was 0.001 and is 0.0001. Start another run with the new "
-            "ones.",
+            f"{ARGUMENTS}train_optimizer_kwargs.lr was 0.001 and is 0.0001. {NEW}",
         ),
         (
             {"train_optimizer_kwargs": {"lr": 1e-3}},
-            "train_optimizer_kwargs.weight_decay was 0 and is not given. Start another run with "
-            "the new ones.",
+            f"{ARGUMENTS}train_optimizer_kwargs.weight_decay was 0 and is not given. {NEW}",
         ),
         (
             {"train_optimizer_kwargs": {"lr": 1e-3, "weight_decay": 0, "betas": 3}},
-            "train_optimizer_kwargs.betas was not given and is 3. Start another run with the new "
-            "ones.",
+            f"{ARGUMENTS}train_optimizer_kwargs.betas was not given and is 3. {NEW}",
         ),
         (
-            {"test_file": ["a.txt", "b.txt"]},
-            "test_file was ['a.txt'] and is ['a.txt', 'b.txt']. Start another run with the new "
-            "ones.",
+            {"test_file": [["a", "a1"], ["b", "b1"]]},
+            "test_file must keep its name, which is in the tables, but test_file was a and is a, "
+            f"b. {NEW}",
+        ),
+        (
+            {"train_file": [["u", "t1"]]},
+            "train_file must keep its name, which is in the tables, but train_file was t and is u. "
+            f"{NEW}",
+        ),
+        (
+            {"train_file": [["t", "t2"]]},
+            "new/t.txt must say what it did when the run began, but it has changed, it or its "
+            "metadata. Put it back, or start another run.",
+        ),
+        (
+            {"loss_classes_kwargs": {"train": {"KL": {"dataset": "sha256:a3"}}}},
+            "k.txt must say what it did when the run began, but it has changed, it or its "
+            "metadata. Put it back, or start another run.",
+        ),
+        (
+            {"code": {"mine": "m2"}},
+            "mine must be the program that it was when the run began, but its source has changed. "
+            "Put it back, or start another run.",
+        ),
+        (
+            {"model": {"weights": "w2", "config": "5.0:c1"}},
+            "model_name_or_path must be the model that it was when the run began, but its weights "
+            "are other ones now. Put it back, or start again in another output_dir.",
+        ),
+        (
+            {"model": {"weights": "w1", "config": "5.0:c2"}},
+            "model_name_or_path must be the model that it was when the run began, but its "
+            "configuration is another now. Put it back, or start again in another output_dir.",
         ),
     ],
 )
 def test_what_must_not_be_another(directory, changed, expected):
     with pytest.raises(UserError) as caught:
-        EarlierRun.read(directory).changes({**CONFIG, **changed})
-    message = f"a run is resumed with the arguments that it had, but {expected}"
-    assert list(caught.value.problems) == [message]
+        EarlierRun.read(directory).check({**IDENTITY, **changed}, PATHS)
+    assert list(caught.value.problems) == [expected]
 
 
 def test_all_of_them_are_told(directory):
     with pytest.raises(UserError) as caught:
-        EarlierRun.read(directory).changes({**CONFIG, "epochs": 9, "min_epochs": 2})
+        EarlierRun.read(directory).check({**IDENTITY, "epochs": 9, "min_epochs": 2}, PATHS)
     assert len(caught.value.problems) == 2
 
 
-def test_patience_may_become_endless(directory):
-    (directory / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "patience": 5}))
+def test_what_is_given_anew(directory):
     earlier = EarlierRun.read(directory)
-    assert earlier.changes({**CONFIG, "patience": None}) == ["patience was 5 and is None"]
-    assert earlier.changes({**CONFIG, "patience": 6}) == ["patience was 5 and is 6"]
+    changed = {"epochs": 11, "output_dir": "elsewhere", "checkpoint_every": 5}
+    assert earlier.given_anew({**CONFIG, **changed}) == ["epochs was 10 and is 11"]
 
 
-def test_data(directory):
+def test_files_that_are_elsewhere_are_told(directory, capsys):
     earlier = EarlierRun.read(directory)
-    earlier.check_data({"a.txt": "1"})
-    with pytest.raises(UserError, match=r"^a\.txt must say what it did when the run began"):
-        earlier.check_data({"a.txt": "2"})
+    earlier.config["train_file"] = "old/t.txt"
+    earlier.tell_of_moved_files({**earlier.config, "train_file": "new/t.txt", "epochs": 11})
+    told = "train_file was old/t.txt and is new/t.txt, which says the same."
+    assert told in capsys.readouterr().err
+    assert "epochs" not in told
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "run.json"])
-@pytest.mark.parametrize("content", [None, "{", "[1]", "\0"])
+ODD = ["{", "[1]", "\0", "", "5", "null", '"finished"', "{}", '{"state": "finished"}', "[" * 10**5]
+ODD += ['{"state": 3, "identity": [], "sessions": 7, "seconds": "x", "checksum": 0}']
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (name, content)
+        for name in ("config.yaml", "run.json")
+        for content in (None, *ODD)
+        # A dictionary, as a config file is.
+        if name == "run.json" or not (content or "").endswith("}")
+    ],
+)
 def test_a_directory_that_is_none_of_a_run(directory, name, content):
     (directory / name).unlink()
     if content is not None:
@@ -116,6 +164,46 @@ def test_a_directory_that_is_none_of_a_run(directory, name, content):
     with pytest.raises(UserError) as caught:
         EarlierRun.read(directory)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, *ODD])
+def test_a_record_that_is_damaged_or_gone_is_made_up_for_by_a_checkpoint(
+    directory, content, capsys
+):
+    (directory / "run.json").unlink()
+    if content is not None:
+        (directory / "run.json").write_text(content)
+    for number, text in enumerate([sealed({"identity": IDENTITY}), "{", "[" * 10**5]):
+        (directory / "checkpoints" / str(number)).mkdir(parents=True)
+        (directory / "checkpoints" / str(number) / "manifest.json").write_text(text)
+    earlier = EarlierRun.read(directory)
+    assert earlier.identity == IDENTITY
+    assert not earlier.is_finished
+    said = capsys.readouterr().err
+    assert "run.json" in said
+    assert "goes on by what its last checkpoint says" in said
+
+
+def test_a_record_that_was_edited_is_not_believed(directory):
+    path = directory / "run.json"
+    path.write_text(path.read_text().replace("interrupted", "finished"))
+    with pytest.raises(UserError, match="is damaged: it is not as it was written"):
+        EarlierRun.read(directory)
+
+
+def test_files_that_were_edited_are_told(directory, capsys):
+    (directory / "model").mkdir()
+    (directory / "model" / "weights").write_bytes(b"abc")
+    record = {"identity": IDENTITY, "files": checksums(directory, "config.yaml", "model")}
+    (directory / "run.json").write_text(sealed(record))
+    EarlierRun.read(directory).warn_of_changed_files()
+    warn_of_changed_model(str(directory / "model"))
+    assert capsys.readouterr().err == ""
+    (directory / "model" / "weights").write_bytes(b"abd")
+    EarlierRun.read(directory).warn_of_changed_files()
+    warn_of_changed_model(str(directory / "model"))
+    said = capsys.readouterr().err
+    assert said.count(f"{directory / 'model' / 'weights'} is not as the run") == 2
 
 
 def test_surroundings(directory, capsys):

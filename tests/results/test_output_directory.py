@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-import yaml
 
 from finetune_lm.errors import UserError
 from finetune_lm.results.output_directory import (
@@ -16,12 +15,18 @@ from finetune_lm.results.output_directory import (
     make_output_dir,
     results_name,
 )
-from finetune_lm.results.whole_files import write_whole
+from finetune_lm.whole_files import sealed, write_whole
 
-IDENTITY = {"test": "data_preprocessing.identity"}
-TRAINING = {"train_file": "t", "output_dir": None, "seed": 1, "data_preprocessing_fn": IDENTITY}
-TESTING = {**TRAINING, "train_file": None, "test_file": ["a"]}
-HASHES = {"a": "123"}
+FUNCTION = {"test": "data_preprocessing.identity"}
+TRAINING = SimpleNamespace(train_file="t", output_dir=None)
+TESTING = SimpleNamespace(train_file=None, output_dir=None)
+IDENTITY = {
+    "seed": 1,
+    "test_file": [["a", "123"]],
+    "data_preprocessing_fn": FUNCTION,
+    "code": {"mine": "1"},
+    "model": {"weights": "w"},
+}
 
 
 def test_training_directory():
@@ -51,53 +56,70 @@ def test_given_directory():
 def test_results_of_another_run_are_not_overwritten(tmp_path):
     (tmp_path / "metrics.csv.gz").write_text("rows")
     with pytest.raises(UserError, match=r"must not have results .* has metrics.csv.gz\. Give an"):
-        check_output_dir(tmp_path, TRAINING, HASHES)
+        check_output_dir(tmp_path, TRAINING, IDENTITY)
 
 
-def test_the_same_test_may_replace_its_own_results(tmp_path):
+@pytest.mark.parametrize(
+    ("changed", "differing"),
+    [
+        ({}, None),
+        ({"seed": 99}, None),
+        ({"test_file": [["b", "123"]]}, "test_file"),
+        ({"test_file": [["a", "456"]]}, "test_file"),
+        ({"code": {"mine": "2"}}, "source of mine"),
+        ({"model": {"weights": "v"}}, "weights of the model"),
+    ],
+)
+def test_the_same_test_may_replace_its_own_results(tmp_path, changed, differing):
     (tmp_path / "m-test_results.csv.gz").write_text("rows")
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**TESTING, "seed": 99}))
-    (tmp_path / "run.json").write_text(json.dumps({"data_sha256": HASHES}))
-    check_output_dir(tmp_path, TESTING, HASHES)
-    with pytest.raises(UserError, match=r"made with another test_file\. Give"):
-        check_output_dir(tmp_path, {**TESTING, "test_file": ["b"]}, HASHES)
-    with pytest.raises(UserError, match=r"made with another content of the data files\. Give"):
-        check_output_dir(tmp_path, TESTING, {"a": "456"})
+    (tmp_path / "run.json").write_text(sealed({"identity": IDENTITY}))
+    if differing is None:
+        check_output_dir(tmp_path, TESTING, {**IDENTITY, **changed})
+        return
+    with pytest.raises(UserError, match=rf"made with another {differing}\. Give"):
+        check_output_dir(tmp_path, TESTING, {**IDENTITY, **changed})
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "3", "[" * 10**5, '{"identity": 3}'])
+def test_results_whose_record_is_damaged_are_not_replaced(tmp_path, content):
+    (tmp_path / "m-test_results.csv.gz").write_text("rows")
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UserError, match=r"or their run\.json is damaged\. Give"):
+        check_output_dir(tmp_path, TESTING, IDENTITY)
 
 
 def test_another_seed_is_another_test_where_masks_are_random(tmp_path):
-    random = {**TESTING, "data_preprocessing_fn": {"test": "mine.mask_something"}}
+    random = {**IDENTITY, "data_preprocessing_fn": {"test": "mine.mask_something"}}
     (tmp_path / "m-test_results.csv.gz").write_text("rows")
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(random))
-    (tmp_path / "run.json").write_text(json.dumps({"data_sha256": HASHES}))
-    check_output_dir(tmp_path, random, HASHES)
+    (tmp_path / "run.json").write_text(sealed({"identity": random}))
+    check_output_dir(tmp_path, TESTING, random)
     with pytest.raises(UserError, match="made with another seed"):
-        check_output_dir(tmp_path, {**random, "seed": 2}, HASHES)
+        check_output_dir(tmp_path, TESTING, {**random, "seed": 2})
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "config.txt"])
 def test_a_config_that_the_user_wrote_is_not_overwritten(tmp_path, name):
     (tmp_path / name).write_text("# mine")
     with pytest.raises(UserError, match=f"must not have a {name} that is not of a run"):
-        check_output_dir(tmp_path, TRAINING, HASHES)
+        check_output_dir(tmp_path, TRAINING, IDENTITY)
 
 
 def test_a_name_that_is_too_long(tmp_path):
     with pytest.raises(UserError, match="longer than 255"):
-        check_output_dir(tmp_path / ("x" * 300), TRAINING, HASHES)
+        check_output_dir(tmp_path / ("x" * 300), TRAINING, IDENTITY)
 
 
 def test_a_directory_without_results_is_fine(tmp_path):
     (tmp_path / "notes.txt").touch()
-    check_output_dir(tmp_path, TRAINING, HASHES)
-    check_output_dir(tmp_path / "new" / "newer", TRAINING, HASHES)
+    check_output_dir(tmp_path, TRAINING, IDENTITY)
+    check_output_dir(tmp_path / "new" / "newer", TRAINING, IDENTITY)
     assert not (tmp_path / "new").exists()
 
 
 def test_a_file_where_the_directory_should_be(tmp_path):
     (tmp_path / "x").touch()
     with pytest.raises(UserError, match="must be a directory but"):
-        check_output_dir(tmp_path / "x" / "y", TRAINING, HASHES)
+        check_output_dir(tmp_path / "x" / "y", TRAINING, IDENTITY)
 
 
 def test_a_directory_that_cannot_be_written_into(tmp_path):
@@ -107,7 +129,7 @@ def test_a_directory_that_cannot_be_written_into(tmp_path):
     if not directory.is_dir():
         pytest.skip("there is no such directory on this system")
     with pytest.raises(UserError, match=rf"must be writable but {directory} is not \(.*\)\."):
-        check_output_dir(directory / "x" / "y", TRAINING, HASHES)
+        check_output_dir(directory / "x" / "y", TRAINING, IDENTITY)
 
 
 @pytest.mark.parametrize("target", ["x", "nothing"])
@@ -115,7 +137,7 @@ def test_a_link_that_leads_nowhere(tmp_path, target):
     (tmp_path / "x").symlink_to(tmp_path / target)
     for directory in (tmp_path / "x", tmp_path / "x" / "y"):
         with pytest.raises(UserError, match=r"x is a link that leads nowhere\."):
-            check_output_dir(directory, TRAINING, HASHES)
+            check_output_dir(directory, TRAINING, IDENTITY)
 
 
 def test_the_table_of_test_results_has_a_name_that_a_file_can_have():
@@ -144,6 +166,26 @@ def test_whole_or_not_at_all(tmp_path):
         aside.write_text("after")
     assert target.read_text() == "after"
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_what_is_written_is_seen_safely_on_disk(tmp_path, monkeypatch):
+    synced = []
+    real = os.fsync
+
+    def fsync(handle):
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with write_whole(tmp_path / "model") as aside:
+        (aside / "deep").mkdir(parents=True)
+        (aside / "deep" / "weights").write_text("1")
+    assert set(synced) == {".model.tmp", "deep", "weights", tmp_path.name}
+    assert synced[-1] == tmp_path.name
+    synced.clear()
+    with write_whole(tmp_path / "run.json") as aside:
+        aside.write_text("2")
+    assert synced == [".run.json.tmp", tmp_path.name]
 
 
 def test_whole_directories(tmp_path):

@@ -351,3 +351,18 @@ def test_a_very_long_text_without_commas_is_read_back(tmp_path):
     table = load_metrics(path)
     assert table["word"].tolist() == [long, "12"]
     assert table["surprisal"].tolist() == [1.5, 2.5]
+
+
+@pytest.mark.parametrize("change", ["shorter", "longer", "empty"])
+def test_a_table_that_another_program_changes_meanwhile(tmp_path, change):
+    path = tmp_path / "t.csv.gz"
+    with TableWriter(path, COLUMNS) as writer:
+        writer.write(rows(0, ["a"]))
+        writer.end_piece()
+        content = path.read_bytes()
+        changed = {"shorter": content[:-1], "longer": content + b"x", "empty": b""}[change]
+        path.write_bytes(changed)
+        writer.write(rows(1, ["b"]))
+        with pytest.raises(UserError, match="bytes that were written into it but has"):
+            writer.end_piece()
+    assert path.read_bytes() == changed

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.data.files import Examples
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.errors import UserError
+from finetune_lm.whole_files import checksum, sealed, unsealed, write_whole
 
 if TYPE_CHECKING:
     import datasets
@@ -65,25 +67,32 @@ def encode(
     columns = {"text": examples.texts}
     if labels is not None:
         columns["label_text"] = labels
-    raw = datasets.Dataset.from_dict(columns)
     fingerprint = _fingerprint(columns, encoder)
     cache_file = _cache_file(fingerprint) if encoder.tokenizer.is_fast else None
+    if cache_file is not None and not overwrite_cache:
+        cached = _read_cache(cache_file)
+        if cached is not None:
+            return cached
+    raw = datasets.Dataset.from_dict(columns)
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        return raw.map(
+        encoded = raw.map(
             _EncodeRows(encoder),
             batched=True,
             remove_columns=raw.column_names,
             num_proc=min(num_workers, len(examples)) if num_workers and num_workers > 1 else None,
-            keep_in_memory=cache_file is None,
-            cache_file_name=cache_file,
-            load_from_cache_file=not overwrite_cache,
+            keep_in_memory=True,
             new_fingerprint=fingerprint,
         )
     finally:
         if shown:
             datasets.enable_progress_bars()
+    if cache_file is not None:
+        # Where it cannot be kept, the next run tokenizes again.
+        with suppress(OSError):
+            _write_cache(cache_file, encoded)
+    return encoded
 
 
 def _fingerprint(columns: dict[str, list[str]], encoder: TextEncoder) -> str:
@@ -111,16 +120,45 @@ def _fingerprint(columns: dict[str, list[str]], encoder: TextEncoder) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _cache_file(fingerprint: str) -> str | None:
-    """Where tokenized data is kept between runs; None where nothing can be written."""
+def _cache_file(fingerprint: str) -> Path:
+    """Where tokenized data is kept between runs."""
     import datasets
 
-    directory = Path(datasets.config.HF_DATASETS_CACHE) / "finetune_lm"
+    return Path(datasets.config.HF_DATASETS_CACHE) / "finetune_lm" / f"{fingerprint}.arrow"
+
+
+def _checksum_file(cache_file: Path) -> Path:
+    return cache_file.with_suffix(".json")
+
+
+def _read_cache(cache_file: Path) -> datasets.Dataset | None:
+    """What an earlier run has kept; None if that is not there or not as it was written."""
+    import datasets
+
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError:
+        if unsealed(_checksum_file(cache_file)) != checksum(cache_file):
+            return None
+        return datasets.Dataset.from_file(str(cache_file))
+    except (OSError, ValueError):
         return None
-    return str(directory / f"{fingerprint}.arrow")
+
+
+def _write_cache(cache_file: Path, encoded: datasets.Dataset) -> None:
+    """Keep tokenized data, and a checksum beside it.
+
+    Raises:
+        OSError: If that is not possible.
+    """
+    import pyarrow as pa
+
+    cache_file.parent.mkdir(parents=True, exist_ok=True)
+    table = encoded.data.table
+    with write_whole(cache_file, shared=True) as aside:
+        with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+        written = checksum(aside)
+    with write_whole(_checksum_file(cache_file), shared=True) as aside:
+        aside.write_text(sealed(written), "utf-8")
 
 
 def check_parallel(examples: Examples, dataset: datasets.Dataset) -> None:

@@ -117,11 +117,13 @@ def dataset_name(path: str) -> str:
 
 def file_hashes(files: Files) -> dict[str, str]:
     """What each file says, as far as it is used, hashed: the same data give the same hash."""
-    hashes = {}
-    for examples in (examples for group in files.values() for examples in group):
-        content = json.dumps([examples.texts, examples.labels, examples.metadata])
-        hashes[examples.path] = hashlib.sha256(content.encode()).hexdigest()
-    return hashes
+    return {e.path: content_hash(e) for group in files.values() for e in group}
+
+
+def content_hash(examples: Examples) -> str:
+    """What a data file says, as far as it is used, hashed."""
+    content = json.dumps([examples.texts, examples.labels, examples.metadata])
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def distinct_names(paths: Sequence[str]) -> list[str]:

@@ -173,7 +173,11 @@ def read_loss_files(args: DataTrainingArguments) -> list[Examples]:
             if (read := getattr(cls, "read_files", None)) is None:
                 continue
             try:
-                files |= {examples.path: examples for examples in read(**kwargs)}
+                for examples in read(**kwargs):
+                    # One loss may use more lines of a file than another.
+                    known = files.get(examples.path)
+                    if known is None or len(known) < len(examples):
+                        files[examples.path] = examples
             except UserError as error:
                 problems += error.problems
     if problems:

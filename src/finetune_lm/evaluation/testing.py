@@ -14,6 +14,7 @@ from finetune_lm.evaluation.evaluate import record_surprisals
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import LoadedModel
+from finetune_lm.models.weights import hash_of_weights
 from finetune_lm.results.columns import SEED
 from finetune_lm.results.evaluation_progress import EvaluationProgress
 from finetune_lm.results.tables import TableWriter
@@ -94,9 +95,8 @@ def _identity(loaded: LoadedModel, split: Split, epoch: int | None) -> dict[str,
     """Everything that the rows of a test set depend on."""
     dataset = split.dataset
     preprocessing = dataset.preprocessing
-    sums = [float(p.detach().double().sum()) for p in loaded.model.parameters()]
     return {
-        "model": [loaded.name, loaded.task.name, sums],
+        "model": [loaded.name, loaded.task.name, hash_of_weights(loaded.model)],
         "epoch": epoch,
         "input_ids": [list(map(int, ids)) for ids in dataset.dataset["input_ids"]],
         "texts": [dataset.texts, dataset.labels, dataset.metadata],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from finetune_lm.errors import UserError, first_line
 from finetune_lm.messages import warn
 from finetune_lm.models.origin import remember_origin
 from finetune_lm.models.tasks import Task, find_task
-from finetune_lm.models.weights import check_weights
+from finetune_lm.models.weights import check_weights, hash_of_config, hash_of_weights
 
 if TYPE_CHECKING:
     from finetune_lm.arguments import ModelArguments
@@ -31,12 +31,14 @@ class LoadedModel:
         task: What kind it is.
         model: The transformers model, in float32 unless asked otherwise, on the CPU.
         tokenizer: Its tokenizer.
+        origin: Hashes of its weights and configuration, as they were before any modifier.
     """
 
     name: str
     task: Task
     model: Any
     tokenizer: Any
+    origin: dict[str, str] = field(default_factory=dict)
 
     @property
     def n_params(self) -> str:
@@ -71,12 +73,15 @@ def identify(args: ModelArguments) -> tuple[Any, Task]:
     return config, task
 
 
-def load_model(args: ModelArguments, known: tuple[Any, Task] | None = None) -> LoadedModel:
+def load_model(
+    args: ModelArguments, known: tuple[Any, Task] | None = None, *, hashed: bool = True
+) -> LoadedModel:
     """Load the model that the arguments name, with its modifiers applied.
 
     Args:
         args: Which model, and how it is loaded and changed.
         known: What `identify` says of it, where that was asked before.
+        hashed: Whether to say what it was before any modifier.
 
     Raises:
         UserError: If it is not there, cannot be loaded, or is of no known kind.
@@ -117,6 +122,12 @@ def load_model(args: ModelArguments, known: tuple[Any, Task] | None = None) -> L
         # this one then, with a warning in every run.
         model.loss_type = task.loss_type
     model.eval()
+    # Modifiers may compute, and that differs in last digits from one processor to the next.
+    origin = (
+        {"weights": hash_of_weights(model), "config": hash_of_config(model.config)}
+        if hashed
+        else {}
+    )
     for modify in args.model_modifier_fns:
         kwargs = args.model_modifier_fn_kwargs.get(short_name(modify), {})
         check_call(modify, "model_modifier_fn_kwargs", kwargs, "model, tokenizer")
@@ -124,7 +135,7 @@ def load_model(args: ModelArguments, known: tuple[Any, Task] | None = None) -> L
         model = model if modified is None else modified
     _check_vocabulary(name, model, tokenizer)
     remember_origin(model, args)
-    return LoadedModel(name, task, model, tokenizer)
+    return LoadedModel(name, task, model, tokenizer, origin)
 
 
 def _hub(args: ModelArguments) -> dict[str, Any]:

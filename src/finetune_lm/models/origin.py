@@ -84,7 +84,7 @@ class Origin:
             )
             # What the run draws must not depend on whether a baseline is loaded.
             with torch.random.fork_rng(devices=[]):
-                loaded = load_model(args)
+                loaded = load_model(args, hashed=False)
             loaded.model.eval().requires_grad_(False)
             return loaded
 

@@ -1,4 +1,4 @@
-"""Whether a checkpoint has the weights that its model needs.
+"""Whether a checkpoint has the weights that its model needs, and which weights they are.
 
 transformers fills what is missing with random numbers and goes on, and what comes of that looks
 like surprisals.
@@ -6,13 +6,20 @@ like surprisals.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
 from collections.abc import Iterable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
 from finetune_lm.models.tasks import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -78,3 +85,44 @@ def _layers_beyond(unexpected: Iterable[str], parameters: Iterable[str]) -> list
 
 def _and_more(n: int) -> str:
     return f" (and {n - 1} more)" if n > 1 else ""
+
+
+def hash_of_weights(model: Any) -> str:
+    """SHA-256 over the name, shape, type and every byte of a model's parameters and saved buffers.
+
+    Buffers that are not saved are computed, on another processor perhaps to another last digit.
+    """
+    saved = model.state_dict().keys()
+    tensors = {
+        **dict(model.named_parameters()),
+        **{name: buffer for name, buffer in model.named_buffers() if name in saved},
+    }
+    # hashlib lets other threads run while it reads.
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as threads:
+        hashes = list(threads.map(_hash_of_tensor, tensors.values()))
+    described = [
+        [name, list(tensor.shape), str(tensor.dtype), each]
+        for (name, tensor), each in zip(tensors.items(), hashes, strict=True)
+    ]
+    return hashlib.sha256(json.dumps(sorted(described)).encode()).hexdigest()
+
+
+def _hash_of_tensor(tensor: Tensor) -> str:
+    import torch
+
+    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.blake2b(values.numpy().data).hexdigest()
+
+
+def hash_of_config(config: Any) -> str:
+    """A hash of a model's configuration, behind the version of transformers that has read it.
+
+    Another version may know other settings, so only hashes of one version can be compared.
+    """
+    import transformers
+
+    settings = config.to_diff_dict()
+    for name in ("transformers_version", "_name_or_path", "dtype", "torch_dtype"):
+        settings.pop(name, None)
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return f"{transformers.__version__}:{hashlib.sha256(text.encode()).hexdigest()}"

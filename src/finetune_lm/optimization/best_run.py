@@ -69,4 +69,7 @@ def _is_same_run(directory: Path, model_args: ModelArguments, args: DataTraining
     if not path.exists():
         return True  # another process has just begun with it
     mine = config_dict(model_args, args, OptimizationArguments())
-    return bool(yaml.safe_load(path.read_text(encoding="utf-8")) == mine)
+    try:
+        return bool(yaml.safe_load(path.read_bytes()) == mine)
+    except (yaml.YAMLError, ValueError, RecursionError):  # somebody has written into it
+        return False

@@ -19,6 +19,7 @@ from finetune_lm.arguments.references import resolve_references, short_name
 from finetune_lm.arguments.study_problems import direction_of
 from finetune_lm.data.files import Files, read_files
 from finetune_lm.errors import UserError
+from finetune_lm.evaluation.losses import read_loss_files
 from finetune_lm.messages import warn
 from finetune_lm.optimization.identity import study_identity, study_name
 from finetune_lm.optimization.objects import make_object, without_foreign_defaults
@@ -86,7 +87,7 @@ def make_plan(
         )
         data_args = with_values(data_args, {("test_file",): None})
     study_kwargs = _without_foreign_defaults(optimization_args.study_kwargs)
-    files = read_files(data_args)
+    files = {**read_files(data_args), "loss": read_loss_files(data_args)}
     parameters = search_space(optimization_args.params, data_args)
     # These are made again when the seed is known; what is wrong with them is told now.
     make_sampler(study_kwargs, data_args.seed)

@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from finetune_lm.messages import say, warn
-from finetune_lm.results.whole_files import write_whole
+from finetune_lm.whole_files import write_whole
 
 _TARGET = "best validation loss"
 _LONGEST_LEGEND = 24

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from finetune_lm.optimization.lost_trials import REASON, REPEATS, WORKER
 from finetune_lm.optimization.parameters import Parameter
 from finetune_lm.results.csv_text import MISSING, csv_text
-from finetune_lm.results.whole_files import write_whole
+from finetune_lm.whole_files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd

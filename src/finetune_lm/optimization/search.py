@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -29,16 +30,23 @@ from finetune_lm.optimization.pruning import counts_as_completed
 from finetune_lm.optimization.results import BEST_EPOCH, best_trial, results_table, write_results
 from finetune_lm.optimization.sampling import StudySampler
 from finetune_lm.optimization.storage import short_reason
-from finetune_lm.optimization.study import StudyRecord, begin_study, find_study, load_study
+from finetune_lm.optimization.study import (
+    StudyRecord,
+    begin_study,
+    check_same,
+    find_study,
+    load_study,
+)
 from finetune_lm.optimization.study_directory import StudyDirectory, make_study_dir
 from finetune_lm.optimization.study_result import StudyResult
 from finetune_lm.optimization.trial_arguments import with_values
 from finetune_lm.optimization.trial_log import TrialLog
 from finetune_lm.optimization.trial_runner import LoadModel, TrialRunner
 from finetune_lm.optimization.trials import Trials
+from finetune_lm.results.identity import MODEL
 from finetune_lm.results.output_directory import is_about_writing
 from finetune_lm.results.run_record import RunRecord
-from finetune_lm.results.whole_files import write_whole
+from finetune_lm.whole_files import write_whole
 
 
 def search(
@@ -100,13 +108,15 @@ def _load(plan: Plan, load_model: LoadModel) -> tuple[TrialRunner, StudyRecord]:
             load_model,
             {str(parameter.place[0]) for parameter in plan.parameters},
         )
+        mine = replace(mine, identity={**plan.identity, MODEL: runner.loaded.origin})
         if found is not None:
+            check_same(found, mine, plan.name, plan.place)
             return runner, record
         found = begin_study(
             plan.place, plan.name, mine, plan.direction, load_if_exists=plan.load_if_exists
         )
         if found.seed == record.seed:
-            return runner, record
+            return runner, found
         record = found  # another process has begun it meanwhile, from another seed
 
 
@@ -261,6 +271,7 @@ def _on_record(
         device=str(runner.accelerator.device),
         data={kind: {f.path: len(f) for f in group} for kind, group in plan.files.items() if group},
         data_sha256=file_hashes(plan.files),
+        identity={**record.identity, "seed": int(record.seed)},
         **facts,
     )
     try:

@@ -12,8 +12,8 @@ from optuna.samplers import BaseSampler
 
 from finetune_lm.arguments.data_training_arguments import DrawnSeed
 from finetune_lm.errors import UserError
-from finetune_lm.optimization.identity import differences
 from finetune_lm.optimization.storage import StoragePlace
+from finetune_lm.results.identity import names_of_differences
 
 RECORD = "finetune_lm"
 """Under which name a study has its identity and seed."""
@@ -118,7 +118,23 @@ def _joined(
             )
         time.sleep(0.1)
     record = StudyRecord(described["identity"], described["seed"])
-    differing = differences(record.identity, mine.identity)
+    check_same(record, mine, name, place)
+    return record
+
+
+def check_same(record: StudyRecord, mine: StudyRecord, name: str, place: StoragePlace) -> None:
+    """See that the trials of a study can be compared with those of this process.
+
+    Args:
+        record: What the study says of itself.
+        mine: What this process says.
+        name: The study's name.
+        place: Where it is kept.
+
+    Raises:
+        UserError: If not, naming what is another.
+    """
+    differing = names_of_differences(record.identity, mine.identity)
     if not isinstance(mine.seed, DrawnSeed) and mine.seed != record.seed:
         differing.append(f"seed ({record.seed}, not {mine.seed})")
     if differing:
@@ -126,7 +142,6 @@ def _joined(
             f"study {name!r} in {place.shown} was made with another {' and '.join(differing)}, so "
             f"its trials cannot be compared with these. Give another --study_kwargs.study_name."
         )
-    return record
 
 
 def _is_there(place: StoragePlace, name: str) -> UserError:

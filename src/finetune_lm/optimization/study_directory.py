@@ -156,7 +156,7 @@ def _studies(directory: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(directory.glob("run*.json")):
         try:
             study = json.loads(path.read_text(encoding="utf-8")).get("study")
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             continue
         if isinstance(study, dict):
             yield study

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from finetune_lm.arguments import DataTrainingArguments, ModelArguments, OptimizationArguments
-from finetune_lm.arguments.declared import MAY_CHANGE, RESULT
+from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
+from finetune_lm.results.identity import names_of_differences
+from finetune_lm.whole_files import unsealed
 
 NOW = "{now}"
 
@@ -32,6 +31,7 @@ BEST_TRIAL = "best_trial"
 MODEL = "model"
 TOKENIZER = "tokenizer"
 CHECKPOINTS = "checkpoints"
+MANIFEST = "manifest.json"
 
 
 def timestamp() -> str:
@@ -62,7 +62,9 @@ def choose_output_dir(given: str | None, model_name: str, train_names: list[str]
     return Path("outputs", train_names[0], model, timestamp())
 
 
-def check_output_dir(directory: Path, config: dict[str, Any], data: dict[str, str]) -> None:
+def check_output_dir(
+    directory: Path, args: DataTrainingArguments, identity: dict[str, Any]
+) -> None:
     """See that a directory can be written into and has no other run's results in it.
 
     It is not made yet. A run that only tests gives the same results each time, so the same one may
@@ -70,14 +72,14 @@ def check_output_dir(directory: Path, config: dict[str, Any], data: dict[str, st
 
     Args:
         directory: The output directory.
-        config: The run's arguments, as they are put on record.
-        data: The hash of each data file.
+        args: The run's arguments.
+        identity: All that its results depend on.
 
     Raises:
         UserError: If not, saying what to do.
     """
     check_writable(directory)
-    _check_no_results(directory, config, data)
+    _check_no_results(directory, args, identity)
 
 
 LONGEST_NAME = 255
@@ -148,6 +150,9 @@ def make_output_dir(directory: Path) -> None:
         ) from error
 
 
+SEALED = (CONFIG_YAML, MODEL, TOKENIZER)
+"""What `run.json` has the checksums of."""
+
 RUN_PATTERNS = (METRICS, f"*{TEST_RESULTS_SUFFIX}", MODEL)
 STUDY_PATTERNS = (OPTIMIZATION_RESULTS, JOURNAL)
 RESULT_PATTERNS = (*RUN_PATTERNS, *STUDY_PATTERNS)
@@ -160,23 +165,16 @@ def results_in(directory: Path, patterns: Sequence[str] = RESULT_PATTERNS) -> li
     return sorted(path.name for path in found if path.stat().st_size > 0)
 
 
-_ALL = (ModelArguments, DataTrainingArguments, OptimizationArguments)
-OF_NO_MATTER = frozenset(
-    field.name
-    for cls in _ALL
-    for field in fields(cls)
-    if field.metadata["affects"] not in RESULT or field.metadata.get("on_resume") == MAY_CHANGE
-)
-"""Arguments that make no difference to what is in a run's tables."""
-
 _NO_RANDOMNESS = (
     "data_preprocessing.identity",
     "data_preprocessing.remove_non_mask_tokens_from_labels",
 )
 
 
-def _check_no_results(output_dir: Path, config: dict[str, Any], data: dict[str, str]) -> None:
-    remedy = f"Give {'an' if config['output_dir'] is None else 'another'} --output_dir."
+def _check_no_results(
+    output_dir: Path, args: DataTrainingArguments, identity: dict[str, Any]
+) -> None:
+    remedy = f"Give {'an' if args.output_dir is None else 'another'} --output_dir."
     if not (output_dir / RUN_JSON).is_file():
         for name in (CONFIG_YAML, CONFIG_TEXT):
             if (output_dir / name).exists():
@@ -189,12 +187,12 @@ def _check_no_results(output_dir: Path, config: dict[str, Any], data: dict[str, 
         return
     if (output_dir / CHECKPOINTS).is_dir():
         remedy += f" To go on with the run that was stopped there: --resume {output_dir}"
-    if config["train_file"] is not None or not (output_dir / RUN_JSON).is_file():
+    if args.train_file is not None or not (output_dir / RUN_JSON).is_file():
         raise UserError(
             f"output_dir must not have results of another run, but {output_dir} has "
             f"{', '.join(found)}. {remedy}"
         )
-    differing = _differences(output_dir, config, data)
+    differing = _differing(output_dir, identity)
     if differing:
         raise UserError(
             f"output_dir must not have results of another run, but those in {output_dir} were made "
@@ -202,24 +200,18 @@ def _check_no_results(output_dir: Path, config: dict[str, Any], data: dict[str, 
         )
 
 
-def _differences(output_dir: Path, config: dict[str, Any], data: dict[str, str]) -> list[str]:
-    """In what the run whose results are in a directory differs from this one."""
-    import yaml
-
-    with (output_dir / CONFIG_YAML).open(encoding="utf-8") as file:
-        earlier = yaml.safe_load(file)
-    of_no_matter = OF_NO_MATTER
-    if config["data_preprocessing_fn"]["test"] in _NO_RANDOMNESS:
-        of_no_matter |= {"seed"}
-    differing = sorted(
-        name
-        for name in (earlier.keys() | config.keys()) - of_no_matter
-        if earlier.get(name) != config.get(name)
-    )
-    record = json.loads((output_dir / RUN_JSON).read_text(encoding="utf-8"))
-    if not differing and record.get("data_sha256") != data:
-        return ["content of the data files"]
-    return differing
+def _differing(output_dir: Path, identity: dict[str, Any]) -> list[str]:
+    """In what the run whose results are in a directory differs from this one, by name."""
+    try:
+        earlier = unsealed(output_dir / RUN_JSON).get("identity")
+    except (OSError, ValueError):
+        earlier = None
+    if not isinstance(earlier, dict):
+        return [f"version of the program, or their {RUN_JSON} is damaged"]
+    names = names_of_differences(earlier, identity)
+    if identity["data_preprocessing_fn"]["test"] in _NO_RANDOMNESS:
+        names = [name for name in names if name != "seed"]
+    return names
 
 
 def is_about_writing(error: OSError, directory: Path) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from finetune_lm.results.columns import LOSS
 from finetune_lm.results.loss_history import LossHistory
-from finetune_lm.results.whole_files import write_whole
+from finetune_lm.whole_files import write_whole
 
 _COLOURS = {"train": "#0072B2", "validation": "#D55E00"}
 _BATCHES_SHOWN_SINGLY = 2_000

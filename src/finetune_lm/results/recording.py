@@ -47,15 +47,20 @@ def on_record(
     Raises:
         UserError: Instead of an error of the operating system about writing there.
     """
-    record = RunRecord(
-        output_dir / place.RUN_JSON,
-        earlier.record if earlier else None,
-        model={"name": loaded.name, "task": loaded.task.name, "n_params": loaded.n_params},
-        device=str(device),
-        data={kind: {f.path: len(f) for f in group} for kind, group in files.items() if group},
-        data_sha256=file_hashes(files),
-        **facts,
-    )
+    try:
+        record = RunRecord(
+            output_dir / place.RUN_JSON,
+            earlier.record if earlier else None,
+            model={"name": loaded.name, "task": loaded.task.name, "n_params": loaded.n_params},
+            device=str(device),
+            data={kind: {f.path: len(f) for f in group} for kind, group in files.items() if group},
+            data_sha256=file_hashes(files),
+            **facts,
+        )
+    except OSError as error:
+        raise UserError(
+            f"{output_dir} cannot be written into: {error.strerror or error}."
+        ) from error
     try:
         yield record
     except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import json
 import platform
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from finetune_lm.results.whole_files import write_whole
+from finetune_lm.whole_files import sealed, write_whole
 
 _PACKAGES = (
     "finetune-lm",
@@ -101,7 +100,7 @@ class RunRecord:
             self._peaks[device] = max(peak, self._peaks.get(device, 0.0))
         self._facts["peak_memory_mb"] = self._peaks
         with write_whole(self._path) as aside:
-            aside.write_text(json.dumps(self._facts, indent=2, default=str) + "\n", "utf-8")
+            aside.write_text(sealed(self._facts), "utf-8")
 
 
 def ended_sessions(record: dict[str, Any]) -> list[dict[str, Any]]:

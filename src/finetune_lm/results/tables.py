@@ -118,14 +118,17 @@ class TableWriter:
         """Append the piece under way to the file and see it safely on disk.
 
         A piece that cannot be appended whole leaves the file as it was.
+
+        Raises:
+            UserError: If somebody else has changed the file. It is left as it is then.
         """
         if self._piece is None:
             return
         piece, self._piece = self._piece, None
-        size = self.path.stat().st_size
         with piece:
             if not self._is_whole:
                 return
+            size = self._size()
             piece.write(self._compressor.compress(b"".join(self._text)))
             piece.write(self._compressor.flush())
             piece.seek(0)
@@ -141,6 +144,17 @@ class TableWriter:
             piece.seek(0)
             self._state.checksum, n_bytes = _checksum(piece, start=self._state.checksum)
             self._state.n_bytes += n_bytes
+
+    def _size(self) -> int:
+        """How long the file is, which nobody else must have changed."""
+        size = self.path.stat().st_size
+        if size != self._state.n_bytes:
+            raise UserError(
+                f"{self.path} must have the {self._state.n_bytes} bytes that were written into it "
+                f"but has {size}: another program has changed it while the run was writing. Start "
+                f"the run again in another output_dir."
+            )
+        return size
 
     def state(self) -> TableState:
         """How far the table has come, with the piece under way."""

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import time
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,6 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from finetune_lm.errors import UserError, first_line
 from finetune_lm.messages import warn
+from finetune_lm.results.output_directory import MANIFEST
+from finetune_lm.whole_files import checksum, sealed, sync, unsealed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
 BEGINNING, TRAINING, TRAINED = "beginning", "training", "trained"
 """What a checkpoint is of: before the first step, between two steps, after the last."""
 
-FORMAT = 1
+FORMAT = 2
 """Goes up when what is in a checkpoint changes so that older programs cannot use it."""
 
-MANIFEST = "manifest.json"
 STATE = "state.pt"
 WEIGHTS = "model.safetensors"
 BEST = "best.safetensors"
@@ -77,6 +77,7 @@ class Checkpoints:
         every: After how many epochs to write one; 0 for never; None for as often as costs at most
             a fiftieth of the time.
         on_write: Called after each.
+        identity: What the run is, which each checkpoint says.
     """
 
     def __init__(
@@ -84,9 +85,11 @@ class Checkpoints:
         directory: Path,
         every: int | None = None,
         on_write: Callable[[], object] = lambda: None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = directory
         self.every = every
+        self.identity = dict(identity or {})
         self._on_write = on_write
         self._whole: list[_Folder] = []
         self._last_ended = -float("inf")
@@ -129,7 +132,7 @@ class Checkpoints:
         finally:
             with suppress(OSError):
                 _remove(aside)
-        _sync(self.directory)
+        sync(self.directory)
         self._whole = [*self._whole, folder][-_KEPT:]
         self._remove_others()
         self._last_ended = time.monotonic()
@@ -201,11 +204,11 @@ class Checkpoints:
             "position": saved.position,
             "best_epoch": saved.best_epoch,
             "files": folder.files,
+            "identity": self.identity,
         }
-        with (aside / MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=2)
-        _finish(aside / MANIFEST)
-        _sync(aside)
+        (aside / MANIFEST).write_text(sealed(manifest), "utf-8")
+        sync(aside / MANIFEST)
+        sync(aside)
         return folder
 
     def _write_best(self, aside: Path, saved: Saved, folder: _Folder) -> None:
@@ -228,15 +231,11 @@ class Checkpoints:
         from safetensors.torch import load_file
 
         place = self.directory / name
-        manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise UserError(
-                f"checkpoint {place} was written by another version of finetune-lm (its format is "
-                f"{manifest['format']}, this one's {FORMAT}). Resume with that version."
-            )
+        _check_format(place)
+        manifest = unsealed(place / MANIFEST)
         files = manifest["files"]
         for file, expected in files.items():
-            if _facts(place / file) != expected:
+            if checksum(place / file) != expected:
                 raise ValueError(f"{file} is not as it was written")
         tensors = {
             file: load_file(place / file) if file in files else None for file in (WEIGHTS, BEST)
@@ -252,6 +251,16 @@ class Checkpoints:
             manifest["best_epoch"],
         )
         return _Folder(name, manifest["best_epoch"], files), saved
+
+
+def _check_format(place: Path) -> None:
+    """See that a checkpoint is of this version; one of another may have no checksum like this."""
+    manifest = json.loads((place / MANIFEST).read_bytes())
+    if manifest["format"] != FORMAT:
+        raise UserError(
+            f"checkpoint {place} was written by another version of finetune-lm (its format is "
+            f"{manifest['format']}, this one's {FORMAT}). Resume with that version."
+        )
 
 
 def unkept(value: Any, name: str = "") -> str | None:
@@ -344,27 +353,8 @@ def _link(existing: Path, path: Path) -> None:
 
 def _finish(path: Path) -> dict[str, int]:
     """See a file safely on disk, and say what it is like."""
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
-    return _facts(path)
-
-
-def _facts(path: Path) -> dict[str, int]:
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            checksum = zlib.crc32(block, checksum)
-    return {"bytes": path.stat().st_size, "crc32": checksum}
-
-
-def _sync(directory: Path) -> None:
-    """See the names in a directory safely on disk, where the system can be asked to."""
-    with suppress(OSError):
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    sync(path)
+    return checksum(path)
 
 
 def _remove(path: Path) -> None:

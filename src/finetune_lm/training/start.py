@@ -54,13 +54,12 @@ def begin_training(
     """
     training, _ = splits
     path = output_dir / METRICS
-    origin = fingerprints_of(loaded.model, *splits)
     stopping = EarlyStopping(args.patience, args.delta, args.min_epochs)
     if not resumes:
         checkpoints.remove()
     saved = _newest(checkpoints, path, output_dir) if resumes else None
     if saved is not None:
-        check_fingerprints(saved.state["origin"], origin)
+        check_fingerprints(saved.state["origin"], *splits)
         _check_epochs(saved, stopping, args)
     columns = table_columns(
         with_sequence_type=loaded.task.reports_greedy_rows,
@@ -76,7 +75,7 @@ def begin_training(
         best=BestState(loaded.model),
         progress=Progress(args.seed, BEFORE_TRAINING if args.eval_before_training else 0),
         parts=parts_with_state(learner, *splits),
-        origin=origin,
+        origin=fingerprints_of(*splits),
     )
     if saved is not None:
         state.restore(saved)

@@ -14,7 +14,7 @@ from finetune_lm.results.tables import TableWriter
 from finetune_lm.training.best_state import BestState, put_weights, weights_of
 from finetune_lm.training.checkpoints import BEGINNING, TRAINED, TRAINING, Saved
 from finetune_lm.training.early_stopping import EarlyStopping
-from finetune_lm.training.fingerprints import data_fingerprint, model_fingerprint
+from finetune_lm.training.fingerprints import data_fingerprint
 from finetune_lm.training.optimizer_modes import set_mode
 from finetune_lm.training.progress import Progress
 
@@ -38,7 +38,7 @@ class TrainingState:
         progress: Where the training is.
         parts: What else has a state, by name: the optimizer, losses, callbacks. Each has
             ``state_dict`` and ``load_state_dict``.
-        origin: What tells whether a later process begins with the same model and data.
+        origin: What tells whether a later process feeds the model the same.
         is_over: Whether nothing is left to be learned.
     """
 
@@ -160,29 +160,21 @@ def parts_with_state(learner: Learner, *splits: Split) -> dict[str, Any]:
     }
 
 
-def fingerprints_of(model: Any, *splits: Split) -> dict[str, Any]:
-    """What tells whether a later process begins with the same model and data."""
-    data = {
-        split.dataset_type: (split.dataset.path, data_fingerprint(split.dataset))
-        for split in splits
-    }
-    return {"model": model_fingerprint(model), "data": data}
+def fingerprints_of(*splits: Split) -> dict[str, Any]:
+    """What tells whether a later process feeds the model the same."""
+    return {split.dataset_type: data_fingerprint(split.dataset) for split in splits}
 
 
-def check_fingerprints(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """See that a process begins with the same model and data as an earlier one.
+def check_fingerprints(earlier: Mapping[str, Any], *splits: Split) -> None:
+    """See that a process feeds the model what an earlier one did.
 
     Raises:
         UserError: If not.
     """
-    if earlier["model"] != now["model"]:
-        raise UserError(
-            "model_name_or_path must be the model that it was when the run began, but its weights "
-            "are other ones now. Put them back, or start again in another output_dir."
-        )
-    for dataset_type, (path, fingerprint) in now["data"].items():
-        if earlier["data"][dataset_type][1] != fingerprint:
+    for split in splits:
+        if earlier[split.dataset_type] != data_fingerprint(split.dataset):
             raise UserError(
-                f"{path} must give the tokens that it gave when the run began, but gives others. "
-                f"Its tokenizer has changed, or its preprocessing does not follow from the seed."
+                f"{split.dataset.path} must give the tokens that it gave when the run began, but "
+                f"gives others. Its tokenizer has changed, or its preprocessing does not follow "
+                f"from the seed."
             )
