@@ -356,3 +356,34 @@ def test_a_token_in_a_librarys_message_is_not_shown(
     error = capsys.readouterr().err
     assert "secret" not in error
     assert error.endswith("finetune-lm: error: The token <token> was refused.\n")
+
+
+def test_print_config_imports_nothing(tmp_path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    """A config file or a run's directory may come from somebody who is not trusted."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "untrusted.py").write_text("raise SystemExit('it was imported')\n")
+    (tmp_path / "run").mkdir()
+    mine = [
+        *("--model_name_or_path", "tiny-lm", "--do_optimize"),
+        *("--train_file", "x.txt", "--validation_file", "x.txt", "--test_file", "x.txt"),
+        *("--train_optimizer", "untrusted.Optimizer", "--lr_scheduler", "untrusted.Schedule"),
+        *("--loss_classes.train", "untrusted.A", "untrusted.B"),
+        *("--loss_classes_kwargs.train.A.f", "untrusted.f", "--loss_reduction_fns.train"),
+        *("untrusted.f", "--model_modifier_fns", "untrusted.f", "--model_modifier_fn_kwargs.f.x"),
+        *("import:untrusted", "--model_callbacks.end_epoch", "untrusted.C"),
+        *("--data_preprocessing_fn.train", "untrusted.f", "--model_kwargs.x", "untrusted.x"),
+        *("--study_kwargs.sampler", "untrusted.S", "--study_kwargs.storage", "untrusted.D"),
+    ]
+    assert main([*mine, "--print_config"]) == 0
+    printed = capsys.readouterr().out
+    Path("run/config.yaml").write_text(printed)
+    for argv in (["--config", "run/config.yaml"], ["--resume", "run"]):
+        assert main([*argv, "--print_config"]) == 0
+        assert capsys.readouterr().out == printed
+    assert printed.count("untrusted.") == 12
+    assert "import:untrusted" in printed
+    assert "untrusted" not in sys.modules
+    assert main([*mine, "--model_kwargs.y", "no-name.x", "--print_config"]) == 2
+    assert "not a name that Python could import" in capsys.readouterr().err
+    assert main(mine) == 2  # without it they are imported
+    assert "importing untrusted failed with SystemExit" in capsys.readouterr().err

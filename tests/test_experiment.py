@@ -18,7 +18,8 @@ import finetune_lm
 from families import family
 from finetune_lm import DataTrainingArguments, ModelArguments, UserError
 from finetune_lm.arguments import DELETE_FIELD
-from finetune_lm.data_preprocessing import remove_non_mask_tokens_from_labels
+from finetune_lm.constants import PER_BATCH
+from finetune_lm.data_preprocessing import mask_random_tokens, remove_non_mask_tokens_from_labels
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.results.columns import table_columns
 from helpers import save_family, write_lines
@@ -830,3 +831,57 @@ def test_a_text_of_one_unpredicted_token_has_its_row_whatever_the_batch(models, 
         assert short["surprisal"].isna().all()
     assert tables[0][tables[0]["example_num"] == 0]["loss"].isna().all()
     assert [len(table) for table in tables] == [len(tables[0])] * 2
+
+
+MASKED = {"data_preprocessing_fn": {"train": mask_random_tokens}}
+PER_BATCHES = {"data_preprocessing_fn_strategy": {"train": PER_BATCH}}
+REPEATED = "must have masks ([MASK]) to train 'tiny-mlm', a masked language model, but has none"
+
+
+@pytest.mark.parametrize(
+    ("lines", "settings", "is_told"),
+    [
+        ([{"text": "The man drank."}], {}, True),
+        ([{"text": "The man drank."}], PER_BATCHES, True),
+        ([{"text": "The man drank.", "labels": "The man drank."}], {}, True),
+        (
+            [{"text": "The man drank.", "labels": "The man drank."}],
+            {"data_preprocessing_fn": {"train": lambda inputs, tokenizer: inputs}},
+            True,
+        ),
+        # Something is hidden, or another token is to be learnt.
+        ([{"text": "The [MASK] drank.", "labels": "The man drank."}], {}, False),
+        ([{"text": "The man drank."}], MASKED, False),
+        (
+            [{"text": "The man drank."}],
+            {**MASKED, **PER_BATCHES},
+            False,
+        ),
+        ([{"text": "The man drank.", "labels": "The women drank."}], {}, False),
+        (
+            [
+                {"text": "The man [MASK].", "labels": "The man drank."},
+                {"text": "So.", "labels": "So."},
+            ],
+            {},
+            False,
+        ),
+    ],
+)
+def test_a_masked_model_is_not_trained_to_repeat_what_it_sees(
+    tmp_path, monkeypatch, lines, settings, is_told
+):
+    monkeypatch.chdir(tmp_path)
+    Path("train.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    Path("plain.txt").write_text("The man drank.\n")
+    args = DataTrainingArguments(
+        train_file="train.jsonl", validation_file="plain.txt", test_file=["plain.txt"],
+        epochs=1, output_dir="out", save_best_model_state_to_disk=False, **settings,
+    )  # fmt: skip
+    if not is_told:
+        run("tiny-mlm", args)  # validation and test change nothing in a model
+        return
+    with pytest.raises(UserError) as caught:
+        run("tiny-mlm", args)
+    assert f"train.jsonl {REPEATED}" in str(caught.value)
+    assert not Path("out").exists()

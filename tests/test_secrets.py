@@ -39,6 +39,8 @@ GIVEN = {
     "a storage": ["--study_kwargs.storage", URL],
     "a password of its own": [
         "--study_kwargs.storage_kwargs.password", SECRET,
+        "--study_kwargs.storage_kwargs.Api-Key", SECRET,
+        "--study_kwargs.storage_kwargs.deeper.passwd", SECRET,
         "--study_kwargs.storage_kwargs.url", f"postgresql://host/db?user=me&password={SECRET}",
     ],
     "the environment": [],

@@ -124,8 +124,8 @@ def test_what_the_samplers_and_pruners_of_optuna_are_made_with():
 
 WRONG = {
     "an argument that it does not take": (
-        (Leaf, {"b": 1}, "study_kwargs.sampler"),
-        "study_kwargs.sampler_kwargs.b is no argument of Leaf, which takes a, seed. A default is "
+        (Leaf, {"b": 1}, "study_kwargs.thing"),
+        "study_kwargs.thing_kwargs.b is no argument of Leaf, which takes a, seed. A default is "
         "taken away by __delete_field__.",
     ),
     "a misspelt class": (
@@ -202,3 +202,37 @@ def test_defaults_for_the_default_class_stay(capsys):
     without = {"direction": "maximize"}
     assert without_foreign_defaults(without, DEFAULTS, "s") == without
     capsys.readouterr()
+
+
+class NeverMade:
+    """No sampler, pruner or storage: to call it could do anything."""
+
+    def __init__(self, *args, **kwargs):
+        raise AssertionError("it was called")
+
+
+@pytest.mark.parametrize(
+    ("cls", "kwargs", "where", "told"),
+    [
+        (NeverMade, {}, "sampler", "sampler must be a class that inherits from "
+         "optuna.samplers.BaseSampler but got "),
+        (NeverMade, {"a": 1}, "pruner", "pruner must be a class that inherits from "
+         "optuna.pruners.BasePruner but got "),
+        (NeverMade, {}, "storage", "storage must be a class that inherits from "
+         "optuna.storages.BaseStorage or optuna.storages.journal.BaseJournalBackend but got "),
+        (optuna.samplers.RandomSampler, {}, "pruner", "pruner must be a class that inherits"),
+        (optuna.pruners.PatientPruner, {"wrapped_pruner": NeverMade, "patience": 1}, "pruner",
+         "pruner_kwargs.wrapped_pruner must be a class that inherits"),
+        (optuna.samplers.GPSampler, {"independent_sampler": NeverMade}, "sampler",
+         "sampler_kwargs.independent_sampler must be a class that inherits"),
+        (optuna.storages.JournalStorage, {"log_storage": NeverMade}, "storage",
+         "storage_kwargs.log_storage must be a class that inherits"),
+        (optuna.storages.JournalStorage, {"log_storage": optuna.storages.journal.JournalFileBackend,
+         "log_storage_kwargs": {"file_path": "x", "lock_obj": NeverMade}}, "storage",
+         "storage_kwargs.log_storage_kwargs.lock_obj must be a class that inherits"),
+    ],
+)  # fmt: skip
+def test_what_is_of_another_kind_is_not_called(cls, kwargs, where, told):
+    with pytest.raises(UserError) as caught:
+        make_object(cls, kwargs, f"study_kwargs.{where}")
+    assert caught.value.problems[0].startswith(f"study_kwargs.{told}")

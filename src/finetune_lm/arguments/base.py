@@ -11,7 +11,7 @@ from finetune_lm.arguments.declared import default_of, field_types, is_dictionar
 from finetune_lm.arguments.merging import merge
 from finetune_lm.arguments.nearest import choices, did_you_mean
 from finetune_lm.arguments.nested import DEEPEST, HALF_PAIR, is_deeper_than, strings_in
-from finetune_lm.arguments.redaction import SECRET_KEYS, remember, without_secrets
+from finetune_lm.arguments.redaction import is_secret, remember, without_secrets
 from finetune_lm.arguments.references import numbered_names, resolve_references, short_name
 from finetune_lm.arguments.values import DELETE_FIELD
 from finetune_lm.errors import UserError
@@ -46,7 +46,7 @@ class Arguments:
         shown = (
             f"{field.name}={without_secrets(getattr(self, field.name))!r}"
             for field in fields(self)
-            if field.name not in SECRET_KEYS
+            if not is_secret(field.name)
         )
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -77,10 +77,16 @@ class Arguments:
                 for key in needed
                 if key not in value
             ]
-        return wrong_keys or self._range_problems()
+        if wrong_keys:
+            return wrong_keys
+        return self._range_problems() + (self._object_problems() if self.resolves_at_once else [])
 
     def _range_problems(self) -> list[str]:
         """Return the problems of values that have the right types."""
+        return []
+
+    def _object_problems(self) -> list[str]:
+        """Return what is wrong with classes and functions, and with what they are given."""
         return []
 
 

@@ -17,7 +17,7 @@ from finetune_lm.arguments.declared import (
 )
 from finetune_lm.arguments.dotted_names import meant_by
 from finetune_lm.arguments.nearest import choices
-from finetune_lm.arguments.redaction import SECRET_KEYS, without_secrets
+from finetune_lm.arguments.redaction import is_secret, without_secrets
 from finetune_lm.arguments.references import Reference, describe
 
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{0,20},[0-9]{1,20}([eE][+-]?[0-9]{1,5})?")
@@ -68,7 +68,7 @@ def type_problems(value: Any, annotation: Any, name: str) -> list[str]:
         ] + [
             problem
             for key, item in value.items()
-            if key not in SECRET_KEYS
+            if not is_secret(key)
             for problem in type_problems(item, below, f"{name}.{key}")
         ]
     item_annotation = item_of(annotation, list)
@@ -97,7 +97,7 @@ def _is_of_type(value: Any, alternative: Any) -> bool:
 
 def _message(name: str, annotation: Any, value: Any) -> str:
     expected = choices(dict.fromkeys(_expectation(each) for each in alternatives(annotation)))
-    if name.rpartition(".")[2] in SECRET_KEYS:
+    if is_secret(name.rpartition(".")[2]):
         return f"{name} must be {expected} but got {_kind(value)}."
     takes_callable = any(map(_takes_class_or_function, alternatives(annotation)))
     meant = meant_by(value) if takes_callable else ""

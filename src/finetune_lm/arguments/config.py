@@ -18,7 +18,7 @@ from finetune_lm.arguments.declared import (
 from finetune_lm.arguments.merging import with_deletions
 from finetune_lm.arguments.model_arguments import ModelArguments
 from finetune_lm.arguments.optimization_arguments import OptimizationArguments
-from finetune_lm.arguments.redaction import SECRET_KEYS, without_secrets
+from finetune_lm.arguments.redaction import is_secret, without_secrets
 from finetune_lm.arguments.values import write_value
 
 
@@ -92,7 +92,7 @@ def config_text(
 
 
 def _shown_fields(arguments: Arguments) -> list[Field[Any]]:
-    return [field for field in fields(arguments) if field.name not in SECRET_KEYS]
+    return [field for field in fields(arguments) if not is_secret(field.name)]
 
 
 def _write(value: Any, annotation: Any) -> Any:

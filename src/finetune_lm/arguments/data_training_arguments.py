@@ -425,9 +425,6 @@ class DataTrainingArguments(Arguments):
         return [
             *self._file_problems(),
             *self._number_problems(),
-            *comma_problems(
-                "train_optimizer_kwargs", taken_by(self.train_optimizer), self.optimizer_kwargs()
-            ),
             *self._loss_problems(),
             *(
                 problem
@@ -436,17 +433,24 @@ class DataTrainingArguments(Arguments):
                     f"data_preprocessing_fn_strategy.{key}", strategy, PREPROCESSING_STRATEGIES
                 )
             ),
-            *preprocessing_problems(
-                self.data_preprocessing_fn,
-                self.data_preprocessing_fn_kwargs,
-                [key for key in DATASET_TYPES if getattr(self, f"{key}_file")],
-            ),
             *(
                 []
                 if self.bos_policy.startswith(BOS_TOKEN)
                 else choice_problem("bos_policy", self.bos_policy, BOS_POLICIES)
             ),
             *choice_problem("on_nan", self.on_nan, ON_NAN),
+        ]
+
+    def _object_problems(self) -> list[str]:
+        return [
+            *comma_problems(
+                "train_optimizer_kwargs", taken_by(self.train_optimizer), self.optimizer_kwargs()
+            ),
+            *preprocessing_problems(
+                self.data_preprocessing_fn,
+                self.data_preprocessing_fn_kwargs,
+                [key for key in DATASET_TYPES if getattr(self, f"{key}_file")],
+            ),
             *group_problems(self.train_optimizer_groups, self.train_optimizer),
             *schedule_problems(self.lr_scheduler, self.lr_scheduler_kwargs),
         ]
@@ -508,7 +512,7 @@ class DataTrainingArguments(Arguments):
                 name,
                 classes,
             )
-            if self.train_file and not problems:
+            if self.resolves_at_once and self.train_file and not problems:
                 problems += self._reduction_problems(dataset_type)
                 problems += self._loss_value_problems(dataset_type)
         return problems

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from finetune_lm.arguments.redaction import SECRET_KEYS
+from finetune_lm.arguments.redaction import is_secret
 
 TEXT_KEYS: Mapping[str, Any] = types.MappingProxyType(
     {
@@ -160,7 +160,7 @@ def item_of(annotation: Any, container: type) -> Any:
 
 def annotation_at(annotation: Any, key: str) -> Any:
     """Return the annotation of one key of a dictionary."""
-    if key in SECRET_KEYS:
+    if is_secret(key):
         return bool | str | None
     below = item_of(annotation, dict)
     if below is None or below is Any:

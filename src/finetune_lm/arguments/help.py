@@ -10,6 +10,8 @@ from dataclasses import Field, fields
 from typing import Any
 
 from finetune_lm.arguments.base import Arguments
+from finetune_lm.arguments.callable_help import callable_help
+from finetune_lm.arguments.calls import NO_DEFAULT
 from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
 from finetune_lm.arguments.declared import (
     default_of,
@@ -40,7 +42,8 @@ OPTIONS = types.MappingProxyType(
         "preview": "Print what the model will be fed for the first examples of each file, so many "
         "as the number says, and do nothing else. Tokens stand above labels; masks and ignored "
         "positions are marked.",
-        "help": "Show this help, or with names after it the help for these arguments.",
+        "help": "Show this help, or with names after it the help for these arguments, and for "
+        "classes and functions, such as KLBaselineLoss, what they take.",
         "version": "Show the version.",
         "debug": "After a user's error show where in the code it was found.",
     }
@@ -64,10 +67,10 @@ _GROUPS: tuple[tuple[str, type[Arguments]], ...] = (
 
 
 def help_for(names: list[str]) -> str:
-    """Return the help for some arguments, or the whole of it.
+    """Return the help for some arguments, classes or functions, or the whole of it.
 
     Raises:
-        UserError: If there is no argument of one of the names.
+        UserError: If there is nothing of one of the names.
     """
     if not names:
         return _whole_help()
@@ -125,9 +128,34 @@ def _help_at(path: tuple[str, ...]) -> str | None:
                 return None
             keys = each.metadata.get("keys")
             if len(path) > 1 and keys and path[1] not in keys:
-                return None
+                break  # loss_classes.KLBaselineLoss, perhaps
             return _argument_help(each, path)
-    return None
+    name = ".".join(path)
+    return None if known_elsewhere(name) else _callable_block(name)
+
+
+def _callable_block(name: str) -> str | None:
+    """Return the help for a class or function, of which users' own are imported.
+
+    Raises:
+        UserError: If a dotted name leads to nothing, and no argument is called like it.
+    """
+    try:
+        found = callable_help(name)
+    except UserError as error:
+        if suggestion(tuple(name.split("."))) and "Did you mean" not in str(error):
+            return None
+        raise
+    if found is None:
+        return None
+    blocks = [f"  {found.name}\n{_wrap(found.summary, _INDENT)}".rstrip()]
+    for argument, default, text in found.arguments:
+        shown = "none, it must be given" if default is NO_DEFAULT else _inline(default)
+        lines = [f"  {argument}", f"{_INDENT}default: {shown}"]
+        blocks.append("\n".join([*lines, *([_wrap(text, _INDENT)] if text else [])]))
+    if not found.arguments:
+        blocks.append(f"{_INDENT}It takes no arguments of its own.")
+    return "\n\n".join(blocks)
 
 
 def _argument_help(each: Field[Any], path: tuple[str, ...]) -> str:

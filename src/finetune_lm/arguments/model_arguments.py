@@ -195,14 +195,18 @@ class ModelArguments(Arguments):
             problems += [
                 f"compile_kwargs.{key} has no use without --compile." for key in self.compile_kwargs
             ]
-        problems += kwargs_problems(
+        return problems + kwargs_problems(
             "model_modifier_fn_kwargs",
             self.model_modifier_fn_kwargs,
             "model_modifier_fns",
             self.model_modifier_fns,
         )
-        problems += modifier_problems(self.model_modifier_fns, self.model_modifier_fn_kwargs)
-        return problems + callback_problems(self._callback_rows())
+
+    def _object_problems(self) -> list[str]:
+        return [
+            *modifier_problems(self.model_modifier_fns, self.model_modifier_fn_kwargs),
+            *callback_problems(self._callback_rows()),
+        ]
 
     def _builtin_problems(self) -> list[str]:
         """A built-in model whose name is spelt in another way: nothing on the Hub is called so."""

@@ -24,7 +24,7 @@ from finetune_lm.arguments.merging import merge, with_deletions
 from finetune_lm.arguments.model_arguments import ModelArguments
 from finetune_lm.arguments.optimization_arguments import OptimizationArguments
 from finetune_lm.arguments.reading import UNREADABLE, is_readable, read, readable_part
-from finetune_lm.arguments.references import Reference, resolve_name
+from finetune_lm.arguments.references import Reference, possible_reference, resolve_name
 from finetune_lm.arguments.values import DELETE_FIELD, read_text
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
@@ -63,10 +63,23 @@ class ParsedArguments:
     version: bool = False
 
 
+class _UnresolvedModel(ModelArguments):
+    """Model arguments whose classes and functions are only named."""
+
+    resolves_at_once = False
+
+
+class _UnresolvedData(DataTrainingArguments):
+    """Arguments for data and training whose classes and functions are only named."""
+
+    resolves_at_once = False
+
+
 @dataclass
 class _Layer:
     """The values of one source: a config file or the command line."""
 
+    imports: bool
     values: dict[str, Any] = field(default_factory=dict)
     place: Callable[[tuple[str, ...]], str] | None = None
 
@@ -102,19 +115,22 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
     if flags.get("version"):
         return ParsedArguments(version=True)
 
+    # What is only printed needs no object, and may come from somebody who is not trusted.
+    imports = not flags.get("print_config")
+    configs = [] if resume is None else [str(Path(resume, CONFIG_YAML))]
+    configs += _config_files([each for each in options if each.name == "config"], problems)
     layers = [
-        *([] if resume is None else _read_config(str(Path(resume, CONFIG_YAML)), problems)),
-        *_read_config_files([each for each in options if each.name == "config"], problems),
+        *(layer for name in configs for layer in _read_config(name, problems, imports)),
         _read_layer(
-            _Layer(),
+            _Layer(imports),
             [(each.path, each.raw_value) for each in given if each.name not in OPTIONS],
             problems,
         ),
     ]
-    model = _build(ModelArguments, layers, problems)
-    data = _build(DataTrainingArguments, layers, problems)
+    model = _build(ModelArguments if imports else _UnresolvedModel, layers, problems)
+    data = _build(DataTrainingArguments if imports else _UnresolvedData, layers, problems)
     optimization = _build(OptimizationArguments, layers, problems)
-    if optimization is not None and optimization.do_optimize:
+    if imports and optimization is not None and optimization.do_optimize:
         try:
             optimization.resolve()
         except UserError as error:
@@ -125,7 +141,7 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
         model=model,
         data=data,
         optimization=optimization,
-        print_config=flags.get("print_config", False),
+        print_config=not imports,
         preview=preview,
         resume=resume,
         debug=flags.get("debug", False),
@@ -169,24 +185,24 @@ def _read_preview(options: list[Given], problems: list[str]) -> int | None:
     return None
 
 
-def _read_config_files(options: list[Given], problems: list[str]) -> list[_Layer]:
-    layers: list[_Layer] = []
+def _config_files(options: list[Given], problems: list[str]) -> list[str]:
+    names: list[str] = []
     for option in options:
         if not option.texts:
             problems.append("config must be followed by the name of a file.")
         for text in option.texts:
             name = read_text(text, allows_none=False, allows_bool=False, is_list=False)
-            layers += _read_config(str(name), problems)
-    return layers
+            names.append(str(name))
+    return names
 
 
-def _read_config(name: str, problems: list[str]) -> list[_Layer]:
+def _read_config(name: str, problems: list[str], imports: bool) -> list[_Layer]:
     try:
         file = read_config_file(name)
     except UserError as error:
         problems += error.problems
         return []
-    return [_read_layer(_Layer(place=file.place), file.entries, problems)]
+    return [_read_layer(_Layer(imports, place=file.place), file.entries, problems)]
 
 
 def _read_resume(given: list[Given], problems: list[str]) -> str | None:
@@ -242,10 +258,17 @@ def _read_layer(
             field_types(group)[name],
             (name,),
             # Classes for a study are imported only where there is a study.
-            resolve_name if group.resolves_at_once else Reference,
+            _import_name(group, layer.imports),
             lambda path, message: problems.append(layer.locate(path, message)),
         )
     return layer
+
+
+def _import_name(group: type[Arguments], imports: bool) -> Callable[[str], Any]:
+    """What is done with a dotted name."""
+    if not imports:
+        return possible_reference
+    return resolve_name if group.resolves_at_once else Reference
 
 
 def _build(cls: type[A], layers: list[_Layer], problems: list[str]) -> A | None:

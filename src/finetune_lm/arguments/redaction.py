@@ -13,25 +13,54 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SECRET_KEYS = frozenset({"token", "use_auth_token", "hub_token", "access_token", "password"})
-"""What a secret is called, as an argument or as a key of a dictionary."""
+_SECRET_NAMES = frozenset(
+    {
+        # Not all that end in "token": a tokenizer has a bos_token and others.
+        *("token", "accesstoken", "apitoken", "authtoken", "bearertoken", "hftoken", "hubtoken"),
+        *("refreshtoken", "sessiontoken", "useauthtoken"),
+        *("authorization", "credential", "credentials", "pwd"),
+    }
+)
+_SECRET_ENDINGS = (
+    *("password", "passwd", "passphrase", "secret"),
+    *("apikey", "accesskey", "privatekey", "secretkey"),
+)
 
 _IN_ENVIRONMENT = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 # scheme://user:password@host. A number behind the colon and a slash behind that is a port.
 _URL_PASSWORD = re.compile(
-    r"""([A-Za-z][A-Za-z0-9+.-]*://)([^\s'"/@:]*):(?!\d+(?:/|$))([^\s'"]*)@"""
+    r"""([A-Za-z][A-Za-z0-9+.-]*://)([^\s'"/:]*):(?!\d+(?:/|$))([^\s'"]*)@"""
 )
 # Of a web page the user may be a token too.
 _WEB_USER = re.compile(r"""(https?://)([^\s'"/@]+)@""")
-# postgresql://host/db?password=secret, and what PostgreSQL takes instead: host=... password=secret
+# postgresql://host/db?password=secret, what PostgreSQL takes instead (host=... password=secret),
+# and what ODBC does (UID=me;PWD=secret), as it is or as part of a URL.
 _PASSWORD_IN_QUERY = re.compile(
-    r"""((?:[?&](?:password|token|api_key)|(?:^|\s)password)=)([^\s'"&;]+)"""
+    r"""((?:[?&;\s]|^|%3B)(?:[a-z0-9]+_)?(?:password|passwd|pwd|passphrase|secret)(?:=|%3D))"""
+    r"""((?:(?!%3B)[^\s'"&;])+)""",
+    re.IGNORECASE,
+)
+_TOKEN_IN_QUERY = re.compile(
+    r"""([?&](?:(?:access_|api_|auth_|hf_|hub_|refresh_|session_)?token"""
+    r"""|(?:[a-z0-9]+_)?(?:api|access|secret|private)_?key)=)([^\s'"&;]+)""",
+    re.IGNORECASE,
 )
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
 _HIDDEN = "<token>"
 
 _REMEMBERED: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+
+def is_secret(name: object) -> bool:
+    """Tell whether what has this name, as an argument or as a key of a dictionary, is a secret.
+
+    Example:
+        >>> [is_secret(name) for name in ("Token", "api-key", "db_password", "bos_token")]
+        [True, True, True, False]
+    """
+    letters = re.sub(r"[^a-z]", "", str(name).lower())
+    return letters in _SECRET_NAMES or letters.endswith(_SECRET_ENDINGS)
 
 
 def remember(holder: Any) -> None:
@@ -53,7 +82,7 @@ def without_secrets(value: Any) -> Any:
         {'storage': 'postgresql://me@host/db'}
     """
     if isinstance(value, dict):
-        return {key: without_secrets(item) for key, item in value.items() if key not in SECRET_KEYS}
+        return {key: without_secrets(item) for key, item in value.items() if not is_secret(key)}
     if isinstance(value, list | tuple):
         return [without_secrets(item) for item in value]
     return _without_known_forms(value) if isinstance(value, str) else value
@@ -77,7 +106,7 @@ def secrets_of(*holders: Any) -> list[str]:
         *holders: More of what may hold some: nested dictionaries and lists.
     """
     everything = [*_REMEMBERED.values(), *holders]
-    found = [value for holder in everything for value in _secrets_in(holder, is_secret=False)]
+    found = [value for holder in everything for value in _secrets_in(holder, secret=False)]
     found += [os.environ.get(name, "") for name in _IN_ENVIRONMENT]
     found += [_content(path) or "" for path in _login_files()]
     return sorted({secret.strip() for secret in found} - {""}, key=len, reverse=True)
@@ -117,26 +146,26 @@ def _without_known_forms(text: str) -> str:
         text = _WEB_USER.sub(r"\1", text)
         text = _URL_PASSWORD.sub(lambda found: found[1] + (found[2] and f"{found[2]}@"), text)
     if "=" in text:
-        text = _PASSWORD_IN_QUERY.sub(r"\1", text)
+        text = _TOKEN_IN_QUERY.sub(r"\1", _PASSWORD_IN_QUERY.sub(r"\1", text))
     return _TOKEN.sub(_HIDDEN, text) if "hf_" in text else text
 
 
-def _secrets_in(holder: Any, *, is_secret: bool) -> Iterator[str]:
+def _secrets_in(holder: Any, *, secret: bool) -> Iterator[str]:
     if isinstance(holder, str):
-        if is_secret:
+        if secret:
             content = _content(holder)
             yield holder if content is None else content
-        for pattern in (_WEB_USER, _URL_PASSWORD, _PASSWORD_IN_QUERY):
+        for pattern in (_WEB_USER, _URL_PASSWORD, _PASSWORD_IN_QUERY, _TOKEN_IN_QUERY):
             for found in pattern.finditer(holder):
                 yield found[found.lastindex or 0]
     elif isinstance(holder, list | tuple):
         for item in holder:
-            yield from _secrets_in(item, is_secret=is_secret)
+            yield from _secrets_in(item, secret=secret)
     else:
         items = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
         for key, item in items.items():
             if isinstance(item, str | list | tuple | dict):
-                yield from _secrets_in(item, is_secret=is_secret or key in SECRET_KEYS)
+                yield from _secrets_in(item, secret=secret or is_secret(key))
 
 
 def _content(path: str) -> str | None:

@@ -43,6 +43,16 @@ def default_object(name: str) -> Any:
     return Reference(name)
 
 
+def possible_reference(name: str) -> Reference:
+    """Return a reference, without looking whether there is such an object.
+
+    Raises:
+        UserError: If it is no name that Python could import.
+    """
+    _parts_of(name)
+    return Reference(name)
+
+
 def resolve_references(value: Any) -> Any:
     """Return nested dictionaries and lists with every reference replaced by its object."""
     if isinstance(value, Reference):
@@ -133,10 +143,15 @@ def _describe_failed_import(name: str, error: BaseException) -> str:
     return f"importing {name} failed with {type(error).__name__}: {message} ({place})."
 
 
-def _import_object(name: str) -> Any:
+def _parts_of(name: str) -> list[str]:
     parts = name.split(".")
     if not all(part.isidentifier() for part in parts):
         raise UserError(_not_found(name, "it is not a name that Python could import", ""))
+    return parts
+
+
+def _import_object(name: str) -> Any:
+    parts = _parts_of(name)
     module = _import_module(parts[0])
     if module is None:
         reason = f"there is no module {parts[0]!r}"

@@ -137,6 +137,21 @@ class Dataset:
         lengths: IntArray = self._input_ids.lengths + self._labels.lengths
         return lengths
 
+    @property
+    def hides_nothing(self) -> bool:
+        """Whether no input is a mask and each label that counts is the input at its place.
+
+        Of a function that preprocesses each batch it is not known, and so it is False.
+        """
+        if self.preprocessing.strategy == PER_BATCH and self.preprocessing.function is not identity:
+            return False
+        inputs = self._input_ids.values
+        labels = inputs if self._labels is None else self._labels.values
+        if len(inputs) != len(labels) or (inputs == self.tokenizer.mask_token_id).any():
+            return False
+        counts = labels != IGNORED_LABEL
+        return bool(counts.any() and (inputs[counts] == labels[counts]).all())
+
     def __repr__(self) -> str:
         return (
             f"Dataset({self.name!r}, {len(self)} examples for a {self.task.description}, "

@@ -130,7 +130,7 @@ def load_datasets(
     origin.encoder_options, origin.fast = options, args.fast
     encoder = TextEncoder(loaded.tokenizer, **options)
     _tell_of_start(loaded, encoder)
-    return {
+    datasets = {
         dataset_type: [
             Dataset(
                 examples,
@@ -147,6 +147,27 @@ def load_datasets(
         ]
         for dataset_type, group in files.items()
     }
+    if loaded.task.learns_from_masks:
+        _check_masks(datasets.get("train", []), loaded)
+    return datasets
+
+
+def _check_masks(training: list[Dataset], loaded: LoadedModel) -> None:
+    """See that a masked language model is not trained to repeat what it sees.
+
+    Raises:
+        UserError: If nothing is hidden from it.
+    """
+    problems = [
+        f"{data.path} must have masks ({loaded.tokenizer.mask_token}) to train {loaded.name!r}, a "
+        f"{loaded.task.description}, but has none: the model would learn to repeat what it sees. "
+        f"--data_preprocessing_fn.train data_preprocessing.mask_random_tokens makes some, with "
+        f"--data_preprocessing_fn_strategy.train per_batch others each time."
+        for data in training
+        if data.hides_nothing
+    ]
+    if problems:
+        raise UserError(*problems)
 
 
 def _tell_of_start(loaded: LoadedModel, encoder: TextEncoder) -> None:

@@ -53,6 +53,9 @@ class Task(ABC):
     labels_parallel_inputs: bool = True
     """Whether label ``i`` belongs to input token ``i``."""
 
+    learns_from_masks: bool = False
+    """Whether it can learn only where its inputs do not show what the labels are."""
+
     is_encoder_decoder: bool = False
     """Whether such a model has an encoder and a decoder."""
 
@@ -159,6 +162,7 @@ class MaskedLM(Task):
     model_names = constants.MLM_MODELS
     mapping_name = "MODEL_FOR_MASKED_LM_MAPPING_NAMES"
     starts_texts = True
+    learns_from_masks = True
 
     def masking_problem(self, vocabulary: Vocabulary) -> str | None:
         """A mask token stands for each masked token."""

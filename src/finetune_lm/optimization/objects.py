@@ -6,14 +6,27 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from optuna.storages.journal import BaseJournalBackend
+from optuna.storages.journal._file import BaseJournalFileLock
+
 from finetune_lm.arguments.calls import NO_DEFAULT, taken_by, takes_named
 from finetune_lm.arguments.checking import show
-from finetune_lm.arguments.nearest import did_you_mean
+from finetune_lm.arguments.nearest import choices, did_you_mean
 from finetune_lm.arguments.references import describe, short_name
 from finetune_lm.errors import UserError, first_line
 from finetune_lm.messages import say
 
 _SUFFIX = "_kwargs"
+_BASES: Mapping[str, tuple[type, ...]] = {
+    "sampler": (BaseSampler,),
+    "pruner": (BasePruner,),
+    "storage": (BaseStorage, BaseJournalBackend),
+    "lock_obj": (BaseJournalFileLock,),
+}
+"""What a class must inherit from, by how the name of its argument ends."""
 
 
 def make_objects(
@@ -75,6 +88,7 @@ def make_object(
             return value
         _check_names(value, kwargs, where)
         return functools.partial(value, **make_objects(kwargs, f"{where}{_SUFFIX}", more))
+    _check_base(value, where)
     made = make_objects(kwargs or {}, f"{where}{_SUFFIX}", more)
     for name, extra in (more or {}).items():
         if takes_named(value, name):
@@ -88,6 +102,21 @@ def make_object(
             f"{where} {describe(value)} cannot be made with {given or 'nothing'}: "
             f"{first_line(error)}"
         ) from error
+
+
+def _check_base(cls: type, where: str) -> None:
+    """See that a class is what Optuna takes at its place, before it is called.
+
+    Raises:
+        UserError: If it is another.
+    """
+    last = where.rpartition(".")[2]
+    for ending, bases in _BASES.items():
+        if last.endswith(ending) and not issubclass(cls, bases):
+            names = choices(f"{base.__module__.split('._')[0]}.{base.__name__}" for base in bases)
+            raise UserError(
+                f"{where} must be a class that inherits from {names} but got {show(cls)}."
+            )
 
 
 def without_foreign_defaults(
