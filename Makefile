@@ -4,20 +4,24 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+LOWEST := .venv-lowest
 
 # How long `make fuzz` runs each of its targets: make fuzz FUZZ_SECONDS=600
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test lint types format bench soak fuzz clean help
+.PHONY: demo test test-lowest lint types format bench soak fuzz clean help
 
 help:    ## list the targets
-	@grep -E '^[a-z]+: .*##|^[a-z]+: +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(READY) ## teach a tiny model a made-up verb, offline, in about a minute
 	$(BIN)/python examples/demo.py
 
 test: lint types ## lint, types and the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-lowest: $(LOWEST)/.ready ## some runs with the lowest versions that pyproject.toml allows
+	$(LOWEST)/bin/python -m pytest -p no:cacheprovider tests/lowest.py
 
 lint: $(READY) ## style and formatting
 	$(BIN)/ruff check .
@@ -41,7 +45,7 @@ fuzz: $(READY) ## feed the parser and the readers anything, FUZZ_SECONDS for eac
 	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS)
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .pytest_cache .ruff_cache
 
 # pip comes pinned too: old versions resolve the constraints differently.
 $(READY): pyproject.toml constraints.txt
@@ -49,4 +53,11 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "Python 3.11 or newer is needed, $$($(PYTHON) --version) is what '$(PYTHON)' runs: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(LOWEST)/.ready: pyproject.toml constraints.txt scripts/lowest_versions.py
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python scripts/lowest_versions.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/lowest.txt \
+	  -e . hypothesis pytest
 	@touch $@
