@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import yaml
 
 import finetune_lm
+from crashing import difference
 from finetune_lm import DataTrainingArguments, ModelArguments
 from finetune_lm.cli import main
 from finetune_lm.data_preprocessing import mask_random_tokens
+from finetune_lm.evaluation.forward import Forward
+from finetune_lm.interruption import Interrupted
 from finetune_lm.loss_classes import KLBaselineLoss, OutputsDefaultLoss
 from finetune_lm.loss_classes._kl_data import BaselineData
 from helpers import write_lines
@@ -214,6 +220,25 @@ def test_masks_drawn_anew_are_the_same_at_every_validation(draws):
         )
     first, *others = found
     assert others == [first, first]
+
+
+@pytest.mark.parametrize("call", [4, 7])
+def test_a_run_that_is_stopped_draws_on_as_if_it_had_not_been(call, monkeypatch):
+    """In a validation, and in the second epoch."""
+    whole = with_kl("whole").output_dir
+    calls = itertools.count(1)
+    original = Forward.__call__
+
+    def forward(*args, **kwargs):
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(Forward, "__call__", forward)
+    with pytest.raises(Interrupted):
+        with_kl("parts")
+    finetune_lm.resume("parts")
+    assert difference(whole, Path("parts")) == []
 
 
 def test_the_validation_loss_weighs_each_loss_by_what_it_is_a_mean_over():
