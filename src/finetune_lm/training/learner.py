@@ -39,11 +39,11 @@ class Learner:
 
     @property
     def lr(self) -> float | None:
-        """The learning rate of the next step, that of the first group if there are several.
+        """The learning rate of the next step; None for an optimizer that has none.
 
-        None for an optimizer that has none.
+        Of several groups it is that of the last, in which the parameters are that are in no other.
         """
-        lr = self.optimizer.param_groups[0].get("lr")
+        lr = self.optimizer.param_groups[-1].get("lr")
         return None if lr is None else float(lr)
 
 
