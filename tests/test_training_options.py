@@ -157,6 +157,19 @@ def test_a_learning_rate_that_follows_the_validation_loss():
     assert found["min"].tolist() == found["max"].tolist() == pytest.approx([1e-3, 1e-3, 1e-4])
 
 
+@pytest.mark.parametrize("own", [{}, {"optimizer": torch.optim.SGD}])
+def test_the_learning_rate_is_that_of_the_parameters_in_no_group(own):
+    groups = {"norms": {"params": ["*.ln_*"], "lr": 0.5, **own}}
+    table = run(
+        "out",
+        test_file=None,
+        loss_classes={},
+        **{**SHORT, "epochs": 1},
+        train_optimizer_groups=groups,
+    ).metrics
+    assert set(table[table["dataset_type"] == "train"]["lr"]) == {1e-3}
+
+
 def nan_in_the_second_batch(model, tokenizer):
     """A loss that is no number there."""
     calls = itertools.count(1)
