@@ -73,6 +73,9 @@ NEEDS = {
 NOT_FOR_TEXT = {
     "DPRReaderTokenizer": "takes questions with passages",
     "DPRReaderTokenizerFast": "takes questions with passages",
+    "DiaTokenizer": "is for what is to be spoken",
+    "LasrTokenizer": "is for what is heard",
+    "ParakeetTokenizer": "is for what is heard",
     "LayoutLMv2Tokenizer": "takes words with boxes",
     "LayoutLMv3Tokenizer": "takes words with boxes",
     "LayoutXLMTokenizer": "takes words with boxes",

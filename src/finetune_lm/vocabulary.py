@@ -16,6 +16,9 @@ BoolArray = npt.NDArray[np.bool_]
 SENTINEL = "<extra_id_{}>"
 """How span-denoising models name the tokens that stand for a span."""
 
+SPACE = "▁"
+"""How SentencePiece writes the space before a word."""
+
 JOINER = "\N{WORD JOINER}"
 """A character that nobody sees and no vocabulary has. It marks words that were added to a tokenizer
 in what that makes of a text (`finetune_lm.model_modifiers.add_new_tokens`)."""
@@ -161,9 +164,13 @@ class Vocabulary:
         inside = np.where((ids >= 0) & (ids < size), ids, 0)
         new = np.unique(inside[~self._known[inside]])
         if len(new):
-            self._texts[new] = _printable(self._decode([[int(i)] for i in new]))
+            alone = self._decode([[int(i)] for i in new])
             behind = self._decode([[*self._anchor, int(i)] for i in new])
             rests = [text[len(self._anchor_text) :] for text in behind]
+            # At the beginning of a text many decoders leave out the space of the first token.
+            entries = self._tokenizer.convert_ids_to_tokens(new.tolist())
+            with_space = [str(entry).startswith(SPACE) for entry in entries]
+            self._texts[new] = _printable(list(np.where(with_space, rests, alone)))
             self._begins_word[new] = [rest[:1].isspace() for rest in rests]
             self._begins_inside[new] = [_is_of_word(rest[:1]) for rest in rests]
             self._ends_inside[new] = [_is_of_word(rest[-1:]) for rest in rests]
@@ -204,7 +211,9 @@ def _is_of_word(character: str) -> bool:
     """Whether a character is within a word; a token that is part of a character decodes to none."""
     if character in ("", _UNDECODABLE):
         return True
-    return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
+    kind = unicodedata.category(character)
+    # Format characters such as joiners and soft hyphens are not seen, and separate nothing.
+    return character.isalnum() or character == "_" or kind[0] == "M" or kind == "Cf"
 
 
 def _printable(texts: list[str]) -> list[str]:
