@@ -16,6 +16,12 @@ from finetune_lm.errors import UserError, first_line
 from finetune_lm.messages import warn
 from finetune_lm.models.origin import remember_origin
 from finetune_lm.models.tasks import Task, find_task
+from finetune_lm.models.unknown_kwargs import (
+    ACCESS,
+    check_config_kwargs,
+    check_model_kwarg,
+    check_tokenizer_kwargs,
+)
 from finetune_lm.models.weights import check_weights, hash_of_config, hash_of_weights
 
 if TYPE_CHECKING:
@@ -55,13 +61,16 @@ def identify(args: ModelArguments) -> tuple[Any, Task]:
     import transformers
 
     name = args.model_name_or_path
-    config = _from_pretrained(
+    found = _from_pretrained(
         transformers.AutoConfig,
         "config_name" if args.config_name not in (None, name) else "model_name_or_path",
         args.config_name or name,
-        _hub(args),
+        {**_hub(args), "return_unused_kwargs": True},
         args.config_kwargs,
     )
+    # A class that comes with a model may know nothing of what is left over.
+    config, unused = found if isinstance(found, tuple) else (found, {})
+    check_config_kwargs(args.config_name or name, config, unused, args.config_kwargs)
     task = find_task(name, config, args.model_task)
     _check_kind(name, task, config, getattr(transformers, task.auto_class))
     if getattr(config, "auto_map", None) and not args.trust_remote_code:
@@ -88,6 +97,7 @@ def load_model(
     """
     import torch
     import transformers
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     name = args.model_name_or_path
     hub = _hub(args)
@@ -99,6 +109,11 @@ def load_model(
         {**hub, "use_fast": args.use_fast_tokenizer},
         args.tokenizer_kwargs,
     )
+    if args.tokenizer_kwargs:
+        place = _tokenizer_place(args)
+        access = {key: args.tokenizer_kwargs[key] for key in ACCESS if key in args.tokenizer_kwargs}
+        saved = get_tokenizer_config(model_path(place), **{**hub, **access})
+        check_tokenizer_kwargs(place, tokenizer, args.tokenizer_kwargs, saved)
     # transformers takes the precision of the file, and small updates are lost in 16 bits.
     precision = (
         {} if {"dtype", "torch_dtype"} & args.model_kwargs.keys() else {"dtype": torch.float32}
@@ -254,6 +269,8 @@ def _from_pretrained(
         raise UserError(f"{argument} {name!r} needs a package: {_in_short(error)}") from error
     except Exception as error:
         # Broken files have as many kinds of errors as there are readers for them.
+        if isinstance(error, TypeError):
+            check_model_kwarg(name, error, standard.get("config"), given)
         if "trust_remote_code=True" in str(error):
             raise UserError(
                 f"{argument} {name!r} needs Python code that comes with it, which is not run "
