@@ -415,7 +415,7 @@ def save_training(
     record.add(**state.facts())
     if not stopping.n_epochs:
         return
-    plot_losses(output_dir, state.history, loaded, stopping.best_epoch)
+    plot_losses(output_dir, state.history, loaded, args, stopping.best_epoch)
     state.best.restore()
     if args.save_best_model_state_to_disk and stopping.best_epoch is not None:
         save_model(loaded, output_dir)
@@ -492,14 +492,24 @@ def save_model(loaded: LoadedModel, output_dir: Path) -> None:
 
 
 def plot_losses(
-    output_dir: Path, history: LossHistory, loaded: LoadedModel, best_epoch: int | None
+    output_dir: Path,
+    history: LossHistory,
+    loaded: LoadedModel,
+    args: DataTrainingArguments,
+    best_epoch: int | None,
 ) -> None:
     """Plot the loss curves. A plot that fails costs a warning, not the run."""
+    from finetune_lm.evaluation.loss_units import loss_units
     from finetune_lm.results.plots import save_loss_curves
 
-    title = f"{loaded.name} ({loaded.n_params} parameters)"
+    train, validation = (Path(f or "").name for f in (args.train_file, args.validation_file))
+    title = (
+        f"{loaded.name} ({loaded.n_params} parameters), seed {args.seed}\n"
+        f"training: {train}\nvalidation: {validation}"
+    )
     try:
-        save_loss_curves(output_dir / place.LOSS_CURVES, history, title, best_epoch)
+        path = output_dir / place.LOSS_CURVES
+        save_loss_curves(path, history, title, best_epoch, loss_units(args))
     except Exception as error:
         warn(f"the loss curves could not be plotted: {error!r}")
 

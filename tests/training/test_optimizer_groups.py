@@ -159,6 +159,15 @@ def test_the_same_to_the_bit_as_by_hand(case, schedule, fast):
         assert not torch.equal(parameter, found.get_parameter(name)), name
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_the_first_rate_is_that_of_all_others(case):
+    """Which is what is told of as the learning rate."""
+    groups, _ = CASES[case]
+    optimizer = make_optimizer(data_args(groups), Small())
+    assert optimizer.param_groups[0]["lr"] == 1e-2
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 5
+
+
 def test_no_parameter_is_left_for_the_rest():
     model = Small()
     groups = {"all": {"params": "*", "optimizer": SGD, "lr": 1.0}}
@@ -260,7 +269,7 @@ def test_an_argument_that_is_no_property_of_a_group():
     args = data_args(groups, Whole, kwargs)
     args.train_optimizer_kwargs.pop("weight_decay", None)
     optimizer = make_optimizer(args, Small())
-    assert [each.sharpness for each in optimizer.optimizers] == [2.0, 1.0]
+    assert [each.sharpness for each in optimizer.optimizers] == [1.0, 2.0]
 
 
 ARGV = [

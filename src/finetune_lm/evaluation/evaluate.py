@@ -137,7 +137,7 @@ def record_batch(
         return
     assert split.losses is not None
     progress.means.add(losses, n_labels(split.dataset, batch), split.losses.epoch_weights())
-    history.add(split.dataset_type, epoch, losses)
+    history.add(split.dataset_type, epoch, number, losses)
 
 
 def record_surprisals(

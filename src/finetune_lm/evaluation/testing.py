@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from tqdm.auto import tqdm
 
 from finetune_lm.constants import PER_BATCH
 from finetune_lm.evaluation.evaluate import record_surprisals
@@ -15,6 +14,7 @@ from finetune_lm.evaluation.splits import Split
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.weights import hash_of_weights
+from finetune_lm.progress_bars import TestBar
 from finetune_lm.results.columns import SEED
 from finetune_lm.results.evaluation_progress import EvaluationProgress
 from finetune_lm.results.tables import TableWriter
@@ -49,10 +49,10 @@ def record_test_sets(
     """
     n_batches = sum(split.dataset.n_batches(split.batch_size) for split in splits)
     kept: list[EvaluationProgress] = []
-    with tqdm(total=n_batches, desc="testing", unit="batch", dynamic_ncols=True) as bar:
+    with TestBar(n_batches) as bar:
 
         def on_batch() -> None:
-            bar.update()
+            bar.batch_is_over()
             check()
 
         callbacks.run("pre_test", epoch)

@@ -92,6 +92,8 @@ class KLBaselineLoss:
     needs_logits = False
     """The outputs are not used."""
 
+    unit = "nats"
+
     epoch_weight: int
     """How many examples the last value is a mean over, which it counts by in an epoch's mean."""
 

@@ -27,6 +27,8 @@ class OutputsDefaultLoss:
     needs_logits = False
     """Nothing of the outputs but ``loss`` is used."""
 
+    unit = "nats/token"
+
     def __init__(self, model: Any, tokenizer: Any) -> None:
         del model, tokenizer
 

@@ -15,6 +15,8 @@ class LossHistory:
     def __init__(self) -> None:
         self.epochs: dict[str, array[int]] = {}
         """The epoch of each batch, by data set type."""
+        self.numbers: dict[str, array[int]] = {}
+        """The number of each batch in its epoch, by data set type."""
         self.values: dict[str, dict[str, array[float]]] = {}
         """The losses of each batch, by data set type and by loss."""
         self.ended: dict[str, array[int]] = {}
@@ -22,9 +24,10 @@ class LossHistory:
         self.means: dict[str, dict[str, array[float]]] = {}
         """The means of each of them, by data set type and by loss."""
 
-    def add(self, dataset_type: str, epoch: int, losses: Mapping[str, float]) -> None:
-        """Take in a batch."""
+    def add(self, dataset_type: str, epoch: int, number: int, losses: Mapping[str, float]) -> None:
+        """Take in a batch, whose number in its epoch is given."""
         self.epochs.setdefault(dataset_type, array(_INTEGERS)).append(epoch)
+        self.numbers.setdefault(dataset_type, array(_INTEGERS)).append(number)
         by_loss = self.values.setdefault(dataset_type, {})
         for name, value in losses.items():
             by_loss.setdefault(name, array(_BATCHES)).append(value)
@@ -46,6 +49,7 @@ class LossHistory:
         """All of it in plain types."""
         return {
             "epochs": _bytes(self.epochs),
+            "numbers": _bytes(self.numbers),
             "values": {kind: _bytes(by_loss) for kind, by_loss in self.values.items()},
             "ended": _bytes(self.ended),
             "means": {kind: _bytes(by_loss) for kind, by_loss in self.means.items()},
@@ -54,6 +58,7 @@ class LossHistory:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         self.epochs = _arrays(_INTEGERS, state["epochs"])
+        self.numbers = _arrays(_INTEGERS, state["numbers"])
         self.values = {kind: _arrays(_BATCHES, each) for kind, each in state["values"].items()}
         self.ended = _arrays(_INTEGERS, state["ended"])
         self.means = {kind: _arrays(_MEANS, each) for kind, each in state["means"].items()}

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tqdm.auto import tqdm
-
 from finetune_lm.constants import SKIP
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.evaluate import (
@@ -18,13 +16,14 @@ from finetune_lm.evaluation.evaluate import (
     record_batch,
 )
 from finetune_lm.evaluation.forward import Outputs
+from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.evaluation.memory import batch_watched
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.interruption import Interruption
 from finetune_lm.loss_scale import loss_scaled_by
+from finetune_lm.progress_bars import EpochBar
 from finetune_lm.results.columns import LOSS
 from finetune_lm.training.checkpoints import Checkpoints
-from finetune_lm.training.early_stopping import EarlyStopping
 from finetune_lm.training.learner import Learner
 from finetune_lm.training.optimizer_modes import set_mode
 from finetune_lm.training.progress import BEFORE_TRAINING
@@ -91,15 +90,9 @@ def train(
 
     if not progress.has_begun:
         callbacks.run("pre_training")
-    with tqdm(
-        initial=max(progress.epoch, 0),
-        total=args.epochs,
-        desc="training",
-        unit="epoch",
-        dynamic_ncols=True,
-        leave=not in_passing,
-        disable=None if in_passing else False,
-    ) as bar:
+    unit = loss_units(args)[LOSS]
+    n_done = max(progress.epoch, 0)
+    with EpochBar(args.epochs, n_done, unit, in_passing=in_passing) as bar:
         if progress.epoch == BEFORE_TRAINING:
             validate()
             state.table.end_piece()
@@ -114,8 +107,13 @@ def train(
                 learner.schedule.epoch_is_over(validation_means[LOSS])
             if stopping.update(progress.epoch, validation_means[LOSS]):
                 state.best.keep()
-            bar.update()
-            bar.set_postfix_str(_told(train_means, validation_means, stopping))
+            bar.epoch_is_over(
+                progress.epoch,
+                train_means,
+                validation_means,
+                (stopping.best_epoch, stopping.best_loss),
+                stopping.patience_left,
+            )
             callbacks.run("end_epoch", progress.epoch)
             on_epoch_end(progress.epoch, validation_means[LOSS])
             progress.begin_epoch(progress.epoch + 1)
@@ -239,20 +237,3 @@ def learn(
         )
     update.add(loss.total, n_counted, epoch, number)
     return outputs, losses
-
-
-def _told(
-    train_means: dict[str, float], validation_means: dict[str, float], stopping: EarlyStopping
-) -> str:
-    """What the bar says behind the epochs: losses, the best epoch, patience left."""
-    several = len(train_means) > 2 or len(validation_means) > 2
-
-    def told(means: dict[str, float]) -> str:
-        parts = [f"{name} {v:.3f}" for name, v in means.items() if name != LOSS and several]
-        return f"{means[LOSS]:.3f}" + (f" ({', '.join(parts)})" if parts else "")
-
-    words = [f"train {told(train_means)}", f"validation {told(validation_means)}"]
-    words.append(f"best epoch {stopping.best_epoch} ({stopping.best_loss:.3f})")
-    if stopping.patience_left is not None:
-        words.append(f"patience {stopping.patience_left}")
-    return ", ".join(words)

@@ -23,7 +23,7 @@ def make_optimizer(args: DataTrainingArguments, model: Any) -> torch.optim.Optim
     A group of ``train_optimizer_groups`` is a parameter group of the optimizer, with what
     ``train_optimizer_kwargs`` gives and over it what the group has. One that names another
     optimizer has one of its own, with nothing but its own arguments. Parameters that are in no
-    group come last.
+    group come first, so that the first learning rate is that of ``train_optimizer_kwargs``.
 
     Raises:
         UserError: If an optimizer does not accept the arguments given for it, or a group has no
@@ -34,7 +34,9 @@ def make_optimizer(args: DataTrainingArguments, model: Any) -> torch.optim.Optim
     if not groups:
         return _made(cls, model.parameters(), kwargs, args.fast)
     found = find_groups(model, groups)
-    of_all: list[Any] = []
+    grouped = {parameter for group in found.values() for parameter in group}
+    rest = [parameter for parameter in model.parameters() if parameter not in grouped]
+    of_all: list[Any] = [{"params": rest}] if rest else []
     own: list[torch.optim.Optimizer] = []
     for name, group in groups.items():
         given = own_kwargs(group)
@@ -51,12 +53,8 @@ def make_optimizer(args: DataTrainingArguments, model: Any) -> torch.optim.Optim
                 f"{short_name(cls)}. With {NAME}.{name}.{OPTIMIZER} the group has an optimizer of "
                 f"its own."
             )
-    grouped = {parameter for group in found.values() for parameter in group}
-    rest = [parameter for parameter in model.parameters() if parameter not in grouped]
-    if rest:
-        of_all.append({"params": rest})
     if of_all:
-        own.append(_made(cls, of_all, kwargs, args.fast))
+        own.insert(0, _made(cls, of_all, kwargs, args.fast))
     if len(own) == 1:
         return own[0]
     from finetune_lm.training.several_optimizers import SeveralOptimizers

@@ -1,0 +1,224 @@
+"""How far a run is: a bar on a terminal, plain lines in a file or a pipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from finetune_lm.messages import say
+from finetune_lm.streams import BROKEN, lossy
+
+_USUAL_WIDTH = 80
+_SHORTEST_BAR, _LONGEST_BAR = 10, 40
+_AT = "at epoch "
+
+
+class EpochBar:
+    """The epochs of a training, with its losses.
+
+    On a terminal it is one line that is written anew after each epoch and holds what there is room
+    for, and nothing that is cut. Elsewhere each epoch has a line.
+
+    Args:
+        n_epochs: How many epochs there are at most.
+        n_done: How many an earlier process has done.
+        unit: The unit of the losses; None if it is not known.
+        in_passing: Whether this is one of many trainings, whose progress is shown only on a
+            terminal and wiped away at the end.
+    """
+
+    def __init__(
+        self, n_epochs: int, n_done: int = 0, unit: str | None = None, *, in_passing: bool = False
+    ) -> None:
+        self._n_epochs, self._n_before, self._unit = n_epochs, n_done, unit
+        self._begun = time.monotonic()
+        self._bar = None
+        self._has_lines = not in_passing
+        if _is_terminal():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                initial=n_done,
+                total=n_epochs,
+                bar_format=f"epoch {n_done} ({n_done}/{n_epochs})",
+                leave=not in_passing,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def epoch_is_over(
+        self,
+        epoch: int,
+        train: Mapping[str, float],
+        validation: Mapping[str, float],
+        best: tuple[int | None, float],
+        patience_left: int | None,
+    ) -> None:
+        """Show an epoch.
+
+        Args:
+            epoch: Its number, from 0.
+            train: What its losses came to on the training data: the first is what was minimised,
+                the others what that is made of.
+            validation: Likewise on the validation data.
+            best: The epoch with the lowest validation loss, and that loss.
+            patience_left: How many more epochs there may be without a better one; None for any.
+        """
+        n_done = epoch + 1
+        since = time.monotonic() - self._begun
+        left = since / max(n_done - self._n_before, 1) * (self._n_epochs - n_done)
+        pieces = _pieces(
+            f"epoch {epoch} ({n_done}/{self._n_epochs})",
+            train,
+            validation,
+            best,
+            [self._unit or "", f"{_clock(left)} left" if n_done < self._n_epochs else ""],
+            "" if patience_left is None else f"patience {patience_left}",
+        )
+        if self._bar is not None:
+            self._bar.bar_format = bar_line(pieces, _width() - 1)
+            self._bar.update(n_done - self._bar.n)
+            self._bar.refresh()
+        elif self._has_lines:
+            say(_plain_line(pieces))
+
+
+class TestBar:
+    """The batches of a test: a bar on a terminal, elsewhere a line for each tenth.
+
+    Args:
+        n_batches: How many there are.
+    """
+
+    __test__ = False  # pytest is not meant
+
+    def __init__(self, n_batches: int) -> None:
+        self._n_batches, self._n_done = n_batches, 0
+        self._bar = None
+        if _is_terminal():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=n_batches, desc="testing", unit="batch", dynamic_ncols=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def batch_is_over(self) -> None:
+        """Show a batch."""
+        tenths = self._n_done * 10 // self._n_batches
+        self._n_done += 1
+        if self._bar is not None:
+            self._bar.update()
+        elif self._n_done * 10 // self._n_batches > tenths:
+            share = self._n_done * 100 // self._n_batches
+            say(f"testing: batch {self._n_done} of {self._n_batches} ({share} %)")
+
+
+Piece = tuple[int, str, str]
+"""How much it matters (0 most), a text, and what stands behind that in brackets."""
+
+
+def _pieces(
+    epoch: str,
+    train: Mapping[str, float],
+    validation: Mapping[str, float],
+    best: tuple[int | None, float],
+    behind: Sequence[str],
+    patience: str,
+) -> list[Piece]:
+    several = len(train) > 2 or len(validation) > 2
+
+    def parts(means: Mapping[str, float]) -> str:
+        shown = [f"{name} {_number(value)}" for name, value in list(means.items())[1:]]
+        return ", ".join(shown) if several else ""
+
+    def total(means: Mapping[str, float]) -> str:
+        return _number(next(iter(means.values())))
+
+    best_epoch, best_loss = best
+    unit, left = behind
+    pieces = [
+        (0, epoch, ""),
+        (3, f"train {total(train)}", parts(train)),
+        (1, f"validation {total(validation)}", parts(validation)),
+        *([(2, f"best {_number(best_loss)}", "")] if best_epoch is not None else []),
+        *([(6, f"{_AT}{best_epoch}", "")] if best_epoch is not None else []),
+        (4, unit, ""),
+        (5, left, ""),
+        (7, patience, ""),
+    ]
+    return [piece for piece in pieces if piece[1]]
+
+
+def bar_line(pieces: Sequence[Piece], width: int) -> str:
+    """What a terminal shows in one line, as a format for tqdm.
+
+    Args:
+        pieces: What there is to show, in order. The first is shown in any case.
+        width: How many characters there is room for.
+    """
+    whole = " ".join(f"{text} ({more})" if more else text for _, text, more in pieces)
+    if len(whole) > width:
+        kept: list[Piece] = []
+        for piece in sorted(pieces):
+            if sum(len(text) + 1 for _, text, _ in [*kept, piece]) - 1 <= width:
+                kept.append(piece)
+        whole = " ".join(text for rank, text, more in pieces if (rank, text, more) in kept)
+    line = whole.replace("{", "{{").replace("}", "}}")
+    room = min(width - len(whole) - 1, _LONGEST_BAR)
+    return f"{line} {{bar:{room}}}" if room >= _SHORTEST_BAR else line
+
+
+def _plain_line(pieces: Sequence[Piece]) -> str:
+    (_, line, _), *others = pieces
+    for number, (_, text, more) in enumerate(others):
+        comma = ":" if not number else "" if text.startswith(_AT) else ","
+        line += f"{comma} {text} ({more})" if more else f"{comma} {text}"
+    return line
+
+
+def _number(value: float) -> str:
+    """A loss in five characters, as far as that goes."""
+    digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1
+    return f"{value:.{digits}f}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _is_terminal() -> bool:
+    return lossy(sys.stderr).isatty()
+
+
+def _width() -> int:
+    stream: Any = sys.stderr
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_WIDTH
+    except (*BROKEN, AttributeError):
+        return _USUAL_WIDTH
