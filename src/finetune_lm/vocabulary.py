@@ -219,3 +219,10 @@ def _is_of_word(character: str) -> bool:
 def _printable(texts: list[str]) -> list[str]:
     """Byte-level tokenizers have a token for byte 0, which no reader of CSV files takes."""
     return [text.replace("\0", "\\x00") for text in texts]
+
+
+def n_embeddings(model: Any) -> int | None:
+    """How many token ids a model has, padding of its embeddings included; None if unknown."""
+    find = getattr(model, "get_input_embeddings", None)
+    n: int | None = getattr(find() if find is not None else None, "num_embeddings", None)
+    return n

@@ -320,6 +320,66 @@ BAD = {
         lambda i, t: {**i, "expanded_length": torch.tensor([1, 1, 2])},
         "must have one number for each of 3 examples, 3 in all, but has 3, 4 in all",
     ),
+    "inputs that are no tensor": (
+        lambda i, t: {**i, "input_ids": i["input_ids"].tolist()},
+        r"must return 'input_ids' as a tensor of whole numbers, .* but returned list",
+    ),
+    "inputs of NumPy": (
+        lambda i, t: {**i, "input_ids": i["input_ids"].numpy()},
+        "must return 'input_ids' as a tensor .* but returned ndarray",
+    ),
+    "inputs with fractions": (
+        lambda i, t: {**i, "input_ids": i["input_ids"] + 0.5},
+        "must return 'input_ids' as a tensor .* but returned float32 of shape",
+    ),
+    "one example": (
+        lambda i, t: {key: value[0] for key, value in i.items()},
+        r"must return 'input_ids' as a tensor .* but returned int64 of shape \(\d+,\)",
+    ),
+    "nothing as labels": (
+        lambda i, t: {**i, "labels": None},
+        "must return 'labels' as a tensor .* but returned NoneType",
+    ),
+    "a flat mask": (
+        lambda i, t: {**i, "attention_mask": i["attention_mask"].sum(1)},
+        "must return 'attention_mask' as a tensor .* but returned int64 of shape",
+    ),
+    "a mask of another width": (
+        lambda i, t: {**i, "attention_mask": i["attention_mask"][:, 1:]},
+        "must return an 'attention_mask' of the shape of its 'input_ids'",
+    ),
+    "a mask with other numbers": (
+        lambda i, t: {**i, "attention_mask": i["attention_mask"] * 2},
+        "must return an 'attention_mask' that is 1 for each token",
+    ),
+    "padding on the left": (
+        lambda i, t: {key: value.flip(1) for key, value in i.items()},
+        "must return an 'attention_mask' that is 1 for each token",
+    ),
+    "a hole in the mask": (
+        lambda i, t: {**i, "attention_mask": i["attention_mask"].index_fill(1, torch.tensor(1), 0)},
+        "must return an 'attention_mask' that is 1 for each token",
+    ),
+    "an id that is too large": (
+        lambda i, t: {**i, "input_ids": i["input_ids"] + 10**6},
+        "must return 'input_ids' of tokens that the model has, from 0 to .* but returned 100",
+    ),
+    "an id below 0": (
+        lambda i, t: {**i, "input_ids": -i["input_ids"] - 1},
+        "must return 'input_ids' of tokens that the model has, from 0 to .* but returned -",
+    ),
+    "a label that is too large": (
+        lambda i, t: {**i, "labels": i["input_ids"] + 10**6},
+        "must return 'labels' of tokens that the model has, .* or -100 where none counts, but",
+    ),
+    "a label below 0": (
+        lambda i, t: {**i, "labels": i["input_ids"] * 0 - 1},
+        "must return 'labels' of tokens that the model has, .* but returned -1",
+    ),
+    "words for the expansion": (
+        lambda i, t: {**i, "expanded_lengths": ["a", "b", "c"]},
+        "'expanded_lengths' must be whole numbers but is list",
+    ),
     "no mask": (
         lambda i, t: {"input_ids": i["input_ids"]},
         "must return an 'attention_mask' for its 3 examples",
@@ -331,7 +391,7 @@ BAD = {
 def test_functions_that_go_wrong(gpt2, case):
     function, message = BAD[case]
     with pytest.raises(UserError, match=message):
-        dataset(gpt2, function=function)
+        dataset(gpt2, function=function, model=gpt2.model)
 
 
 @given(st.permutations(range(3)), st.integers(1, 4), st.sampled_from(["gpt2", "bert", "t5"]))

@@ -274,6 +274,8 @@ def test_a_function_that_names_model_is_given_it():
     ("function", "message"),
     [
         (lambda i, t: None, "must return a dictionary with 'input_ids' but returned None"),
+        # Its own inputs, masks among them, would be what it is to predict.
+        (lambda i, t: dict(i), "must return 'labels' but returned"),
         (
             lambda i, t: {**i, "labels": i["input_ids"][:, 1:]},
             "must return a label for each input token, as a masked language model needs it",

@@ -123,7 +123,7 @@ def test_a_trial_that_goes_wrong_is_recorded_and_the_study_goes_on(model, tmp_pa
     assert memory.startswith(
         "memory ran out in epoch 0, train batch 0 while FailsAbove was computed"
     )
-    assert error == "ZeroDivisionError: division by zero"
+    assert error == "loss FailsAbove raised ZeroDivisionError: division by zero"
     assert result.trials["reason"].fillna("").tolist() == [nan, memory, "", error, ""]
     said = capsys.readouterr().err
     assert "trial 3: failed (train_FailsAbove_how error; 0 epochs, " in said

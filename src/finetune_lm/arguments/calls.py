@@ -10,7 +10,7 @@ from typing import Any
 from finetune_lm.arguments.checking import number_with_comma, show
 from finetune_lm.arguments.nearest import did_you_mean
 from finetune_lm.arguments.references import short_name
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, users_code
 
 Parameter = inspect.Parameter
 NO_DEFAULT = inspect.Parameter.empty
@@ -168,7 +168,8 @@ def value_problems(
         if not isinstance(held, staticmethod | classmethod):
             return []
     try:
-        check(**given)
+        with users_code(f"the check of {short_name(function)}"):
+            check(**given)
     except UserError as error:
         return [f"{prefix}: {problem}" for problem in error.problems]
     return []

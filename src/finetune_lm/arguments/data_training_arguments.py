@@ -30,7 +30,7 @@ from finetune_lm.constants import (
     PREPROCESSING_STRATEGIES,
     STOP,
 )
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, users_code
 
 DATASET_TYPES = ("train", "validation", "test")
 LOSS_DATASET_TYPES = ("train", "validation")
@@ -540,7 +540,8 @@ class DataTrainingArguments(Arguments):
             if check is None or with_comma:
                 continue
             try:
-                check(**kwargs)
+                with users_code(f"the check of {name}"):
+                    check(**kwargs)
             except UserError as error:
                 problems += [f"{place}: {problem}" for problem in error.problems]
         return problems

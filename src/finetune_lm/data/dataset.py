@@ -19,7 +19,7 @@ from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.data_preprocessing import identity
 from finetune_lm.messages import warn
 from finetune_lm.models.tasks import Task
-from finetune_lm.vocabulary import padding_id
+from finetune_lm.vocabulary import n_embeddings, padding_id
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -329,10 +329,14 @@ class Dataset:
             self.tokenizer,
             self._model,
             name_of=lambda i: f"{self.path}, line {nums[i] + 1}",
+            needs_labels=self.task.labels_from_file,
         )
         if self.task.labels_parallel_inputs:
             self.preprocessing.check_parallel(outputs, self.task.description)
         self.preprocessing.check_lengths(outputs, self._max_length)
+        self.preprocessing.check_mask(outputs)
+        if (n_ids := n_embeddings(self._model)) is not None:
+            self.preprocessing.check_ids(outputs, n_ids)
         return outputs, repeats
 
     def _find_aligned(self, labels: Ragged, example: IntArray) -> npt.NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import Files
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, users_code
 from finetune_lm.messages import say_once, warn
 from finetune_lm.models.loading import LoadedModel, length_limit
 from finetune_lm.models.origin import origin_of
@@ -106,7 +106,8 @@ def tokenizer_problems(
     if check is None:
         return []
     try:
-        check(**kwargs, tokenizer=loaded.tokenizer)
+        with users_code(f"the check of {short_name(function)}"):
+            check(**kwargs, tokenizer=loaded.tokenizer)
     except UserError as error:
         return [f"{place}: {problem}" for problem in error.problems]
     return []

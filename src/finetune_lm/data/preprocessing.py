@@ -10,10 +10,10 @@ import numpy as np
 
 from finetune_lm.arguments.calls import takes_named
 from finetune_lm.arguments.references import short_name
-from finetune_lm.constants import ONCE
+from finetune_lm.constants import IGNORED_LABEL, ONCE
 from finetune_lm.data.ragged import IntArray
 from finetune_lm.data_preprocessing import UPDATE_LABEL_FNS, identity
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, users_code
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +68,8 @@ class Preprocessing:
         tokenizer: Any,
         model: Any = None,
         name_of: Callable[[int], str] = "example {}".format,
+        *,
+        needs_labels: bool = False,
     ) -> tuple[dict[str, Tensor], IntArray]:
         """Apply the function to some examples.
 
@@ -76,6 +78,7 @@ class Preprocessing:
             tokenizer: The tokenizer that made them.
             model: The model, which the function is given if it names it.
             name_of: What an error calls the example with a given number, from 0.
+            needs_labels: Whether the function must return labels. Else the inputs are their own.
 
         Returns:
             What the function made of them, always with ``labels`` and ``attention_mask``, and how
@@ -86,15 +89,18 @@ class Preprocessing:
         """
         n = len(inputs["input_ids"])
         kwargs = {**self.kwargs, "model": model} if self.takes_model else self.kwargs
-        returned = self.function(dict(inputs), tokenizer, **kwargs)
+        with users_code(f"data_preprocessing_fn {self.name}"):
+            returned = self.function(dict(inputs), tokenizer, **kwargs)
         if not isinstance(returned, Mapping) or "input_ids" not in returned:
             shown = sorted(returned) if isinstance(returned, Mapping) else repr(returned)[:80]
             raise UserError(
                 f"{self.name} must return a dictionary with 'input_ids' but returned {shown}."
             )
-        outputs = dict(returned)
+        outputs = {key: self._checked(key, value) for key, value in returned.items()}
         n_made = len(outputs["input_ids"])
         repeats = self._repeats(outputs, n, n_made, name_of)
+        if "labels" not in outputs and needs_labels:
+            raise UserError(f"{self.name} must return 'labels' but returned {sorted(outputs)}.")
         outputs.setdefault("labels", outputs["input_ids"].clone())
         if "attention_mask" not in outputs or len(outputs["attention_mask"]) != n_made:
             raise UserError(
@@ -124,6 +130,49 @@ class Preprocessing:
                 f"returned inputs of shape {shapes[0]} and labels of shape {shapes[1]}."
             )
 
+    def check_ids(self, outputs: dict[str, Tensor], n_ids: int) -> None:
+        """See that the model has all tokens that the function has put in.
+
+        Args:
+            outputs: What the function returned.
+            n_ids: How many tokens the model has.
+
+        Raises:
+            UserError: If it has one of them not.
+        """
+        ids, labels = outputs["input_ids"], outputs["labels"]
+        given = {"input_ids": ids[outputs["attention_mask"] != 0]}
+        given["labels"] = labels[labels != IGNORED_LABEL]
+        for key, values in given.items():
+            wrong = values[(values < 0) | (values >= n_ids)]
+            if len(wrong):
+                ignored = f", or {IGNORED_LABEL} where none counts" if key == "labels" else ""
+                raise UserError(
+                    f"{self.name} must return {key!r} of tokens that the model has, from 0 to "
+                    f"{n_ids - 1}{ignored}, but returned {int(wrong[0])}."
+                )
+
+    def check_mask(self, outputs: dict[str, Tensor]) -> None:
+        """See that padding is behind the tokens, where it will be cut off.
+
+        Args:
+            outputs: What the function returned.
+
+        Raises:
+            UserError: If it is not.
+        """
+        ids, mask = outputs["input_ids"], outputs["attention_mask"]
+        if mask.shape != ids.shape:
+            raise UserError(
+                f"{self.name} must return an 'attention_mask' of the shape of its 'input_ids' but "
+                f"returned {tuple(mask.shape)} and {tuple(ids.shape)}."
+            )
+        if ((mask != 0) & (mask != 1)).any() or (mask[:, 1:] > mask[:, :-1]).any():
+            raise UserError(
+                f"{self.name} must return an 'attention_mask' that is 1 for each token of an "
+                f"example and 0 for the padding behind them, but returned another."
+            )
+
     def check_lengths(self, outputs: dict[str, Tensor], max_length: int) -> None:
         """See that no input has become longer than the model can take.
 
@@ -142,6 +191,27 @@ class Preprocessing:
                 f"({max_length} tokens) but made one of {longest}."
             )
 
+    def _checked(self, key: str, value: Any) -> Any:
+        """What the function returned under a key, if it is what it must be."""
+        import torch
+
+        if key not in ("input_ids", "attention_mask", "labels"):
+            return value
+        is_whole = isinstance(value, torch.Tensor) and not (
+            value.is_floating_point() or value.is_complex()
+        )
+        if is_whole and value.ndim == 2:
+            return value.detach().cpu().long()
+        shown = (
+            f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+            if isinstance(value, torch.Tensor)
+            else f"{type(value).__name__}"
+        )
+        raise UserError(
+            f"{self.name} must return {key!r} as a tensor of whole numbers, (examples, length), "
+            f"but returned {shown}."
+        )
+
     def _repeats(
         self, outputs: dict[str, Tensor], n: int, n_made: int, name_of: Callable[[int], str]
     ) -> IntArray:
@@ -153,7 +223,13 @@ class Preprocessing:
                     f"return {EXPANSION_KEYS[0]!r}."
                 )
             return np.ones(n, dtype=np.int64)
-        repeats: IntArray = np.asarray(lengths[0]).reshape(-1).astype(np.int64)
+        try:
+            repeats: IntArray = np.asarray(lengths[0]).reshape(-1).astype(np.int64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{self.name}: {EXPANSION_KEYS[0]!r} must be whole numbers but is "
+                f"{type(lengths[0]).__name__}."
+            ) from error
         repeats = repeats[repeats != EXPANSION_PADDING]
         if len(repeats) != n or repeats.sum() != n_made or (repeats < 0).any():
             # The first example for which there is no number, or not what its number says.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments.calls import check_call
 from finetune_lm.arguments.reductions import takes_several
-from finetune_lm.arguments.references import numbered_names
-from finetune_lm.errors import UserError
+from finetune_lm.arguments.references import numbered_names, short_name
+from finetune_lm.errors import UserError, users_code
 from finetune_lm.evaluation.memory import in_loss
 from finetune_lm.randomness import own_stream
 from finetune_lm.results.columns import LOSS
@@ -82,10 +82,16 @@ class Losses:
         for cls, name, given, stream in zip(classes, self.names, kwargs, streams, strict=True):
             check_call(cls, "loss_classes_kwargs", given, "model, tokenizer")
             try:
-                with stream:
-                    self._made.append(cls(model=model, tokenizer=tokenizer, **given))
+                with users_code(f"loss class {name}"), stream:
+                    made = cls(model=model, tokenizer=tokenizer, **given)
             except UserError as error:
                 raise UserError(*(f"{name}: {problem}" for problem in error.problems)) from error
+            if not callable(made) and not callable(getattr(made, "forward", None)):
+                raise UserError(
+                    f"loss class {name} must make an object that is called with outputs and "
+                    f"labels, but made {type(made).__name__}."
+                )
+            self._made.append(made)
 
     def by_name(self) -> dict[str, Any]:
         """The instance of each class by its column."""
@@ -136,15 +142,17 @@ class Losses:
 
         parts = {}
         for name, loss in self.by_name().items():
-            with in_loss(name):
+            with in_loss(name), users_code(f"loss {name}"):
                 value = (loss if callable(loss) else loss.forward)(outputs, labels)
             if getattr(loss, "return_all", False) and isinstance(value, torch.Tensor):
                 value = value.mean()
-            if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            if not _is_one_number(value):
                 raise UserError(
                     f"{name} must return a tensor of one value but returned {_shown(value)}."
                 )
             parts[name] = value.reshape(())
+            if not value.is_floating_point():  # a number that is counted
+                parts[name] = parts[name].float()
             self._device = value.device
         return LossValues(self._together(list(parts.values())), parts)
 
@@ -152,8 +160,10 @@ class Losses:
         """The value that is minimised: ()."""
         import torch
 
-        total = self._reduce(*values) if self._takes_several else self._reduce(torch.stack(values))
-        if not isinstance(total, torch.Tensor) or total.numel() != 1:
+        given = values if self._takes_several else [torch.stack(values)]
+        with users_code(f"loss reduction {short_name(self._reduce)}"):
+            total = self._reduce(*given)
+        if not _is_one_number(total):
             raise UserError(
                 f"a loss reduction must return a tensor of one value but returned {_shown(total)}."
             )
@@ -173,11 +183,12 @@ def read_loss_files(args: DataTrainingArguments) -> list[Examples]:
             if (read := getattr(cls, "read_files", None)) is None:
                 continue
             try:
-                for examples in read(**kwargs):
-                    # One loss may use more lines of a file than another.
-                    known = files.get(examples.path)
-                    if known is None or len(known) < len(examples):
-                        files[examples.path] = examples
+                with users_code(f"loss class {short_name(cls)}"):
+                    for examples in read(**kwargs):
+                        # One loss may use more lines of a file than another.
+                        known = files.get(examples.path)
+                        if known is None or len(known) < len(examples):
+                            files[examples.path] = examples
             except UserError as error:
                 problems += error.problems
     if problems:
@@ -265,6 +276,12 @@ def _needs_logits(loss: Any) -> bool:
         if "__call__" in attributes or "forward" in attributes:
             return True
     return True
+
+
+def _is_one_number(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex()
 
 
 def _shown(value: Any) -> str:

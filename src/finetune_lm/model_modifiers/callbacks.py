@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments.callbacks import takes_epoch_and_batch
 from finetune_lm.arguments.calls import taken_by
-from finetune_lm.errors import UserError
+from finetune_lm.arguments.references import short_name
+from finetune_lm.errors import UserError, users_code
 from finetune_lm.hooks import HOOKS, PRE_TRAIN_STEP
 from finetune_lm.model_modifiers._freezing import FreezingCallback
 from finetune_lm.model_modifiers._own_randomness import OwnRandomness
@@ -48,11 +49,11 @@ class Callbacks:
     ) -> None:
         self._rows = {hook: list(callbacks) for hook, callbacks in (rows or {}).items()}
         self._calls = {
-            hook: [(_call(callback, hook), _draws(callback)) for callback in callbacks]
+            hook: [(_named(callback, hook), _draws(callback)) for callback in callbacks]
             for hook, callbacks in self._rows.items()
         }
         self._after_step = [
-            (_call(callback.after_step, PRE_TRAIN_STEP), _draws(callback))
+            (_named(callback, "after_step", callback.after_step), _draws(callback))
             for callback in self._rows.get(PRE_TRAIN_STEP, [])
             if _has_after_step(callback)
         ]
@@ -126,7 +127,8 @@ class Callbacks:
         for hook, callbacks in self._rows.items():
             for callback, of_callback in zip(callbacks, states[hook], strict=True):
                 if of_callback is not None:
-                    callback.load_state_dict(of_callback)
+                    with users_code(f"callback {_name(callback)}"):
+                        callback.load_state_dict(of_callback)
 
     def _run(
         self, calls: Sequence[tuple[Call, bool]], epoch: int | None, batch: int | None
@@ -163,15 +165,31 @@ def make_callbacks(
     randomness = OwnRandomness(seed)
     for entry in entries:
         if is_testing if HOOKS[entry.hook].is_of_testing else is_training:
-            with randomness:
+            with randomness, users_code(f"callback {short_name(entry.cls)}"):
                 made = entry.cls(model, tokenizer, **entry.kwargs)
             rows.setdefault(entry.hook, []).append(made)
     return Callbacks(rows, randomness)
 
 
+def _named(callback: Any, hook: str, method: Any = None) -> Call:
+    """How to call a callback, or a method of it, whose errors say whose they are."""
+    call = _call(callback if method is None else method, hook)
+    name = f"callback {_name(callback)} at {hook}"
+
+    def named(epoch: int | None, batch: int | None) -> None:
+        with users_code(name):
+            call(epoch, batch)
+
+    return named
+
+
+def _name(callback: Any) -> str:
+    return getattr(callback, "__qualname__", None) or type(callback).__name__
+
+
 def _call(callback: Any, hook: str) -> Call:
     """How to call a callback with epoch and batch: by these names, or in this order."""
-    name = getattr(callback, "__qualname__", None) or type(callback).__name__
+    name = _name(callback)
     if not callable(callback):
         raise UserError(f"{hook}: {name} must have a method __call__(self, epoch, batch).")
     takes = taken_by(callback)
@@ -199,7 +217,10 @@ def _draws(callback: Any) -> bool:
 def _state(callback: Any) -> Any:
     find = getattr(callback, "state_dict", None)
     can_load = callable(getattr(callback, "load_state_dict", None))
-    return find() if callable(find) and can_load else None
+    if not callable(find) or not can_load:
+        return None
+    with users_code(f"callback {_name(callback)}"):
+        return find()
 
 
 def _counted(counts: Mapping[str, int]) -> str:

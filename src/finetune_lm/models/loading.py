@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.arguments.calls import check_call
 from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import BUILTIN_MODELS
-from finetune_lm.errors import UserError, first_line
+from finetune_lm.errors import UserError, first_line, users_code
 from finetune_lm.messages import warn
 from finetune_lm.models.origin import remember_origin
 from finetune_lm.models.tasks import Task, find_task
@@ -23,6 +23,7 @@ from finetune_lm.models.unknown_kwargs import (
     check_tokenizer_kwargs,
 )
 from finetune_lm.models.weights import check_weights, hash_of_config, hash_of_weights
+from finetune_lm.vocabulary import n_embeddings
 
 if TYPE_CHECKING:
     from finetune_lm.arguments import ModelArguments
@@ -146,7 +147,13 @@ def load_model(
     for modify in args.model_modifier_fns:
         kwargs = args.model_modifier_fn_kwargs.get(short_name(modify), {})
         check_call(modify, "model_modifier_fn_kwargs", kwargs, "model, tokenizer")
-        modified = modify(model=model, tokenizer=tokenizer, **kwargs)
+        with users_code(f"model_modifier_fn {short_name(modify)}"):
+            modified = modify(model=model, tokenizer=tokenizer, **kwargs)
+        if modified is not None and not hasattr(modified, "get_input_embeddings"):
+            raise UserError(
+                f"model_modifier_fn {short_name(modify)} must return a model, or nothing if it "
+                f"changes the one it is given, but returned {type(modified).__name__}."
+            )
         model = model if modified is None else modified
     _check_vocabulary(name, model, tokenizer)
     remember_origin(model, args)
@@ -323,8 +330,7 @@ def _forget_quantization(model: Any) -> None:
 
 def _check_vocabulary(name: str, model: Any, tokenizer: Any) -> None:
     """A token beyond the embeddings would crash the model in the middle of a run."""
-    embeddings = model.get_input_embeddings()
-    rows = getattr(embeddings, "num_embeddings", None)
+    rows = n_embeddings(model)
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if rows is not None and highest >= rows:
         raise UserError(

@@ -16,7 +16,7 @@ from finetune_lm.arguments.calls import NO_DEFAULT, taken_by, takes_named
 from finetune_lm.arguments.checking import show
 from finetune_lm.arguments.nearest import choices, did_you_mean
 from finetune_lm.arguments.references import describe, short_name
-from finetune_lm.errors import UserError, first_line
+from finetune_lm.errors import UserError, first_line, users_code
 from finetune_lm.messages import say
 
 _SUFFIX = "_kwargs"
@@ -95,7 +95,8 @@ def make_object(
             made.setdefault(name, extra)
     _check_names(value, made, where)
     try:
-        return value(**made)
+        with users_code(f"{where} {short_name(value)}"):
+            return value(**made)
     except (TypeError, ValueError, ImportError, OSError, RuntimeError) as error:
         given = ", ".join(f"{name}={show(item)}" for name, item in made.items())
         raise UserError(

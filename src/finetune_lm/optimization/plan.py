@@ -18,7 +18,7 @@ from finetune_lm.arguments.nearest import did_you_mean
 from finetune_lm.arguments.references import resolve_references, short_name
 from finetune_lm.arguments.study_problems import direction_of
 from finetune_lm.data.files import Files, read_files
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, users_code
 from finetune_lm.evaluation.losses import read_loss_files
 from finetune_lm.messages import warn
 from finetune_lm.optimization.identity import study_identity, study_name
@@ -215,4 +215,15 @@ def _optimize_kwargs(given: dict[str, Any]) -> dict[str, Any]:
                 f"optimize_kwargs.callbacks must be functions, or classes whose objects can be "
                 f"called, but got {show(each)}."
             )
-    return {**kwargs, "callbacks": made}
+    return {**kwargs, "callbacks": [_named(each) for each in made]}
+
+
+def _named(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """A callback whose errors say whose they are."""
+    name = f"optimize_kwargs.callbacks {short_name(callback)}"
+
+    def named(study: Any, trial: Any) -> None:
+        with users_code(name):
+            callback(study, trial)
+
+    return named

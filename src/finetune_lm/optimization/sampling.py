@@ -9,6 +9,7 @@ import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.samplers._lazy_random_state import LazyRandomState
 
+from finetune_lm.errors import users_code
 from finetune_lm.optimization.lost_trials import WORKER
 from finetune_lm.optimization.workers import Worker
 
@@ -39,25 +40,31 @@ class StudySampler(BaseSampler):  # type: ignore[misc]
     def __init__(self, sampler: BaseSampler, seed: int) -> None:
         self.wrapped = sampler
         self._seed = seed
+        self._name = f"study_kwargs.sampler {type(sampler).__name__}"
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Mark the trial as this process's, and seed."""
         study._storage.set_trial_user_attr(trial._trial_id, WORKER, Worker.this().describe())
         seed_sampler(self.wrapped, self._seed, trial.number)
-        self.wrapped.before_trial(study, trial)
+        with users_code(self._name):
+            self.wrapped.before_trial(study, trial)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """What the other sampler says."""
-        space: dict[str, BaseDistribution] = self.wrapped.infer_relative_search_space(study, trial)
+        with users_code(self._name):
+            space: dict[str, BaseDistribution] = self.wrapped.infer_relative_search_space(
+                study, trial
+            )
         return space
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """What the other sampler says."""
-        sampled: dict[str, Any] = self.wrapped.sample_relative(study, trial, search_space)
+        with users_code(self._name):
+            sampled: dict[str, Any] = self.wrapped.sample_relative(study, trial, search_space)
         return sampled
 
     def sample_independent(
@@ -68,7 +75,8 @@ class StudySampler(BaseSampler):  # type: ignore[misc]
         param_distribution: BaseDistribution,
     ) -> Any:
         """What the other sampler says."""
-        return self.wrapped.sample_independent(study, trial, param_name, param_distribution)
+        with users_code(self._name):
+            return self.wrapped.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
         self,
@@ -78,7 +86,8 @@ class StudySampler(BaseSampler):  # type: ignore[misc]
         values: Sequence[float] | None,
     ) -> None:
         """Let the other sampler know."""
-        self.wrapped.after_trial(study, trial, state, values)
+        with users_code(self._name):
+            self.wrapped.after_trial(study, trial, state, values)
 
 
 def seed_sampler(sampler: BaseSampler, *entropy: int) -> None:

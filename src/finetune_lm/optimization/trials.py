@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, without_token
 from finetune_lm.arguments.values import write_value
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, raised_in, users_code
 from finetune_lm.interruption import Interruption
 from finetune_lm.messages import say
 from finetune_lm.optimization.lost_trials import (
@@ -154,7 +154,8 @@ class Trials:
             self._fail(trial, f"{_STOPPED}{error or 'SIGINT'}")
             raise
         except Exception as error:
-            reason = without_token(f"{type(error).__name__}: {error}", self._model_args)
+            place = f"{name} raised " if (name := raised_in(error)) else ""
+            reason = without_token(f"{place}{type(error).__name__}: {error}", self._model_args)
             if isinstance(error, UserError):
                 reason = without_token(str(error), self._model_args)
             reason = " ".join(reason.split())[:_LONGEST_REASON]
@@ -184,7 +185,9 @@ class Trials:
         def on_epoch_end(epoch: int, validation_loss: float) -> None:
             trial.report(validation_loss, step=epoch)
             is_last = epoch + 1 >= args.epochs or stopping.should_stop()
-            if not is_last and trial.should_prune():
+            with users_code(f"study_kwargs.pruner {type(self._study.pruner).__name__}"):
+                is_unpromising = not is_last and trial.should_prune()
+            if is_unpromising:
                 raise _UnpromisingError
 
         is_pruned = False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.arguments.optimizer_groups import NAME, OPTIMIZER, PARAMS, own_kwargs
 from finetune_lm.arguments.references import short_name
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, users_code
 from finetune_lm.fast.tuning import fused
 from finetune_lm.model_modifiers._parameters import checked_patterns, find_all
 
@@ -118,7 +118,8 @@ def _made(
         )
     faster = fused(cls, kwargs) if fast else {}
     try:
-        optimizer = cls(params=params, **kwargs, **faster)
+        with users_code(f"train_optimizer {short_name(cls)}"):
+            optimizer = cls(params=params, **kwargs, **faster)
     except (TypeError, ValueError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
         more = " A default is taken away by __delete_field__." if group is None else ""

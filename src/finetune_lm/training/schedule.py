@@ -17,7 +17,7 @@ from finetune_lm.arguments.schedules import (
     lacking_totals,
     maker_of,
 )
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, users_code
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,8 @@ class Schedule:
         if self.follows_loss:
             return
         try:
-            self.scheduler.step()
+            with users_code(f"lr_scheduler {self.name}"):
+                self.scheduler.step()
         except ValueError as error:
             raise UserError(
                 f"lr_scheduler {self.name} has come to its end: {error} Give lr_scheduler_kwargs "
@@ -59,7 +60,8 @@ class Schedule:
     def epoch_is_over(self, validation_loss: float) -> None:
         """Say that an epoch is over. A loss that is not finite counts as no improvement."""
         if self.follows_loss:
-            self.scheduler.step(validation_loss)
+            with users_code(f"lr_scheduler {self.name}"):
+                self.scheduler.step(validation_loss)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the schedule is."""
@@ -91,7 +93,8 @@ def make_schedule(
     name = args.lr_scheduler if isinstance(args.lr_scheduler, str) else short_name(maker)
     n_steps = args.epochs * math.ceil(n_batches / args.gradient_accumulation_steps)
     try:
-        scheduler = maker(optimizer, **_complete(given, maker, n_steps))
+        with users_code(f"lr_scheduler {name}"):
+            scheduler = maker(optimizer, **_complete(given, maker, n_steps))
     except Exception as error:
         shown = ", ".join(f"{key}={value!r}" for key, value in given.items()) or "nothing"
         raise UserError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.errors import UserError
+from finetune_lm.errors import UserError, users_code
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.results.loss_history import LossHistory
@@ -55,7 +55,10 @@ class TrainingState:
 
     def capture(self) -> Saved:
         """What a checkpoint keeps. Weights and optimizer are not copied."""
-        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        parts = {}
+        for name, part in self.parts.items():
+            with users_code(f"the state of {name}"):
+                parts[name] = part.state_dict()
         return Saved(
             TRAINING,
             str(self.progress),
@@ -128,7 +131,8 @@ class TrainingState:
                     f"{', '.join(state['parts'])}, and the run has {', '.join(self.parts)}."
                 )
             for name, part in self.parts.items():
-                part.load_state_dict(state["parts"][name])
+                with users_code(f"the state of {name}"):
+                    part.load_state_dict(state["parts"][name])
         # Last, since making or loading something may draw random numbers.
         restore_generators(state["generators"])
 

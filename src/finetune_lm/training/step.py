@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from finetune_lm.errors import users_code
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -94,7 +96,8 @@ def _step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None)
     """
     # The optimizer's own word is not to be had where it looks for such gradients itself ("fused").
     before = scaler.get_scale() if scaler is not None else 0.0
-    optimizer.step()
+    with users_code(f"train_optimizer {type(getattr(optimizer, 'optimizer', optimizer)).__name__}"):
+        optimizer.step()
     return scaler is None or scaler.get_scale() >= before
 
 
