@@ -15,8 +15,10 @@ import pytest
 import finetune_lm
 from crashing import difference, in_a_process, run_limited
 from finetune_lm import UserError
+from finetune_lm.cli import main
 from finetune_lm.training import loop
-from setups import arguments, setup
+from setups import DATA, arguments, setup
+from studies import data_args, run_study, study_args
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,23 @@ def disk(tmp_path):
 
     yield place, mount
     subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_disk_that_is_full_from_the_start(disk, tmp_path):
+    place, mount = disk
+    out = place / "out"
+    with (place / "filler").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    told = f"{out} cannot be written into: No space left on device. What was written before"
+    with pytest.raises(UserError, match=told):
+        begin(out)
+    # A study puts its record there first, and then its journal.
+    with pytest.raises(UserError, match="No space left on device"):
+        run_study("tiny-lm", data_args(tmp_path, output_dir=str(place / "study")), study_args(1))
+    (place / "filler").unlink()
+    mount("-o", "remount,size=64m")
+    finetune_lm.run(*arguments(*setup("lm", output_dir=str(out), epochs=1, test_file=None)))
 
 
 # 2 MB hold no weights, 3 no optimizer, 8 one checkpoint, 12 two but not the saved model as well.
@@ -130,7 +149,7 @@ def test_a_directory_that_vanishes(whole, monkeypatch, gone):
     assert difference(whole, Path("out")) == []
 
 
-@pytest.mark.parametrize("n_bytes", [2_000, 10_000, 1_000_000, 4_000_000])
+@pytest.mark.parametrize("n_bytes", [0, 2_000, 10_000, 1_000_000, 4_000_000])
 def test_a_file_that_may_not_become_so_large(whole, n_bytes):
     """As with a quota: the configuration, a table, weights and the optimizer are too large."""
     run = arguments(*setup("lm", output_dir="out"))
@@ -166,3 +185,37 @@ def test_room_on_the_disk_is_not_needed_to_say_that_there_is_none(
     monkeypatch.chdir(tmp_path)
     finetune_lm.resume(out)
     assert difference(whole, out) == []
+
+
+LONG = "/".join(["x" * 200] * 30)
+PATHS = {
+    "output_dir": ["--output_dir", LONG],
+    "an output_dir without room for its files": ["--output_dir", "/".join(["x" * 200] * 19)],
+    "train_file": ["--train_file", f"{LONG}.txt"],
+    "test_file": ["--test_file", f"{LONG}.txt"],
+    "a name": ["--test_file", f"{'x' * 300}.txt"],
+    "model": ["--model_name_or_path", LONG],
+    "tokenizer": ["--tokenizer_name", LONG],
+    "config": ["--config", f"{LONG}.yaml"],
+    "resume": ["--resume", LONG],
+    "token": ["--token", LONG],
+    "cache_dir": ["--cache_dir", LONG],
+}
+
+
+@pytest.mark.parametrize("case", PATHS)
+def test_a_path_that_is_too_long(case, capsys):
+    """In Python's own terms, these are errors of the operating system."""
+    files = [str(DATA / f"flomped_{kind}.txt.gz") for kind in ("active", "passive")]
+    usual = {"--train_file": files[0], "--validation_file": files[1]}
+    usual |= {"--model_name_or_path": "tiny-lm", "--epochs": "1", "--max_train_samples": "2"}
+    argv = [] if case == "resume" else [x for pair in usual.items() for x in pair]
+    [name, value] = PATHS[case]
+    if name in argv:
+        argv[argv.index(name) + 1] = value
+    else:
+        argv += [name, value]
+    status = main(argv)
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert (status, case) in [(2, case), (0, "token"), (0, "cache_dir")], said

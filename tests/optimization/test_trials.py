@@ -12,9 +12,10 @@ from optuna.trial import TrialState
 
 import finetune_lm
 import studies
-from finetune_lm import ModelArguments, UserError
+from finetune_lm import ModelArguments
 from finetune_lm.arguments import DELETE_FIELD
 from finetune_lm.cli import main
+from finetune_lm.errors import TrialsFailedError
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.optimization import trials
 from finetune_lm.optimization.lost_trials import queue_again
@@ -138,7 +139,7 @@ def test_a_trial_that_goes_wrong_is_recorded_and_the_study_goes_on(model, tmp_pa
 
 def test_three_failures_in_a_row_stop_a_study(model, tmp_path):
     args, study = failing(tmp_path, "not", "nan", "not", "nan", "error", "memory", "not")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(TrialsFailedError) as caught:
         run_study(model, args, study)
     assert str(caught.value).startswith(
         "3 trials in a row failed, so the study was stopped; the last because of: "
@@ -151,6 +152,32 @@ def test_three_failures_in_a_row_stop_a_study(model, tmp_path):
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["state"] == "failed"
     assert record["trials"] == {"COMPLETE": 2, "FAIL": 4}
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        (["error"], "the only trial of the study failed; the last because of: loss FailsAbove rai"),
+        (["error", "nan"], "all 2 trials of the study failed; the last because of: losses must be"),
+    ],
+)
+def test_a_study_all_of_whose_trials_failed_is_an_error(model, tmp_path, choices, told):
+    with pytest.raises(TrialsFailedError) as caught:
+        run_study(model, *failing(tmp_path, *choices))
+    assert str(caught.value).startswith(told)
+    assert caught.value.exit_status == 1
+    table = load_results(tmp_path / "out" / "optimization_results.csv.gz")
+    assert table["state"].tolist() == ["FAIL"] * len(choices)
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "failed"
+
+
+def test_the_exit_status_of_a_study_without_a_trial_that_went_well(monkeypatch, capsys):
+    def fail(*args):
+        raise TrialsFailedError("all of them")
+
+    monkeypatch.setattr("finetune_lm.experiment.run", fail)
+    assert main(["--model_name_or_path", "tiny-lm", "--test_file", "x.txt"]) == 1
+    assert capsys.readouterr().err == "finetune-lm: error: all of them\n"
 
 
 class PruneSecond(optuna.pruners.BasePruner):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -220,11 +221,13 @@ def _read_resume(given: list[Given], problems: list[str]) -> str | None:
         problems.append(f"resume must be one output directory but got {shown}.")
         return None
     directory = str(read_text(texts[0], allows_none=False, allows_bool=False, is_list=False))
-    if not Path(directory, CONFIG_YAML).is_file():
+    # Not Path.is_file, which fails on what is too long for a path.
+    if not os.path.isfile(Path(directory, CONFIG_YAML)):  # noqa: PTH113
+        is_directory = os.path.isdir(directory)  # noqa: PTH112
         # Without it nothing else can be told apart from mistakes that follow from this one.
         raise UserError(
             f"resume must name the output directory of a run but {directory} "
-            f"{f'has no {CONFIG_YAML}' if Path(directory).is_dir() else 'is not there'}."
+            f"{f'has no {CONFIG_YAML}' if is_directory else 'is not there'}."
         )
     return directory
 

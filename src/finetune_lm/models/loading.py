@@ -236,7 +236,7 @@ def _tokenizer_place(args: ModelArguments) -> str:
     """
     name = args.tokenizer_name or args.model_name_or_path
     directory = Path(model_path(name))
-    if not directory.is_dir() or "gguf_file" in args.tokenizer_kwargs:
+    if not _is_directory(directory) or "gguf_file" in args.tokenizer_kwargs:
         return name
     if any((directory / file).exists() for file in _TOKENIZER_FILES):
         return name
@@ -246,11 +246,16 @@ def _tokenizer_place(args: ModelArguments) -> str:
     raise UserError(f"{name!r} has no tokenizer in it. Give --tokenizer_name.")
 
 
+def _is_directory(name: str | Path) -> bool:
+    return os.path.isdir(name)  # noqa: PTH112 - Path.is_dir fails on a long path
+
+
 def _check_local(argument: str, name: str) -> None:
     """Tell at once that a directory is not there, where a name can be nothing else."""
     parts = Path(name).parts
     is_path = name.startswith((".", "/", "~")) or len(parts) > 2
-    if not Path(name).exists() and (is_path or (len(parts) == 2 and Path(parts[0]).is_dir())):
+    is_there = os.path.exists(name)  # noqa: PTH110 - Path.exists fails on a long path
+    if not is_there and (is_path or (len(parts) == 2 and Path(parts[0]).is_dir())):
         raise UserError(f"{argument} {name!r} is not there: there is no such directory.")
 
 
@@ -283,7 +288,7 @@ def _from_pretrained(
                 f"{argument} {name!r} needs Python code that comes with it, which is not run "
                 f"unless you trust it. Read it, and then give --trust_remote_code."
             ) from error
-        where = "is a directory that" if Path(name).is_dir() else "is no directory here, and"
+        where = "is a directory that" if _is_directory(name) else "is no directory here, and"
         raise UserError(
             f"{argument} {name!r} {where} cannot be loaded as "
             f"{_PARTS.get(auto_class.__name__, 'model')}: {_in_short(error)}"

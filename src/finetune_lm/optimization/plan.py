@@ -24,6 +24,7 @@ from finetune_lm.messages import warn
 from finetune_lm.optimization.identity import study_identity, study_name
 from finetune_lm.optimization.objects import make_object, without_foreign_defaults
 from finetune_lm.optimization.parameters import Parameter
+from finetune_lm.optimization.sampler_check import check_sampler
 from finetune_lm.optimization.search_space import search_space
 from finetune_lm.optimization.storage import StoragePlace, storage_place
 from finetune_lm.optimization.study_directory import check_study_dir, choose_study_dir
@@ -90,7 +91,8 @@ def make_plan(
     files = {**read_files(data_args), "loss": read_loss_files(data_args)}
     parameters = search_space(optimization_args.params, data_args)
     # These are made again when the seed is known; what is wrong with them is told now.
-    make_sampler(study_kwargs, data_args.seed)
+    n_trials = optimization_args.optimize_kwargs.get("n_trials")
+    check_sampler(make_sampler(study_kwargs, data_args.seed), parameters, n_trials)
     make_pruner(study_kwargs)
     if direction_of(study_kwargs) == "maximize":
         warn(

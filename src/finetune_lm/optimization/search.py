@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 
 from finetune_lm.arguments import (
     DataTrainingArguments,
@@ -19,10 +20,10 @@ from finetune_lm.arguments import (
     without_token,
 )
 from finetune_lm.data.files import file_hashes
-from finetune_lm.errors import UserError
+from finetune_lm.errors import TrialsFailedError, UserError
 from finetune_lm.interruption import Interruption
 from finetune_lm.messages import say
-from finetune_lm.optimization.lost_trials import counted_trials
+from finetune_lm.optimization.lost_trials import REASON, SURPLUS, counted_trials
 from finetune_lm.optimization.optuna_messages import OptunaMessages
 from finetune_lm.optimization.plan import Plan, make_plan, make_pruner, make_sampler, sampler_seed
 from finetune_lm.optimization.plots import save_plots
@@ -89,6 +90,7 @@ def search(
             finally:
                 _write(study, plan, record, directory)
                 _put_on_record(study, run_record)
+            _check_not_all_failed(study, directory)
         return _result(study, plan, record, directory)
 
 
@@ -211,6 +213,24 @@ def _head(plan: Plan, record: StudyRecord) -> str:
     return f"{text}\nStudy\n  name:    {plan.name}\n  storage: {plan.place.shown}\n"
 
 
+def _check_not_all_failed(study: optuna.Study, directory: StudyDirectory) -> None:
+    """See that a study has come to something, or may yet.
+
+    Raises:
+        TrialsFailedError: If every trial has failed, with the reason.
+    """
+    trials = [
+        trial for trial in study.get_trials(deepcopy=False) if SURPLUS not in trial.user_attrs
+    ]
+    if not trials or any(trial.state != TrialState.FAIL for trial in trials):
+        return
+    n = "the only trial" if len(trials) == 1 else f"all {len(trials)} trials"
+    raise TrialsFailedError(
+        f"{n} of the study failed; the last because of: {trials[-1].user_attrs.get(REASON)}. What "
+        f"was tried is in {directory.results}."
+    )
+
+
 def _put_on_record(study: optuna.Study, record: RunRecord) -> None:
     states: dict[str, int] = {}
     for trial in study.get_trials(deepcopy=False):
@@ -265,15 +285,20 @@ def _on_record(
         },
         "seed": int(record.seed),
     }
-    run_record = RunRecord(
-        directory.run_json,
-        model={"name": loaded.name, "task": loaded.task.name, "n_params": loaded.n_params},
-        device=str(runner.accelerator.device),
-        data={kind: {f.path: len(f) for f in group} for kind, group in plan.files.items() if group},
-        data_sha256=file_hashes(plan.files),
-        identity={**record.identity, "seed": int(record.seed)},
-        **facts,
-    )
+    try:
+        run_record = RunRecord(
+            directory.run_json,
+            model={"name": loaded.name, "task": loaded.task.name, "n_params": loaded.n_params},
+            device=str(runner.accelerator.device),
+            data={
+                kind: {f.path: len(f) for f in group} for kind, group in plan.files.items() if group
+            },
+            data_sha256=file_hashes(plan.files),
+            identity={**record.identity, "seed": int(record.seed)},
+            **facts,
+        )
+    except OSError as error:
+        raise _cannot_write(directory, error) from error
     try:
         yield run_record
     except KeyboardInterrupt:
@@ -282,10 +307,7 @@ def _on_record(
     except BaseException as error:
         run_record.end("failed", without_token(f"{type(error).__name__}: {error}", plan.model_args))
         if isinstance(error, OSError) and is_about_writing(error, directory.path):
-            raise UserError(
-                f"{directory.path} cannot be written into: {error.strerror or error}. What was "
-                f"written before is kept."
-            ) from error
+            raise _cannot_write(directory, error) from error
         if isinstance(error, sqlalchemy.exc.SQLAlchemyError | optuna.exceptions.OptunaError):
             raise UserError(
                 f"study_kwargs.storage {plan.place.shown} was lost: "
@@ -294,3 +316,10 @@ def _on_record(
             ) from error
         raise
     run_record.end("finished")
+
+
+def _cannot_write(directory: StudyDirectory, error: OSError) -> UserError:
+    return UserError(
+        f"{directory.path} cannot be written into: {error.strerror or error}. What was written "
+        f"before is kept."
+    )

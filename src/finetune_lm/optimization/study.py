@@ -93,7 +93,12 @@ def begin_study(
             raise _is_there(place, name) from None
         study_id = storage.get_study_id_from_name(name)
         return _joined(storage, study_id, place, name, mine)
-    storage.set_study_user_attr(study_id, RECORD, mine.describe())
+    except OSError as error:
+        raise _cannot_write(place, error) from error
+    try:
+        storage.set_study_user_attr(study_id, RECORD, mine.describe())
+    except OSError as error:
+        raise _cannot_write(place, error) from error
     return mine
 
 
@@ -142,6 +147,12 @@ def check_same(record: StudyRecord, mine: StudyRecord, name: str, place: Storage
             f"study {name!r} in {place.shown} was made with another {' and '.join(differing)}, so "
             f"its trials cannot be compared with these. Give another --study_kwargs.study_name."
         )
+
+
+def _cannot_write(place: StoragePlace, error: OSError) -> UserError:
+    return UserError(
+        f"study_kwargs.storage {place.shown} cannot be written: {error.strerror or error}."
+    )
 
 
 def _is_there(place: StoragePlace, name: str) -> UserError:

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, without_token
 from finetune_lm.arguments.values import write_value
-from finetune_lm.errors import UserError, raised_in, users_code
+from finetune_lm.errors import TrialsFailedError, UserError, raised_in, users_code
 from finetune_lm.interruption import Interruption
 from finetune_lm.messages import say
 from finetune_lm.optimization.lost_trials import (
@@ -225,7 +225,7 @@ class Trials:
             say(f"trial {trial.number}: {line}{self._best_so_far()}")
         self._after_trial()
         if self._failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
-            raise UserError(
+            raise TrialsFailedError(
                 f"{self._failures_in_a_row} trials in a row failed, so the study was stopped; the "
                 f"last because of: {self._last_reason}"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -71,7 +72,7 @@ class EarlierRun:
         Raises:
             UserError: If the directory is not one of a run, or if nothing says what the run was.
         """
-        if not directory.is_dir():
+        if not os.path.isdir(directory):  # noqa: PTH112 - Path.is_dir fails on a long path
             raise UserError(f"resume must name an output directory but there is no {directory}.")
         config = _read_config(directory)
         problem = ""

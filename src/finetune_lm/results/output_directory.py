@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -86,6 +87,10 @@ LONGEST_NAME = 255
 """Of a file, in bytes, on nearly all file systems."""
 
 
+LONGEST_PATH = 4096 if sys.platform == "linux" else 1024
+"""Of a file, in bytes."""
+
+
 def results_name(prefix: str | None, model_name: str) -> str:
     """The name of the table of test results.
 
@@ -115,6 +120,12 @@ def check_writable(directory: Path) -> None:
     """
     if max((len(os.fsencode(part)) for part in directory.parts), default=0) > LONGEST_NAME:
         raise UserError(f"output_dir must not have a name longer than {LONGEST_NAME} bytes in it.")
+    n_bytes = len(os.fsencode(directory.absolute()))
+    if n_bytes > LONGEST_PATH - LONGEST_NAME:
+        raise UserError(
+            f"output_dir must leave room for the names of files in it, within the {LONGEST_PATH} "
+            f"bytes that a path may have, but has {n_bytes}."
+        )
     existing = directory
     while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent

@@ -58,20 +58,14 @@ def on_record(
             **facts,
         )
     except OSError as error:
-        raise UserError(
-            f"{output_dir} cannot be written into: {error.strerror or error}."
-        ) from error
+        raise _cannot_write(output_dir, error) from error
     try:
         yield record
     except OSError as error:
         record.end("failed", without_token(str(error), *all_args))
         if not place.is_about_writing(error, output_dir):
             raise
-        then = f" When that is mended: --resume {output_dir}" if _resumable(output_dir) else ""
-        raise UserError(
-            f"{output_dir} cannot be written into: {error.strerror or error}. What was written "
-            f"before is kept.{then}"
-        ) from error
+        raise _cannot_write(output_dir, error) from error
     except KeyboardInterrupt as error:
         if isinstance(error, Interrupted) and (_resumable(output_dir) or not files["train"]):
             error.output_dir = output_dir
@@ -86,6 +80,14 @@ def on_record(
             ) from error
         raise
     record.end("finished")
+
+
+def _cannot_write(output_dir: Path, error: OSError) -> UserError:
+    then = f" When that is mended: --resume {output_dir}" if _resumable(output_dir) else ""
+    return UserError(
+        f"{output_dir} cannot be written into: {error.strerror or error}. What was written "
+        f"before is kept.{then}"
+    )
 
 
 def _resumable(output_dir: Path) -> bool:

@@ -61,7 +61,9 @@ class RunLock:
         os.ftruncate(handle, 0)
         os.lseek(handle, 0, os.SEEK_SET)
         holder = {"pid": os.getpid(), "host": socket.gethostname()}
-        os.write(handle, json.dumps(holder).encode())
+        # The lock holds without it, and where there is no room what comes next will say so.
+        with suppress(OSError):
+            os.write(handle, json.dumps(holder).encode())
         return self
 
     def __exit__(
