@@ -258,6 +258,9 @@ class Drawing:
     def __init__(self, model, tokenizer):
         self.drawn = torch.rand(3, generator=own_generator())
 
+    def __call__(self, outputs, labels):
+        return self.drawn.sum()
+
 
 def test_each_loss_has_a_stream_of_its_own_and_touches_no_other():
     before = torch.get_rng_state()
