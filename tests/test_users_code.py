@@ -87,6 +87,11 @@ class WrongOfLoss(torch.optim.lr_scheduler.ReduceLROnPlateau):
         wrong()
 
 
+class WrongStorage(optuna.storages.InMemoryStorage):
+    def __init__(self):
+        wrong()
+
+
 class WrongSampler(optuna.samplers.RandomSampler):
     def sample_independent(self, *args):
         wrong()
@@ -156,8 +161,8 @@ KINDS = {
     "lr_scheduler WrongSchedule": lambda: schedule(WrongSchedule, lambda s: s.step_is_done()),
     "lr_scheduler WrongOfLoss": lambda: schedule(WrongOfLoss, lambda s: s.epoch_is_over(1.0)),
     "study_kwargs.sampler WrongSampler": study,
-    "study_kwargs.storage Wrong": lambda: make_object(
-        is_wrong("made"), {"model": 1, "tokenizer": 1}, "study_kwargs.storage"
+    "study_kwargs.storage WrongStorage": lambda: make_object(
+        WrongStorage, {}, "study_kwargs.storage"
     ),
     "optimize_kwargs.callbacks wrong": lambda: _optimize_kwargs({"callbacks": [wrong]})[
         "callbacks"
