@@ -177,8 +177,10 @@ def _make(
     value, kwargs = study_kwargs.get(name), study_kwargs.get(f"{name}_kwargs") or {}
     if value is None:
         return None
-    made = make_object(value, kwargs, where, more)
     kind, example, known = kinds
+    # A class of another kind is not called: it could do anything.
+    is_other = isinstance(value, type) and not issubclass(value, kind)
+    made = value if is_other else make_object(value, kwargs, where, more)
     if not isinstance(made, kind):
         names = [f"optuna.{name}s.{each}" for each in known]
         given = f"optuna.{name}s.{value}" if isinstance(value, str) else short_name(value)

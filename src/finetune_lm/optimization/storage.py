@@ -70,7 +70,10 @@ def storage_place(study_kwargs: Mapping[str, Any], default: Path) -> StoragePlac
     shown = f"{shown} {without_secrets(str(url))}" if url else shown
 
     def make() -> BaseStorage:
-        made = make_object(storage, _with_whole_paths(kwargs), "study_kwargs.storage")
+        # A class of another kind is not called: it could do anything.
+        is_other = isinstance(storage, type) and not issubclass(storage, BaseStorage)
+        where = "study_kwargs.storage"
+        made = storage if is_other else make_object(storage, _with_whole_paths(kwargs), where)
         if not isinstance(made, BaseStorage):
             raise UserError(
                 f"study_kwargs.storage must be a storage of Optuna, a database's URL or the path "
