@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from commands import context, own_locks
 from setups import arguments
-
-_PRELOADED = [
-    *("torch", "accelerate", "datasets", "matplotlib.backends.backend_pdf"),
-    *(f"transformers.models.{kind}.modeling_{kind}" for kind in ("gpt2", "bert", "t5", "auto")),
-    *("transformers.models.auto.tokenization_auto", "transformers.tokenization_utils_tokenizers"),
-    *("finetune_lm.resuming", "finetune_lm.training.loop", "finetune_lm.training.start"),
-    *("finetune_lm.evaluation.testing", "finetune_lm.results.plots"),
-]
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(_PRELOADED)
 
 
 def in_a_process(function: Callable[..., Any], *args: Any) -> int:
@@ -42,18 +30,15 @@ def in_a_process(function: Callable[..., Any], *args: Any) -> int:
 
 def start_process(function: Callable[..., Any], *args: Any) -> Any:
     """Begin to call a function in such a process. Returns the process."""
-    process = _context.Process(target=_call, args=(function, args))
+    process = context.Process(target=_call, args=(function, args))
     process.start()
     return process
 
 
 def _call(function: Callable[..., Any], args: Any) -> None:
-    from tqdm import tqdm
-
     from finetune_lm.errors import UserError
 
-    # Its own lock is one between processes, of which those that are killed leave something behind.
-    tqdm.set_lock(threading.RLock())
+    own_locks()
     if log := os.environ.get("CRASHING_LOG"):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     try:

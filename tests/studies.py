@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import torch
 
 import finetune_lm
+from commands import Command
 from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArguments
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from helpers import write_lines
@@ -86,29 +85,20 @@ def trials_of(result: Any) -> list[Any]:
     return result.study.get_trials(deepcopy=False)
 
 
-def start(*argv: Any, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+def start(*argv: Any, cwd: Path, **environment: str) -> Command:
     """Start the program in a process of its own, with this directory's modules to name."""
-    path = os.pathsep.join(
-        [str(Path(finetune_lm.__file__).parent.parent), str(Path(__file__).parent)]
-    )
-    return subprocess.Popen(
-        [sys.executable, "-m", "finetune_lm", *map(str, argv)],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    variables = {"PYTHONPATH": str(Path(__file__).parent), **environment}
+    return Command(*argv, cwd=cwd, merged=True, environment=variables)
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: Command) -> str:
     """Wait for a process that must succeed, and return what it has said."""
     output, _ = process.communicate()
     assert process.returncode == 0, output
     return output
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: Command) -> None:
     """Wait until a process has made a file."""
     while not path.exists():
         assert process.poll() is None, process.communicate()[0]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import finetune_lm
+from commands import run_command
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^(?:`([\w.]+)`:\n\n)?```(python|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -26,11 +26,16 @@ def try_page(name: str, directory: Path) -> None:
             before = module.read_text(encoding="utf-8") if module.exists() else ""
             module.write_text(f"{before}\n\n{text}", encoding="utf-8")
             continue
-        program = f'finetune-lm() {{ "{sys.executable}" -m finetune_lm "$@"; }}\nset -e\n{text}'
+        # The shell says what the words of the command are.
+        program = f'finetune-lm() {{ printf "%s\\0" "$@"; }}\nset -e\n{text}'
         done = subprocess.run(
             ["bash", "-c", program], cwd=directory, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{text}\n{done.stderr}"
+        if "finetune-lm" in text:
+            assert re.match("finetune-lm(.*\\\\\n)*.*\n$", text), f"not one command: {text}"
+            run = run_command(*done.stdout.removesuffix("\0").split("\0"), cwd=directory)
+            assert run.returncode == 0, f"{text}\n{run.stderr}"
 
 
 @pytest.mark.parametrize("page", ["losses.md", "extending.md"])

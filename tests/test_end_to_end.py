@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import shlex
 import signal
@@ -19,7 +18,9 @@ import transformers
 import yaml
 
 import finetune_lm
+from commands import Command, run_command, run_new_process
 from crashing import difference
+from finetune_lm.cli import main
 
 BUILTIN = Path(finetune_lm.__file__).parent / "models" / "builtin"
 DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
@@ -41,19 +42,8 @@ AUTO = {
 }
 
 
-def command(*argv, cwd, **kwargs):
-    return subprocess.run(
-        [sys.executable, "-m", "finetune_lm", *map(str, argv)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        **kwargs,
-    )
-
-
 @pytest.mark.parametrize("model", KINDS)
-def test_a_run_of_each_kind(tmp_path, model):
+def test_a_run_of_each_kind(tmp_path, monkeypatch, model):
     task, train, validation, test = KINDS[model]
     settings = ["--max_train_samples", 24, "--max_validation_samples", 8, "--max_test_samples", 12]
     if task == "mlm":
@@ -62,6 +52,8 @@ def test_a_run_of_each_kind(tmp_path, model):
                 f"--data_preprocessing_fn.{part}",
                 "data_preprocessing.remove_non_mask_tokens_from_labels",
             ]
+    # Once as a user does it, from the start of Python on.
+    command = run_new_process if model == "tiny-lm" else run_command
     done = command(
         *("--model_name_or_path", model, "--epochs", 2, "--train_optimizer_kwargs.lr", "1e-3"),
         *("--train_file", DATA / train, "--validation_file", DATA / validation),
@@ -119,21 +111,22 @@ def test_a_run_of_each_kind(tmp_path, model):
     assert " at 0x" not in (output_dir / "config.txt").read_text()
     assert yaml.safe_load((output_dir / "config.yaml").read_text())["seed"] == 3
 
-    again = command("--config", output_dir / "config.yaml", "--output_dir", "again", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
+    # In another process: this one, where sets, for instance, have another order.
+    monkeypatch.chdir(tmp_path)
+    assert main(["--config", str(output_dir / "config.yaml"), "--output_dir", "again"]) == 0
     for name in ("metrics.csv.gz", f"{model}-test_results.csv.gz"):
         assert (tmp_path / "again" / name).read_bytes() == (output_dir / name).read_bytes()
 
 
 def test_only_testing(tmp_path):
     argv = ["--model_name_or_path", "tiny-lm", "--test_file", DATA / "flomped_test.txt.gz"]
-    done = command(*argv, "--max_test_samples", 5, cwd=tmp_path)
+    done = run_command(*argv, "--max_test_samples", 5, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     output_dir = tmp_path / "outputs" / "test_only" / "tiny-lm"
     assert sorted(path.name for path in output_dir.iterdir()) == [
         "config.txt", "config.yaml", "run.json", "tiny-lm-test_results.csv.gz",
     ]  # fmt: skip
-    other = command(*argv, "--max_test_samples", 6, cwd=tmp_path)
+    other = run_command(*argv, "--max_test_samples", 6, cwd=tmp_path)
     assert other.returncode == 2
     assert "made with another max_test_samples. Give an --output_dir." in other.stderr
     assert "Traceback" not in other.stderr
@@ -153,7 +146,7 @@ def test_losses_and_functions_of_ones_own(tmp_path):
         "    labels[places < last] = -100\n"
         "    return {**inputs, 'labels': labels}\n"
     )
-    done = command(
+    done = run_command(
         *("--model_name_or_path", "tiny-lm", "--epochs", 1, "--output_dir", "out"),
         *("--train_file", DATA / "flomped_active.txt.gz", "--max_train_samples", 4),
         *("--validation_file", DATA / "flomped_passive.txt.gz", "--max_validation_samples", 4),
@@ -175,31 +168,28 @@ def test_losses_and_functions_of_ones_own(tmp_path):
 
 
 def start(tmp_path, epochs, *more):
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "finetune_lm", "--model_name_or_path", "tiny-lm"),
-            *("--train_file", str(DATA / "flomped_active.txt.gz"), "--max_train_samples", "4"),
-            *("--validation_file", str(DATA / "flomped_passive.txt.gz")),
-            *("--max_validation_samples", "4", "--epochs", str(epochs), "--output_dir", "out"),
-            *("--seed", "1", *more),
-        ],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Command(*short_run(epochs), *more, cwd=tmp_path)
+
+
+def short_run(epochs):
+    return [
+        *("--model_name_or_path", "tiny-lm", "--epochs", epochs, "--output_dir", "out"),
+        *("--train_file", DATA / "flomped_active.txt.gz", "--max_train_samples", 4, "--seed", 1),
+        *("--validation_file", DATA / "flomped_passive.txt.gz", "--max_validation_samples", 4),
+    ]
 
 
 def wait_for_rows(tmp_path, process):
     metrics = tmp_path / "out" / "metrics.csv.gz"
     while not (metrics.exists() and metrics.stat().st_size > 2_000):
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
 
 
 def test_a_killed_run_leaves_every_finished_epoch(tmp_path):
     process = start(tmp_path, epochs=100_000)
     wait_for_rows(tmp_path, process)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.communicate()
     metrics = finetune_lm.load_metrics(tmp_path / "out")
     rows = metrics.groupby("epoch").size()
@@ -230,14 +220,14 @@ def test_what_is_said_is_the_command_that_goes_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate()
     assert process.returncode == 143, said[-3000:]
-    resumed = command(*shlex.split(said.splitlines()[-1])[3:], cwd=tmp_path)
+    resumed = run_new_process(*shlex.split(said.splitlines()[-1])[3:], cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "Going on with the run in out from epoch" in resumed.stderr
     (tmp_path / "out").rename(tmp_path / "parts")
     unbroken = start(tmp_path, epochs=60)
     unbroken.communicate()
     assert difference(tmp_path / "out", tmp_path / "parts") == []
-    again = command("--resume", "parts", cwd=tmp_path)
+    again = run_command("--resume", "parts", cwd=tmp_path)
     assert again.returncode == 0
     assert "there is nothing left to do" in again.stderr
 
@@ -256,7 +246,12 @@ def test_a_second_ctrl_c_ends_the_command_at_once(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_before_the_first_step_just_ends_the_command(tmp_path, number):
-    process = start(tmp_path, epochs=2)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "finetune_lm", *map(str, short_run(epochs=2))],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     time.sleep(0.5)  # Python is there, torch hardly
     process.send_signal(number)
     _, said = process.communicate()
@@ -277,7 +272,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code):
     assert done.stderr.splitlines()[-1] == "[]"
 
 
-def test_masking_anew_for_each_batch(tmp_path):
+def test_masking_anew_for_each_batch(tmp_path, monkeypatch):
     """BERT-style fine-tuning."""
     settings = []
     for part in ("train", "validation"):
@@ -292,9 +287,10 @@ def test_masking_anew_for_each_batch(tmp_path):
         *("--validation_file", DATA / "flomped_passive.txt.gz", "--max_validation_samples", 8),
         *("--per_device_train_batch_size", 8, *settings),
     ]
-    for output_dir in ("one", "two"):
-        done = command(*argv, "--output_dir", output_dir, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+    done = run_command(*argv, "--output_dir", "one", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert main([*map(str, argv), "--output_dir", "two"]) == 0
     one, two = ((tmp_path / name / "metrics.csv.gz").read_bytes() for name in ("one", "two"))
     assert one == two
     rows = finetune_lm.load_metrics(tmp_path / "one")
@@ -319,7 +315,7 @@ def test_span_denoising(tmp_path):
             *(f"--data_preprocessing_fn_kwargs.{part}.mean_noise_span_length", 2),
             *(f"--data_preprocessing_fn_kwargs.{part}.mask_prop", 0.4),
         ]
-    done = command(
+    done = run_command(
         *("--model_name_or_path", "tiny-seq2seq", "--epochs", 2, "--seed", 4),
         *("--train_file", DATA / "flomped_active.txt.gz", "--max_train_samples", 16),
         *("--validation_file", DATA / "flomped_passive.txt.gz", "--max_validation_samples", 8),
@@ -346,7 +342,7 @@ def test_span_denoising(tmp_path):
 
 
 def test_pseudo_log_likelihoods(tmp_path):
-    done = command(
+    done = run_command(
         *("--model_name_or_path", "tiny-mlm", "--test_file", DATA / "flomped_test.txt.gz"),
         *("--data_preprocessing_fn.test", "data_preprocessing.expand_with_masks"),
         *("--data_preprocessing_fn_strategy.test", "per_batch", "--max_test_samples", 6),
@@ -370,7 +366,7 @@ def test_pseudo_log_likelihoods(tmp_path):
 
 
 def test_preview_shows_and_writes_nothing(tmp_path):
-    done = command(
+    done = run_new_process(
         *("--model_name_or_path", "tiny-mlm", "--preview", 2),
         *("--test_file", DATA / "flomped_test.txt.gz", DATA / "fillers.txt.gz"),
         *("--data_preprocessing_fn.test", "data_preprocessing.mask_words"),
@@ -402,7 +398,7 @@ def test_preview_shows_and_writes_nothing(tmp_path):
     ],
 )
 def test_functions_for_other_kinds_of_model(tmp_path, model, function, message):
-    done = command(
+    done = run_command(
         *("--model_name_or_path", model, "--test_file", DATA / "flomped_test.txt.gz"),
         *("--data_preprocessing_fn.test", f"data_preprocessing.{function}"),
         # Nothing else is looked for before that is said.
@@ -423,7 +419,7 @@ def test_the_example_of_the_preprocessing_page(tmp_path):
     (tmp_path / "data").symlink_to(DATA.parent)
     words = shlex.split(blocks["sh"].replace("\\\n", " "))
     assert words.pop(0) == "finetune-lm"
-    done = command(*words, "--max_test_samples", 20, cwd=tmp_path)
+    done = run_command(*words, "--max_test_samples", 20, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     [table] = tmp_path.glob("outputs/test_only/*/tiny-mlm-test_results.csv.gz")
     rows = finetune_lm.load_metrics(table)

@@ -13,6 +13,7 @@ import pytest
 import transformers
 
 import finetune_lm
+from commands import run_command
 from finetune_lm.cli import main
 
 REPOSITORY = Path(__file__).parents[2]
@@ -24,16 +25,6 @@ ADD = [
 KWARGS = "model_modifier_fn_kwargs.add_new_tokens"
 
 
-def command(*argv, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "finetune_lm", *map(str, argv)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("model", ["tiny-lm", "tiny-mlm", "tiny-seq2seq"])
 def test_a_run_of_each_kind(tmp_path, monkeypatch, model):
     monkeypatch.chdir(tmp_path)
@@ -43,7 +34,7 @@ def test_a_run_of_each_kind(tmp_path, monkeypatch, model):
             *(f"--data_preprocessing_fn.{part}", "data_preprocessing.mask_word_tokens"),
             *(f"--data_preprocessing_fn_kwargs.{part}.word_tokens_to_mask", "flomped"),
         ]
-    done = command(
+    done = run_command(
         *("--model_name_or_path", model, "--epochs", 2, "--train_optimizer_kwargs.lr", "1e-2"),
         *("--train_file", DATA / "flomped_active.txt.gz", "--max_train_samples", 16),
         *("--validation_file", DATA / "flomped_passive.txt.gz", "--max_validation_samples", 8),
@@ -125,7 +116,7 @@ def test_the_number_of_parameters_counts_new_rows(tmp_path, monkeypatch):
 
 
 def test_tokenizing_in_several_processes(tmp_path):
-    done = command(
+    done = run_command(
         *("--model_name_or_path", "tiny-lm", "--test_file", DATA / "flomped_test.txt.gz"),
         *("--preprocessing_num_workers", 2, "--overwrite_cache", "--max_test_samples", 40),
         *("--output_dir", "out", *ADD),
@@ -216,7 +207,9 @@ def test_the_page_about_new_words(tmp_path):
     (tmp_path / "data").symlink_to(REPOSITORY / "data")
     words = shlex.split(shell.replace("\\\n", " "))
     assert words.pop(0) == "finetune-lm"
-    done = command(*words, "--max_train_samples", 16, "--max_validation_samples", 8, cwd=tmp_path)
+    done = run_command(
+        *words, "--max_train_samples", 16, "--max_validation_samples", 8, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert said.strip() in done.stderr.splitlines()
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from commands import run_command
 from families import family
 from finetune_lm import ModelArguments, UserError
 from finetune_lm.models.loading import identify, load_model
@@ -108,24 +107,12 @@ def test_code_of_a_model_that_transformers_knows_is_not_needed(own_model, ran, c
     ) in capsys.readouterr().err
 
 
-def command(*argv, cwd, **kwargs):
-    return subprocess.run(
-        [sys.executable, "-m", "finetune_lm", *map(str, argv)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        **kwargs,
-    )
-
-
 def test_nobody_is_asked_whether_standard_input_is_closed_or_open(own_model, ran, tmp_path):
     """Asked, transformers would wait for fifteen seconds, and take a y for an answer."""
     write_lines(tmp_path / "x.txt.gz", ["The man."])
     argv = ["--model_name_or_path", own_model, "--test_file", "x.txt.gz"]
-    for standard_input in ({"stdin": subprocess.DEVNULL}, {"input": "y\ny\ny\n"}):
-        result = command(*argv, cwd=tmp_path, **standard_input)
+    for standard_input in (None, "y\ny\ny\n"):
+        result = run_command(*argv, cwd=tmp_path, input=standard_input)
         assert result.returncode == 2
         assert result.stderr.splitlines()[-1] == (
             f"finetune-lm: error: model_name_or_path {str(own_model)!r} {REFUSED}"
@@ -140,7 +127,7 @@ def test_trusted_code_runs_and_what_it_computes_is_on_record(own_model, ran, tmp
     write_lines(tmp_path / "x.txt.gz", ["The man has always broken the glass."])
     argv = ["--model_name_or_path", own_model, "--trust_remote_code"]
     argv += ["--train_file", "x.txt.gz", "--validation_file", "x.txt.gz", "--epochs", 1]
-    result = command(*argv, "--output_dir", "out", cwd=tmp_path)
+    result = run_command(*argv, "--output_dir", "out", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert ran.exists()
 
@@ -153,10 +140,10 @@ def test_trusted_code_runs_and_what_it_computes_is_on_record(own_model, ran, tmp
 
     # What a run has saved needs the same trust again, and then is the same model.
     again = ["--model_name_or_path", "out/model", "--test_file", "x.txt.gz"]
-    refused = command(*again, cwd=tmp_path)
+    refused = run_command(*again, cwd=tmp_path)
     assert refused.returncode == 2
     assert "give --trust_remote_code" in refused.stderr
-    trusted = command(*again, "--trust_remote_code", "--output_dir", "again", cwd=tmp_path)
+    trusted = run_command(*again, "--trust_remote_code", "--output_dir", "again", cwd=tmp_path)
     assert trusted.returncode == 0, trusted.stderr
     [table] = (tmp_path / "again").glob("*-test_results.csv.gz")
     surprisal = load_metrics(table)["surprisal"]

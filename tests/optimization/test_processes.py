@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import studies
+from commands import run_new_process
 from finetune_lm.cli import main
 from studies import finish, read_json, start
 from study_processes import RESULTS, command, results_of, survive_a_kill
@@ -49,15 +50,16 @@ def test_values_do_not_depend_on_who_does_the_trial(model, tmp_path):
 def test_the_default_study_by_the_command_line(tmp_path):
     """All defaults: two trials, Gaussian process, patient Wilcoxon pruner, a journal."""
     data = studies.DATA
-    said = finish(
-        start(
-            *("--model_name_or_path", "tiny-lm", "--do_optimize", "--epochs", 2, "--seed", 3),
-            *("--train_file", data / "flomped_active.txt.gz", "--max_train_samples", 16),
-            *("--validation_file", data / "flomped_passive.txt.gz"),
-            *("--max_validation_samples", 8, "--test_file", data / "flomped_test.txt.gz"),
-            cwd=tmp_path,
-        )
+    done = run_new_process(
+        *("--model_name_or_path", "tiny-lm", "--do_optimize", "--epochs", 2, "--seed", 3),
+        *("--train_file", data / "flomped_active.txt.gz", "--max_train_samples", 16),
+        *("--validation_file", data / "flomped_passive.txt.gz"),
+        *("--max_validation_samples", 8, "--test_file", data / "flomped_test.txt.gz"),
+        cwd=tmp_path,
     )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    said = done.stderr
     [out] = tmp_path.glob("outputs/flomped_active/tiny-lm/20*")
     assert sorted(path.name for path in out.iterdir()) == [
         *("config.txt", "config.yaml", "optimization_journal.log", "optimization_plots.html"),
