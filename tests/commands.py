@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
+import importlib
 import json
 import multiprocessing
 import os
@@ -23,6 +25,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from collections.abc import Sequence
 from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
@@ -35,17 +38,27 @@ _PRELOADED = [
     *("transformers.models.auto.tokenization_auto", "transformers.tokenization_utils_tokenizers"),
     *("finetune_lm.cli", "finetune_lm.resuming", "finetune_lm.training.loop"),
     *("finetune_lm.training.start", "finetune_lm.evaluation.testing", "finetune_lm.results.plots"),
+    *("finetune_lm.loss_classes", "finetune_lm.data.loading", "finetune_lm.fast.output_layer"),
+    # For studies; no pyplot, before which a program may choose how to draw.
+    *("finetune_lm.optimization.search", "sqlalchemy.dialects.sqlite", "optuna.storages._rdb"),
+    *("optuna._gp.gp", "optuna.visualization", "plotly.graph_objects", "plotly.io"),
 ]
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(_PRELOADED)
 
 
-def own_locks() -> None:
-    """Let a forked process not share locks: one that is killed holds them for ever."""
+def prepare() -> None:
+    """Make a process that was just forked ready."""
+    import numpy as np
     from tqdm import tqdm
 
+    # The one it has is shared with the others, and one that is killed may hold it for ever.
     tqdm.set_lock(threading.RLock())
+    # Otherwise all would draw the same where nobody has set a seed.
+    np.random.seed()
+    # What is there for good takes long to look through.
+    gc.freeze()
 
 
 class Command:
@@ -59,6 +72,7 @@ class Command:
         merged: Whether stderr goes where stdout goes.
         input: What stands ready on standard input, which is a pipe then; otherwise nothing is.
         environment: Variables that it has beside those of this process.
+        without: Functions that do nothing in it, ``module:function`` each.
     """
 
     def __init__(
@@ -68,11 +82,12 @@ class Command:
         merged: bool = False,
         input: str | None = None,
         environment: dict[str, str] | None = None,
+        without: Sequence[str] = (),
     ) -> None:
         self._files = [tempfile.TemporaryFile() for _ in range(1 if merged else 2)]  # noqa: SIM115
         streams = [_Inherited(file.fileno()) for file in (self._files[0], self._files[-1])]
         variables = _variables(environment or {})
-        args = (list(map(str, argv)), str(cwd), variables, _usual_path(), input, streams)
+        args = (list(map(str, argv)), str(cwd), variables, _usual_path(), input, streams, without)
         self._process: Any = context.Process(target=_be_command, args=args)
         self._process.start()
         self.pid: int = self._process.pid
@@ -175,6 +190,7 @@ def _be_command(
     usual_path: list[str],
     input: str | None,
     streams: list[int],
+    without: Sequence[str],
 ) -> None:
     """Become the command: what Python does before and after a program, and the program."""
     if input is None:
@@ -194,11 +210,10 @@ def _be_command(
     sys.path[:] = list(dict.fromkeys([cwd, *given, *usual_path]))
     sys.argv[:] = ["-m", *argv]
     multiprocessing.set_start_method(None, force=True)
-    own_locks()
-    # Forked again and again, it would draw the same numbers each time where nobody set a seed.
-    import numpy as np
-
-    np.random.seed()
+    prepare()
+    for name in without:
+        module, _, function = name.partition(":")
+        setattr(importlib.import_module(module), function, lambda *_, **__: None)
     os._exit(_run_to_the_end())
 
 

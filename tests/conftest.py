@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -18,6 +19,22 @@ from hypothesis import settings  # noqa: E402
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("suite")
+
+
+_n_modules_before = 0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_garbage_collection():
+    """Leave what is there for good out of garbage collection, of which many tests do several.
+
+    To look through all objects of torch and transformers takes a quarter of a second.
+    """
+    global _n_modules_before
+    if len(sys.modules) > _n_modules_before + 50 or not gc.get_freeze_count():
+        _n_modules_before = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

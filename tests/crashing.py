@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from commands import context, own_locks
+from commands import context, prepare
 from setups import arguments
 
 
@@ -38,7 +38,7 @@ def start_process(function: Callable[..., Any], *args: Any) -> Any:
 def _call(function: Callable[..., Any], args: Any) -> None:
     from finetune_lm.errors import UserError
 
-    own_locks()
+    prepare()
     if log := os.environ.get("CRASHING_LOG"):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     try:

@@ -85,10 +85,14 @@ def trials_of(result: Any) -> list[Any]:
     return result.study.get_trials(deepcopy=False)
 
 
-def start(*argv: Any, cwd: Path, **environment: str) -> Command:
-    """Start the program in a process of its own, with this directory's modules to name."""
+def start(*argv: Any, cwd: Path, plots: bool = False, **environment: str) -> Command:
+    """Start the program in a process of its own, with this directory's modules to name.
+
+    Without plots, which take longer than all the rest, unless they are asked for.
+    """
     variables = {"PYTHONPATH": str(Path(__file__).parent), **environment}
-    return Command(*argv, cwd=cwd, merged=True, environment=variables)
+    without = [] if plots else ["finetune_lm.optimization.search:save_plots"]
+    return Command(*argv, cwd=cwd, merged=True, environment=variables, without=without)
 
 
 def finish(process: Command) -> str:

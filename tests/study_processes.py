@@ -33,7 +33,7 @@ def results_of(directory):
     return table[table["reason"] != "the study had all of its trials"].reset_index(drop=True)
 
 
-def survive_a_kill(argv, tmp_path, *, n_others, max_trials, find_results):
+def survive_a_kill(argv, tmp_path, *, n_others, max_trials, find_results, plots=False):
     """Let one process hang in a trial while others work, kill it, and let another one start.
 
     Returns:
@@ -44,7 +44,7 @@ def survive_a_kill(argv, tmp_path, *, n_others, max_trials, find_results):
     hanging = start(*argv, cwd=tmp_path, HANG=str(marker))
     try:
         wait_for(marker, hanging)
-        others = [start(*argv, cwd=tmp_path) for _ in range(n_others)]
+        others = [start(*argv, cwd=tmp_path, plots=plots) for _ in range(n_others)]
         for other in others:
             finish(other)
         # Its trial is under way, and counts, however long it takes: the others have left it alone.
@@ -62,7 +62,7 @@ def survive_a_kill(argv, tmp_path, *, n_others, max_trials, find_results):
         hanging.send_signal(signal.SIGKILL)
         hanging.communicate()
 
-    said = finish(start(*argv, cwd=tmp_path))
+    said = finish(start(*argv, cwd=tmp_path, plots=plots))
     assert "trial 0 did not come to its end, and its values are queued again" in said
     table = find_results()
     assert table["state"].value_counts().to_dict() == {"COMPLETE": max_trials, "FAIL": 1}

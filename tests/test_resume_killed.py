@@ -31,12 +31,16 @@ def test_a_run_that_is_killed_again_and_again(tmp_path, kind):
 
 
 def test_a_run_that_is_killed_at_its_very_end(tmp_path):
-    """When the last checkpoint is removed, the run must be on record as finished."""
+    """When the last checkpoint is removed, the run must be on record as finished.
+
+    It is killed before these are removed, before that is on record, and before the whole test table
+    gets its name. Between these only the record is written, and before only rows are.
+    """
     model, data = setup("lm", epochs=1)
     n_events(tmp_path, model, {**data, "output_dir": "whole"})
     # The first run has also put tokenized data into the cache.
     n = n_events(tmp_path, model, {**data, "output_dir": "again"})
-    for number in range(6):
+    for number in (0, 1, 4):
         data["output_dir"] = f"parts{number}"
         assert run_with_kills(tmp_path, model, data, [n - number]) == 1
         assert difference(tmp_path / "whole", tmp_path / data["output_dir"]) == []

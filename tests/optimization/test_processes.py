@@ -5,6 +5,7 @@ from __future__ import annotations
 import studies
 from commands import run_new_process
 from finetune_lm.cli import main
+from finetune_lm.optimization import search
 from studies import finish, read_json, start
 from study_processes import RESULTS, command, results_of, survive_a_kill
 
@@ -12,7 +13,14 @@ from study_processes import RESULTS, command, results_of, survive_a_kill
 def test_two_processes_at_one_journal_and_one_is_killed(model, tmp_path):
     out = tmp_path / "out"
     argv = command(model, tmp_path, "--output_dir", out)
-    survive_a_kill(argv, tmp_path, n_others=1, max_trials=3, find_results=lambda: results_of(out))
+    survive_a_kill(
+        argv,
+        tmp_path,
+        n_others=1,
+        max_trials=3,
+        find_results=lambda: results_of(out),
+        plots=True,
+    )
     # The log of each process has what it tried and nothing else.
     logs = {path.name: path.read_text() for path in out.glob("config*.txt")}
     assert len(logs) == 3
@@ -34,11 +42,12 @@ def test_four_processes_at_one_journal_and_one_is_killed(model, tmp_path):
     assert set(table["study_name"]) == {"ours"}
 
 
-def test_values_do_not_depend_on_who_does_the_trial(model, tmp_path):
+def test_values_do_not_depend_on_who_does_the_trial(model, tmp_path, monkeypatch):
     """The same trials, in one process and in two at the same time."""
     two = command(model, tmp_path, "--output_dir", tmp_path / "two", "--max_trials", 4)
     processes = [start(*two, cwd=tmp_path) for _ in range(2)]
     one = command(model, tmp_path, "--output_dir", tmp_path / "one", "--max_trials", 4)
+    monkeypatch.setattr(search, "save_plots", lambda *_: None)
     assert main(list(map(str, one))) == 0
     for process in processes:
         finish(process)
