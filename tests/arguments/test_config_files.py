@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import functools
 import json
 import math
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import yaml
@@ -22,7 +20,6 @@ from finetune_lm.arguments import (
     config_text,
     config_yaml,
     parse_arguments,
-    references,
 )
 from finetune_lm.errors import UserError
 
@@ -241,15 +238,6 @@ def canonical(value: Any) -> Any:
 
 @given(values, texts.filter(str.strip), st.lists(texts))
 def test_what_is_written_reads_back(value: Any, text: str, files: list[str]) -> None:
-    with patch.object(references, "_candidates", names_in_modules):
-        write_and_read(value, text, files)
-
-
-# What is loaded stays the same meanwhile, and it takes long to search.
-names_in_modules = functools.cache(references._candidates)
-
-
-def write_and_read(value: Any, text: str, files: list[str]) -> None:
     model = ModelArguments("gpt2", model_kwargs={"x": value}, model_revision=text, cache_dir=text)
     data = DataTrainingArguments(
         test_file=["a", *files], loss_classes_kwargs={"train": {"OutputsDefaultLoss": {"y": value}}}

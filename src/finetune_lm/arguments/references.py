@@ -11,7 +11,7 @@ import sys
 import traceback
 import types
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -228,36 +228,43 @@ def name_of(value: Any) -> str | None:
     return next((name for name in _candidates(value) if _leads_to(name, value)), None)
 
 
-def _candidates(value: Any) -> list[str]:
-    """Return dotted names that may lead to an object, the most readable first."""
+def _candidates(value: Any) -> Iterator[str]:
+    """Yield dotted names that may lead to an object, the most readable first."""
     home = getattr(value, "__module__", None) or ""
+    root = home.split(".")[0]
     names = set()
     if home and isinstance(qualified := getattr(value, "__qualname__", None), str):
         names.add(f"{home}.{qualified}")
     owner = getattr(value, "__self__", None)
     if isinstance(owner, type):  # a method of a class, such as datetime.datetime.now
         names.add(f"{owner.__module__}.{owner.__qualname__}.{getattr(value, '__name__', '')}")
-    for module_name, module in list(sys.modules.items()):
-        # Only what a module already holds: getattr could set off imports. Some packages put
-        # objects in sys.modules that are no modules and hold nothing.
-        held_by_name = getattr(module, "__dict__", {})
-        names.update(
-            f"{module_name}.{key}" for key, held in list(held_by_name.items()) if held is value
-        )
 
-    def readability(name: str) -> tuple[bool, bool, int, int, str]:
+    def is_at_home(name: str) -> bool:
+        return not home or name.split(".")[0] == root
+
+    def readability(name: str) -> tuple[bool, int, int, str]:
         parts = name.split(".")
-        # A module that merely imported the object is not where a reader would look for it.
-        is_elsewhere = bool(home) and parts[0] != home.split(".")[0]
-        is_private = any(part.startswith("_") for part in parts)
-        return is_elsewhere, is_private, len(parts), len(name), name
+        return any(part.startswith("_") for part in parts), len(parts), len(name), name
 
-    importable = (
-        name
-        for name in names
-        if not name.startswith("__main__.") and all(map(str.isidentifier, name.split(".")))
-    )
-    return sorted(importable, key=readability)
+    # A module that merely imported the object is not where a reader would look for it. To search
+    # the thousands that do not belong to its package takes as long as a short epoch.
+    for at_home in (True, False):
+        for module_name, module in list(sys.modules.items()):
+            if is_at_home(module_name) is at_home:
+                # Only what a module already holds: getattr could set off imports. Some packages
+                # put objects in sys.modules that are no modules and hold nothing.
+                held_by_name = list(getattr(module, "__dict__", {}).items())
+                names.update(
+                    [f"{module_name}.{key}" for key, held in held_by_name if held is value]
+                )
+        importable = [
+            name
+            for name in names
+            if is_at_home(name) is at_home
+            and not name.startswith("__main__.")
+            and all(map(str.isidentifier, name.split(".")))
+        ]
+        yield from sorted(importable, key=readability)
 
 
 def _leads_to(name: str, value: Any) -> bool:
