@@ -14,7 +14,7 @@ import pytest
 
 import finetune_lm
 from crashing import difference
-from finetune_lm import UserError
+from finetune_lm import UserError, interruption
 from finetune_lm.cli import main
 from finetune_lm.evaluation.forward import Forward
 from finetune_lm.interruption import Interrupted
@@ -84,6 +84,25 @@ def stop(signals, step, number=signal.SIGTERM, do=begin, **changed):
     return caught.value
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Runs that were stopped at a step, for all tests that need no more of it."""
+    return tmp_path_factory.mktemp("stopped")
+
+
+@pytest.fixture
+def stopped(signals, kept):
+    """Puts a run that was stopped at a step where `begin` would leave it."""
+
+    def put(step):
+        if not (kept / str(step)).exists():
+            stop(signals, step)
+            shutil.move("parts", kept / str(step))
+        shutil.copytree(kept / str(step), "parts")
+
+    return put
+
+
 def state():
     return json.loads(Path("parts/run.json").read_text())
 
@@ -93,11 +112,9 @@ def manifests(output_dir="parts"):
     return [json.loads(path.read_text()) for path in paths]
 
 
-@pytest.mark.parametrize(
-    ("step", "every"),
-    [*((step, 0) for step in range(1, N_STEPS + N_TEST_BATCHES + 1)), (1, 1), (6, 1), (11, 1)],
-)
-def test_a_signal_at_any_step(whole, signals, capsys, step, every):
+# While it learns, is validated and is tested; and at the beginning of each, behind a checkpoint.
+@pytest.mark.parametrize(("step", "every"), [(2, 0), (5, 0), (12, 0), (1, 1), (6, 1), (11, 1)])
+def test_a_signal_at_a_step(whole, signals, capsys, step, every):
     stopped = stop(signals, step, checkpoint_every=every)
     assert stopped.signal_number == signal.SIGTERM
     assert stopped.output_dir == Path("parts")
@@ -117,20 +134,23 @@ def test_a_signal_at_any_step(whole, signals, capsys, step, every):
 
 
 @pytest.mark.parametrize("kind", ["mlm", "seq2seq"])
-@pytest.mark.parametrize("step", [2, 4, 8, 11])
-def test_other_kinds_with_masks_drawn_for_each_batch(whole, signals, kind, step):
-    stop(signals, step, signal.SIGUSR1, kind=kind, checkpoint_every=0)
+def test_other_kinds_with_masks_drawn_for_each_batch(whole, signals, kind):
+    """Stopped at steps 2, 4, 8 and 11."""
+    stop(signals, 2, signal.SIGUSR1, kind=kind, checkpoint_every=0)
+    for n_steps in (2, 4, 3):
+        stop(signals, n_steps, signal.SIGUSR1, do=lambda: finetune_lm.resume("parts"))
     finetune_lm.resume("parts")
     assert difference(whole(kind), Path("parts")) == []
 
 
-def test_stopped_at_every_step(whole, signals):
-    """Each process does one step and is stopped."""
-    stop(signals, 1)
+def test_stopped_at_every_step(whole, signals, capsys):
+    """Each process does one step and is stopped; by their number none is done twice."""
+    stop(signals, 1, checkpoint_every=0)
     for _ in range(N_STEPS + N_TEST_BATCHES - 1):
         stop(signals, 1, signal.SIGINT, do=lambda: finetune_lm.resume("parts"))
     finetune_lm.resume("parts")
     assert difference(whole("lm"), Path("parts")) == []
+    assert "warning" not in capsys.readouterr().err
     sessions = state()["sessions"]
     assert [s["state"] for s in sessions] == ["interrupted"] * (len(sessions) - 1) + ["finished"]
     assert len(sessions) == N_STEPS + N_TEST_BATCHES + 1
@@ -152,7 +172,8 @@ def test_what_a_checkpoint_does_not_know_of_is_lost(whole, signals):
     assert "metrics.csv.gz" in difference(whole("lm", **forgetful), Path("parts"))
 
 
-def test_a_second_ctrl_c_stops_at_once(whole, signals):
+def test_a_second_ctrl_c_stops_at_once(whole, signals, monkeypatch):
+    monkeypatch.setattr(interruption, "MOMENT_SECONDS", -1)  # one comes a moment after the other
     signals({3: [signal.SIGINT, signal.SIGINT]})
     with pytest.raises(Interrupted) as caught:
         begin()
@@ -182,8 +203,8 @@ def test_two_checkpoints_are_kept_and_the_best_weights_written_once(signals):
 
 @pytest.mark.parametrize("file", ["state.pt", "model.safetensors", "best.safetensors"])
 @pytest.mark.parametrize("damage", ["shorter", "other", "gone"])
-def test_a_damaged_checkpoint_is_not_used(whole, signals, capsys, file, damage):
-    stop(signals, 9)
+def test_a_damaged_checkpoint_is_not_used(whole, stopped, capsys, file, damage):
+    stopped(9)
     folders = sorted(Path("parts/checkpoints").iterdir())
     path = folders[-1] / file
     content = path.read_bytes()
@@ -198,8 +219,8 @@ def test_a_damaged_checkpoint_is_not_used(whole, signals, capsys, file, damage):
     assert difference(whole("lm"), Path("parts")) == []
 
 
-def test_all_checkpoints_damaged(signals):
-    stop(signals, 9)
+def test_all_checkpoints_damaged(stopped):
+    stopped(9)
     for path in Path("parts/checkpoints").glob("*/manifest.json"):
         path.write_text("{")
     table = Path("parts/metrics.csv.gz").read_bytes()
@@ -208,22 +229,22 @@ def test_all_checkpoints_damaged(signals):
     assert Path("parts/metrics.csv.gz").read_bytes() == table
 
 
-def test_a_checkpoint_of_another_version(signals):
-    stop(signals, 9)
+def test_a_checkpoint_of_another_version(stopped):
+    stopped(9)
     for path in Path("parts/checkpoints").glob("*/manifest.json"):
         path.write_text(sealed({**unsealed(path), "format": 99}))
     with pytest.raises(UserError, match="written by another version of finetune-lm"):
         finetune_lm.resume("parts")
 
 
-def test_nothing_in_a_checkpoint_is_run(signals):
+def test_nothing_in_a_checkpoint_is_run(stopped):
     import torch
 
     class Evil:
         def __reduce__(self):
             return (Path.touch, (Path("evil"),))
 
-    stop(signals, 9)
+    stopped(9)
     for folder in Path("parts/checkpoints").iterdir():
         torch.save({"origin": Evil()}, folder / "state.pt")
         manifest = unsealed(folder / "manifest.json")
@@ -273,8 +294,8 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("case", FORBIDDEN)
-def test_arguments_that_matter_cannot_be_others(signals, case):
-    stop(signals, 2)
+def test_arguments_that_matter_cannot_be_others(stopped, case):
+    stopped(2)
     before = {p: p.read_bytes() for p in Path("parts").rglob("*.*")}
     changed, message = FORBIDDEN[case]
     with pytest.raises(UserError, match=message):
@@ -282,8 +303,8 @@ def test_arguments_that_matter_cannot_be_others(signals, case):
     assert {p: p.read_bytes() for p in Path("parts").rglob("*.*")} == before
 
 
-def test_arguments_of_no_matter_may_be_others(whole, signals):
-    stop(signals, 2)
+def test_arguments_of_no_matter_may_be_others(whole, stopped):
+    stopped(2)
     resume_with(
         checkpoint_every=0,
         save_tmp_test_files=False,
@@ -532,8 +553,8 @@ def test_preprocessing_that_does_not_follow_from_the_seed(signals):
         resume_with(**functions)
 
 
-def test_other_software_is_warned_of(signals, capsys):
-    stop(signals, 2)
+def test_other_software_is_warned_of(stopped, capsys):
+    stopped(2)
     record = unsealed(Path("parts/run.json"))
     record["versions"]["torch"] = "1.0"
     Path("parts/run.json").write_text(sealed(record))
@@ -553,8 +574,8 @@ def test_no_such_run(tmp_path):
     assert list(Path("empty").iterdir()) == []
 
 
-def test_rows_but_no_checkpoint(signals):
-    stop(signals, 9)
+def test_rows_but_no_checkpoint(stopped):
+    stopped(9)
     shutil.rmtree("parts/checkpoints")
     table = Path("parts/metrics.csv.gz").read_bytes()
     with pytest.raises(UserError, match=r"but parts has none.*To do the run again: --config parts"):
@@ -562,17 +583,17 @@ def test_rows_but_no_checkpoint(signals):
     assert Path("parts/metrics.csv.gz").read_bytes() == table
 
 
-def test_neither_rows_nor_checkpoint(whole, signals):
+def test_neither_rows_nor_checkpoint(whole, stopped):
     """The run had not come to its first epoch's end, so nothing is lost by beginning again."""
-    stop(signals, 2)
+    stopped(2)
     shutil.rmtree("parts/checkpoints")
     Path("parts/metrics.csv.gz").write_bytes(b"")
     finetune_lm.resume("parts")
     assert difference(whole("lm"), Path("parts")) == []
 
 
-def test_another_table_than_the_runs_own(signals):
-    stop(signals, 9)
+def test_another_table_than_the_runs_own(stopped):
+    stopped(9)
     table = Path("parts/metrics.csv.gz")
     content = table.read_bytes()
     for damaged in (content[:1000], b"x" + content[1:], None):
@@ -583,16 +604,16 @@ def test_another_table_than_the_runs_own(signals):
             finetune_lm.resume("parts")
 
 
-def test_a_new_run_does_not_take_the_place_of_one_that_was_stopped(signals):
-    stop(signals, 9)
+def test_a_new_run_does_not_take_the_place_of_one_that_was_stopped(stopped):
+    stopped(9)
     with pytest.raises(UserError, match="To go on with the run that was stopped there: --resume"):
         begin()
 
 
-def test_two_processes_at_a_time(signals, monkeypatch):
+def test_two_processes_at_a_time(stopped, monkeypatch):
     from finetune_lm.results.run_lock import RunLock
 
-    stop(signals, 9)
+    stopped(9)
     with RunLock(Path("parts")), pytest.raises(UserError, match="must not be used by two runs"):
         finetune_lm.resume("parts")
     Path("other").mkdir()
