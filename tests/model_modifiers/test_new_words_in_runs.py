@@ -146,12 +146,13 @@ WRONG = {
     "no words": ([], f"{KWARGS}.added_tokens must be given, because add_new_tokens needs it."),
     "another name": (
         [f"--{KWARGS}.added_token", "crined"],
-        f"{KWARGS}.added_token is no argument of add_new_tokens, which takes added_tokens, init. "
+        f"{KWARGS}.added_token is no argument of add_new_tokens, which takes added_tokens, init, "
+        f"scale. "
         f"Did you mean {KWARGS}.added_tokens?",
     ),
     "the model": (
         [f"--{KWARGS}.added_tokens", "crined", f"--{KWARGS}.model", "gpt2"],
-        f"{KWARGS}.model is no argument of add_new_tokens, which takes added_tokens, init.",
+        f"{KWARGS}.model is no argument of add_new_tokens, which takes added_tokens, init, scale.",
     ),
     "a number": (
         [f"--{KWARGS}.added_tokens", "1984"],
@@ -159,7 +160,7 @@ WRONG = {
     ),
     "a start": (
         [f"--{KWARGS}.added_tokens", "crined", f"--{KWARGS}.init", "zero"],
-        f"{KWARGS}: init must be mean, random, subwords or copy:WORD but got 'zero'.",
+        f"{KWARGS}: init must be mean, mean_cov, random, subwords or copy:WORD but got 'zero'.",
     ),
     "a blank and a start": (
         [f"--{KWARGS}.added_tokens", "crined", " ", f"--{KWARGS}.init", "zero"],
