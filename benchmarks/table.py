@@ -24,10 +24,10 @@ def run(quick: bool = False) -> list[Row]:
     made = workload.experiment(model, tokenizer, workload.taught())
     tables = []
     for number, batch in enumerate(made.batches):
-        outputs, losses = made.learn(batch, number)
+        score, losses = made.learn(batch, number)
         tables.append(
             made.training.rows.of_batch(
-                batch, outputs.score, epoch=0, batch_number=number, losses=losses
+                batch, score, epoch=0, batch_number=number, losses=losses
             ).select(made.state.table.columns)
         )
     tables *= N_EPOCHS

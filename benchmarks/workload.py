@@ -27,7 +27,7 @@ from finetune_lm.data.files import Examples
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.evaluation.evaluate import evaluate, record_batch
-from finetune_lm.evaluation.forward import Forward, Outputs
+from finetune_lm.evaluation.forward import Forward, Score
 from finetune_lm.evaluation.losses import Losses
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
@@ -274,17 +274,17 @@ class Experiment:
         """The batches of the training data, in order."""
         return list(self.training.dataset.batches(BATCH_SIZE))
 
-    def learn(self, batch: Batch, number: int = 0) -> tuple[Outputs, dict[str, float] | None]:
+    def learn(self, batch: Batch, number: int = 0) -> tuple[Score, dict[str, float] | None]:
         """Learn from a batch, as the training loop does."""
         return learn(self.learner, self.training, batch, self.args, self.update, 0, number)
 
     def step(self, batch: Batch, number: int = 0) -> None:
         """Learn from a batch and record it, as the training loop does."""
-        outputs, losses = self.learn(batch, number)
+        score, losses = self.learn(batch, number)
         record_batch(
             self.training,
             batch,
-            outputs,
+            score,
             losses,
             self.state.table,
             self.state.history,

@@ -203,10 +203,10 @@ def qwen_tokenizer() -> Any:
 
 def family(name: str) -> Family:
     """A family's tokenizer and a random model, in eval mode, the same each time."""
-    tokenizer = {**TOKENIZERS, **MORE_TOKENIZERS}[name]()
+    tokenizer = {**TOKENIZERS, **MORE_TOKENIZERS, **LEAKY_TOKENIZERS}[name]()
     config = CONFIGS[name](len(tokenizer))
     torch.manual_seed(0)
-    task, auto_class = {**TASKS, **MORE_TASKS}[name]
+    task, auto_class = {**TASKS, **MORE_TASKS, **LEAKY_TASKS}[name]
     model = getattr(transformers, auto_class).from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -253,6 +253,13 @@ MORE_TASKS = {
     "electra": TASKS["bert"],
     "flan-t5": TASKS["t5"],
 }
+# Families whose models let padding change what a sentence costs: by Fourier transforms or
+# convolutions over positions, landmarks, neighbours' embeddings.
+LEAKY_TOKENIZERS = {
+    **dict.fromkeys(("fnet", "nystromformer", "convbert", "mobilebert"), bert_tokenizer),
+    "prophetnet": bart_tokenizer,
+}
+LEAKY_TASKS = dict.fromkeys(LEAKY_TOKENIZERS, TASKS["bert"]) | {"prophetnet": TASKS["bart"]}
 _SMALL = {
     "hidden_size": 16,
     "intermediate_size": 32,
@@ -273,6 +280,26 @@ CONFIGS = {
         vocab_size=v, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
         feed_forward_proj="gated-gelu", tie_word_embeddings=False,
         decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
+    ),
+    "fnet": lambda v: transformers.FNetConfig(
+        vocab_size=v, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        max_position_embeddings=64,
+    ),
+    "nystromformer": lambda v: transformers.NystromformerConfig(
+        vocab_size=v, conv_kernel_size=5, **_SMALL
+    ),
+    "convbert": lambda v: transformers.ConvBertConfig(
+        vocab_size=v, embedding_size=16, conv_kernel_size=3, head_ratio=1, **_SMALL
+    ),
+    "mobilebert": lambda v: transformers.MobileBertConfig(
+        vocab_size=v, embedding_size=8, intra_bottleneck_size=8, true_hidden_size=8,
+        num_feedforward_networks=2, **_SMALL,
+    ),
+    "prophetnet": lambda v: transformers.ProphetNetConfig(
+        vocab_size=v, hidden_size=16, encoder_ffn_dim=32, decoder_ffn_dim=32,
+        num_encoder_layers=2, num_decoder_layers=2, num_encoder_attention_heads=2,
+        num_decoder_attention_heads=2, max_position_embeddings=64, ngram=2,
+        bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2,
     ),
     "gpt2": lambda v: transformers.GPT2Config(
         vocab_size=v, n_embd=16, n_layer=2, n_head=2, n_positions=64,

@@ -187,6 +187,35 @@ def spoil_weights(model, tokenizer):
     torch.nn.init.constant_(next(model.parameters()), math.nan)
 
 
+def spoil_embeddings_of_girl(model, tokenizer):
+    """Texts with that word cost what is no number, from the word on."""
+
+    def spoil(_, args, output):
+        where = (args[0] == token).cumsum(dim=-1) > 0
+        return output.masked_fill(where[..., None], math.nan)
+
+    [token, *_] = tokenizer(" girl", add_special_tokens=False)["input_ids"]
+    model.get_input_embeddings().register_forward_hook(spoil)
+
+
+def test_a_test_whose_surprisals_are_no_numbers_stops_and_names_the_example(capsys):
+    path = write_lines(Path("test.txt.gz"), TEXTS)
+    model, data = setup("lm", test_file=[path], per_device_test_batch_size=3, output_dir="out")
+    data = {name: data[name] for name in ("test_file", "per_device_test_batch_size", "output_dir")}
+    model["model_modifier_fns"] = [spoil_embeddings_of_girl]
+    model["model_pre_train_step_callbacks"] = []
+    with pytest.raises(UserError) as caught:
+        finetune_lm.run(*arguments(model, data))
+    said = str(caught.value)
+    assert said.startswith("surprisals must be finite but that of ")
+    assert "in example_num 2 of test.txt.gz is nan." in said
+    assert not list(Path("out").glob("*test_results*"))
+    result = finetune_lm.run(*arguments(model, {**data, "on_nan": "skip"}))
+    rows = result.test_results
+    by_example = rows["surprisal"].isna().groupby(rows["example_num"]).any()
+    assert by_example.tolist() == [False, False, True, False]
+
+
 def test_rows_of_a_model_that_computes_no_numbers(monkeypatch):
     train = write_lines(Path("teach.txt.gz"), TEXTS)
     model, data = setup("lm", **{**PLAIN, "train_file": train, "validation_file": train})

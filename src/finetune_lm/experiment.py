@@ -300,6 +300,7 @@ def load_without_data(
     """Seed the generators and load the model, once it is known that the data are for its kind."""
     from finetune_lm.data.loading import check_kinds
     from finetune_lm.models.loading import identify, load_model
+    from finetune_lm.models.visibility import check_order, is_exact
     from finetune_lm.training.setup import prepare_model, prepare_process
 
     accelerator = prepare_process(
@@ -318,6 +319,8 @@ def load_without_data(
             f"{model_args.model_name_or_path} must fit into the memory of {accelerator.device} but "
             f"does not. Take a smaller model, or fewer bits for its weights (--model_kwargs.dtype)."
         ) from error
+    loaded.is_exact = is_exact(loaded.model, model_args.precision)
+    check_order(loaded.name, loaded.task, loaded.model, is_exact=loaded.is_exact)
     return accelerator, loaded
 
 
@@ -468,6 +471,7 @@ def test(
             device=device,
             callbacks=callbacks,
             check=check,
+            on_nan=args.on_nan,
         )
     record.add(test_rows=table.n_rows)
     return path

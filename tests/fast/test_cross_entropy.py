@@ -39,10 +39,11 @@ def test_loss_and_gradient_are_those_of_torch(width):
     (scores.loss * 3).backward()
     torch.testing.assert_close(scores.loss, expected.float())
     torch.testing.assert_close(leaf.grad, plain.grad.float(), rtol=1e-5, atol=1e-9)
-    log_probabilities = logits.log_softmax(-1)
-    torch.testing.assert_close(scores.nll, -log_probabilities[range(37), targets])
+    # In float32 torch's own are up to 4e-5 off, in some processors.
+    costs = -logits.double().log_softmax(-1)
+    torch.testing.assert_close(scores.nll, costs[range(37), targets].float())
     assert torch.equal(scores.best_id, logits.argmax(-1))
-    torch.testing.assert_close(scores.best_nll, -log_probabilities.amax(-1))
+    torch.testing.assert_close(scores.best_nll, costs.amin(-1).float())
 
 
 def test_logits_stay_as_they_are():
@@ -74,8 +75,8 @@ def test_half_precision_logits_are_computed_with_in_float32():
     leaf = logits.clone().requires_grad_()
     scores = score_targets(leaf, targets)
     scores.loss.backward()
-    expected = -logits.float().log_softmax(-1)[range(37), targets]
-    torch.testing.assert_close(scores.nll, expected)
+    expected = -logits.double().log_softmax(-1)[range(37), targets]
+    torch.testing.assert_close(scores.nll, expected.float())
     assert leaf.grad.dtype == torch.bfloat16
 
 
@@ -85,8 +86,11 @@ def test_rows_that_predict_several_targets(n, width):
     hidden, weight = torch.randn(n, 4), torch.randn(4, width)
     which, targets = torch.randint(n, (2 * n,)), torch.randint(width, (2 * n,))
     found = score_rows(lambda h: nullcontext(h @ weight), hidden, which, targets)
-    expected = score_targets((hidden @ weight)[which], targets)
-    torch.testing.assert_close(found.nll, expected.nll)
-    torch.testing.assert_close(found.best_nll, expected.best_nll)
-    assert torch.equal(found.best_id, expected.best_id)
-    torch.testing.assert_close(found.loss, expected.loss)
+    logits = hidden @ weight
+    exact = logits.double()
+    costs = exact.logsumexp(-1)[which] - exact[which, targets]
+    torch.testing.assert_close(found.nll, costs.float())
+    best = exact.logsumexp(-1) - exact.amax(-1)
+    torch.testing.assert_close(found.best_nll, best[which].float())
+    assert torch.equal(found.best_id, logits.argmax(-1)[which])
+    torch.testing.assert_close(found.loss, costs.mean().float())

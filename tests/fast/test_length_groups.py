@@ -68,7 +68,7 @@ def test_two_groups_come_to_the_same(name, swapped):
     assert layer.selects
     outputs = fam.model(**batch.inputs)
     expected = torch.nn.functional.cross_entropy(
-        outputs.logits[rows, positions], targets, reduction="none"
+        outputs.logits[rows, positions].double(), targets, reduction="none"
     ).float()
     torch.testing.assert_close(nll, expected, rtol=1e-4, atol=1e-4)
     found = torch.autograd.grad(loss, parameters, allow_unused=True)

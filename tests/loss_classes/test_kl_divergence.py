@@ -101,6 +101,33 @@ def test_equal_predictions_do_not_diverge_at_all():
     assert divergence.max() < 1e-6
 
 
+@pytest.mark.parametrize("n", [2, 5_003, 60_000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shift", [0.0, 0.37, "rounding"])
+def test_equal_predictions_have_no_gradient_at_all(n, dtype, shift):
+    """Adam makes a step of full size of a gradient that is nothing but rounding."""
+    torch.manual_seed(0)
+    logits = torch.randn(20, n, dtype=dtype) * 5
+    if shift == "rounding":
+        shift = torch.randn(20, n, dtype=dtype) * (1e-6 if dtype == torch.float32 else 0.0)
+    elif dtype == torch.float64:
+        shift = 0.0
+    q = (logits + shift).requires_grad_()
+    kl_divergence(q, logits).sum().backward()
+    assert not q.grad.any()
+    criterion = KLDivergence(lambda r: nullcontext(logits[r]), torch.full((20,), 3.0, dtype=dtype))
+    [total] = of_logits(q, criterion)
+    assert not torch.autograd.grad(total, q)[0].any()
+
+
+def test_what_differs_by_little_has_its_gradient():
+    p = torch.tensor([[0.5, 0.5], [0.5, 0.5]]).log()
+    q = (p + torch.tensor([[1e-4, 0.0], [0.0, 0.0]])).requires_grad_()
+    kl_divergence(q, p).sum().backward()
+    expected = torch.tensor([[2.5e-5, -2.5e-5], [0.0, 0.0]])
+    torch.testing.assert_close(q.grad, expected, rtol=1e-2, atol=0)
+
+
 def test_a_sum_in_pieces_is_the_sum_with_its_gradients():
     weight = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
     bias = torch.tensor(0.5, requires_grad=True)

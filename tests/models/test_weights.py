@@ -68,8 +68,24 @@ def without_a_shard(directory):
     sorted(directory.glob("model-*.safetensors"))[0].unlink()
 
 
+def spoil(key, value):
+    def change(weights):
+        weights[key].view(-1)[-1] = value
+
+    return lambda directory: change_weights(directory, change)
+
+
 # What is done to the directory of a GPT-2, and what is said behind the model's name.
 BROKEN = {
+    **{
+        f"{value} in {key}": (
+            spoil(key, value),
+            f"must have finite weights, but {key} has infinite ones or such as are no numbers. "
+            f"Save the model anew, or take an earlier checkpoint.",
+        )
+        for key in ("transformer.wte.weight", "transformer.h.1.ln_1.bias")
+        for value in (float("nan"), float("inf"), -float("inf"))
+    },
     "no weights": (
         lambda d: (d / WEIGHTS).unlink(),
         "cannot be loaded as model: Error no file named model.safetensors",

@@ -256,7 +256,8 @@ class DataTrainingArguments(Arguments):
         STOP,
         "What to do about a loss that is infinite or not a number. stop: end the run. skip: go on "
         "without that step; its rows stay, and the end says how many there were. A validation "
-        "loss that is not finite then counts as no improvement.",
+        "loss that is not finite then counts as no improvement. Likewise in a test: a surprisal "
+        "that is infinite or not a number ends the run, or stays in its row.",
         affects=Affects.LEARNING,
         on_resume=MAY_CHANGE,
     )

@@ -57,6 +57,35 @@ class Batch:
             input_labels=self.input_labels[part],
         )
 
+    def without_padding(self) -> list[tuple[Tensor, Batch]]:
+        """The examples of each length, as a batch that needs no padding.
+
+        Returns:
+            The rows that they have here, (n,), and they themselves.
+        """
+        import torch
+
+        n_inputs = self.inputs["attention_mask"].sum(dim=1).clamp(min=1)
+        n_labels = self.is_label.sum(dim=1).clamp(min=1)
+        # A model cannot be called with inputs or labels of no width.
+        lengths = torch.stack([n_inputs, n_labels], dim=1)
+        found = []
+        for n_input, n_label in lengths.unique(dim=0).tolist():  # type: ignore[no-untyped-call]
+            [rows] = ((n_inputs == n_input) & (n_labels == n_label)).nonzero(as_tuple=True)
+            widths = {"input_ids": n_input, "attention_mask": n_input, "labels": n_label}
+            part = replace(
+                self,
+                inputs={name: tensor[rows, : widths[name]] for name, tensor in self.inputs.items()},
+                example=self.example[rows.numpy()],
+                is_label=self.is_label[rows, :n_label],
+                n_start=self.n_start[rows],
+                aligned=self.aligned[rows.numpy()],
+                input_texts=[self.input_texts[i] for i in rows.tolist()],
+                input_labels=[self.input_labels[i] for i in rows.tolist()],
+            )
+            found.append((rows, part))
+        return found
+
 
 def on_device(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """What a model is called with, where the model is."""

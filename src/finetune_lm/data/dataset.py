@@ -128,6 +128,11 @@ class Dataset:
         return self.pad_to_length or int(self._input_ids.lengths.max(initial=0))
 
     @property
+    def shortest(self) -> IntArray:
+        """The tokens of the shortest input."""
+        return self._input_ids[int(self._input_ids.lengths.argmin())]
+
+    @property
     def lengths(self) -> IntArray:
         """How many tokens each example has, in its inputs and, where these are others, its labels.
 

@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from finetune_lm.constants import STOP
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.errors import UserError
-from finetune_lm.evaluation.forward import Outputs
+from finetune_lm.evaluation.forward import Score
 from finetune_lm.evaluation.memory import batch_watched
 from finetune_lm.evaluation.passes import Pass
 from finetune_lm.evaluation.splits import Split
@@ -79,13 +82,14 @@ def evaluate(
             _back_to_eval(model)
             with batch_watched(split, batch, number, epoch):
                 outputs = split.forward(batch, device, alone=alone)
+                score = split.rows.scored(batch, outputs.score)
                 losses = None
                 if n_labels(split.dataset, batch):
                     labels = outputs_labels(batch, device)
                     losses = split.losses(outputs.for_losses, labels).numbers()
                     if on_nan == STOP:
                         check_finite(losses, split, batch, epoch, number)
-                record_batch(split, batch, outputs, losses, table, history, progress, epoch, number)
+                record_batch(split, batch, score, losses, table, history, progress, epoch, number)
             callbacks.run("post_validation_batch", epoch, number)
             on_batch()
     if is_whole:
@@ -102,7 +106,7 @@ def evaluate(
 def record_batch(
     split: Split,
     batch: Batch,
-    outputs: Outputs,
+    score: Score,
     losses: Mapping[str, float] | None,
     table: TableWriter,
     history: LossHistory,
@@ -116,7 +120,7 @@ def record_batch(
     Args:
         split: The data that the batch is of.
         batch: The batch.
-        outputs: What the model returned for it.
+        score: Tells what its tokens cost, as they did before the losses saw the outputs.
         losses: Its losses; None where nothing is to be predicted, so that there are none.
         table: Where rows go.
         history: Where the batches' losses go.
@@ -126,9 +130,7 @@ def record_batch(
         lr: The learning rate of the step that it leads to; None if it leads to none.
     """
     table.write(
-        split.rows.of_batch(
-            batch, outputs.score, epoch=epoch, batch_number=number, losses=losses, lr=lr
-        )
+        split.rows.of_batch(batch, score, epoch=epoch, batch_number=number, losses=losses, lr=lr)
     )
     if losses is None:
         return
@@ -150,6 +152,7 @@ def record_surprisals(
     skip: int = 0,
     on_batch: Callable[[], object] = lambda: None,
     callbacks: Callbacks | None = None,
+    on_nan: str = STOP,
 ) -> None:
     """Record what every token of a test set costs.
 
@@ -162,6 +165,11 @@ def record_surprisals(
         skip: How many batches are recorded already.
         on_batch: Called after each batch of the data set.
         callbacks: Act before and after each batch that is fed to the model.
+        on_nan: What to do about a surprisal that is not finite: ``stop``, or ``skip``, which leaves
+            it in its row.
+
+    Raises:
+        UserError: If a surprisal is not finite and that is to stop the run.
 
     Preprocessing may make many examples of one. They go to the model, and are numbered, in batches
     of the size that the split says.
@@ -183,12 +191,31 @@ def record_surprisals(
                     rows = split.rows.of_batch(
                         batch, outputs.score, epoch=epoch, batch_number=number
                     )
+                if on_nan == STOP:
+                    _check_surprisals(rows, split)
                 write(number, rows)
                 callbacks.run("post_test_batch", epoch, number)
             if batch.is_last_part:
                 on_batch()
     if not skip:
         split.rows.warn_if_empty()
+
+
+def _check_surprisals(rows: pa.Table, split: Split) -> None:
+    """Stop a test whose model finds no numbers.
+
+    Raises:
+        UserError: If a surprisal is infinite or not a number, with its example.
+    """
+    spoiled = rows.filter(pc.invert(pc.is_finite(rows["surprisal"])))  # missing ones are left out
+    if len(spoiled):
+        first = {name: spoiled[name][0].as_py() for name in ("surprisal", "token", "example_num")}
+        raise UserError(
+            f"surprisals must be finite but that of {first['token']!r} in example_num "
+            f"{first['example_num']} of {split.dataset.path} is {first['surprisal']}. A model in "
+            f"half precision may need more, or has gone wrong in training; --on_nan skip leaves "
+            f"such surprisals in the table."
+        )
 
 
 def _back_to_eval(model: Any) -> None:
@@ -199,7 +226,8 @@ def _back_to_eval(model: Any) -> None:
 
 def outputs_labels(batch: Batch, device: torch.device) -> Any:
     """The labels that losses are given."""
-    return batch.inputs["labels"].to(device)
+    # A copy: the rows of the batch need them as they are, whatever a loss does to its own.
+    return batch.inputs["labels"].to(device, copy=True)
 
 
 def n_labels(dataset: Dataset, batch: Batch) -> int:

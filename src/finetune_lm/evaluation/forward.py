@@ -8,7 +8,7 @@ once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +19,7 @@ from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch, on_device
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.ragged import IntArray
-from finetune_lm.evaluation.surprisal import Scores, in_bits, score_tokens
+from finetune_lm.evaluation.surprisal import Scores, in_bits, mean_cost, score_tokens
 from finetune_lm.messages import say_once
 from finetune_lm.out_of_memory import free_memory, is_out_of_memory
 
@@ -38,6 +38,9 @@ T = TypeVar("T")
 
 # How far the fast way's loss may be from the plain one's, relative to it.
 _TOLERANCE = 1e-5
+# How far a model's own loss may be from that of its logits besides, in nats: torch's float32
+# cross-entropy is up to 4e-5 off where a likely token is one of 256,000, in some processors.
+_TOLERANCE_OF_OWN_LOSS = 1e-4
 # How many tokens go through a model together where nothing is learned, padding included.
 _TOKENS_TOGETHER = 8192
 _BATCHES_TOGETHER = 16
@@ -71,6 +74,7 @@ class Forward:
         batch_size: How many of its examples make a batch.
         needs_logits: Whether a loss needs more than the model's own loss.
         fast: Whether to take the fast way where it comes to the same.
+        pads: Whether examples of different lengths may go in together, padded.
     """
 
     def __init__(
@@ -81,12 +85,14 @@ class Forward:
         *,
         needs_logits: bool = True,
         fast: bool = False,
+        pads: bool = True,
     ) -> None:
         self._model = model
         self._dataset = dataset
         self._task = dataset.task
         self._batch_size = batch_size
-        self._is_fast = fast and not needs_logits
+        self._pads = pads
+        self._is_fast = fast and not needs_logits and pads
         self._is_checked = False
         # Batches that are preprocessed as they come are not the same twice. Where padding counts in
         # the loss, a batch is to have as much of it as it has alone.
@@ -124,11 +130,24 @@ class Forward:
         return Outputs(_LossOnly(scored.loss), partial(_look_up, scored, index))
 
     def _plain(self, batch: Batch, device: torch.device) -> Outputs:
+        import torch
+
         def call(part: Batch) -> Any:
             return self._model(**on_device(part.inputs, device))
 
-        outputs = self._in_halves(batch, call, _joined_outputs)
+        if self._pads:
+            outputs = self._in_halves(batch, call, _joined_outputs)
+        else:
+            rows, parts = zip(*batch.without_padding(), strict=True)
+            found = [self._in_halves(part, call, _joined_outputs) for part in parts]
+            outputs = found[0]
+            if len(parts) > 1:
+                outputs = _joined_outputs(found, self._n_counted(parts), torch.cat(rows).argsort())
         return Outputs(outputs, partial(score_tokens, outputs.logits))
+
+    def _n_counted(self, parts: Sequence[Batch]) -> list[int]:
+        """How many labels of each part of a batch count in its loss."""
+        return [int(self._task.counted(part.inputs["labels"]).sum()) for part in parts]
 
     def _alone(self, batch: Batch, device: torch.device) -> TargetScores:
         """The labels of a batch that count, scored, in the order of their predictions."""
@@ -160,8 +179,7 @@ class Forward:
             f"memory ran out with {len(batch)} examples of {batch.inputs['input_ids'].shape[1]} "
             f"tokens: such batches go through the model in halves. Their results are the same."
         )
-        sizes = [int(self._task.counted(half.inputs["labels"]).sum()) for half in halves]
-        return join([self._in_halves(half, do, join) for half in halves], sizes)
+        return join([self._in_halves(half, do, join) for half in halves], self._n_counted(halves))
 
     def _score(self, batch: Batch, device: torch.device) -> TargetScores:
         from finetune_lm.fast.cross_entropy import CrossEntropy, TargetScores
@@ -297,7 +315,10 @@ class Forward:
         return batch.select(slice(middle, len(batch)))
 
     def _compare(self, batch: Batch, device: torch.device) -> None:
-        """Keep to the fast way if the loss of a batch is the plain way's."""
+        """Keep to the fast way if the loss of a batch is the plain way's.
+
+        Both are compared with what the plain way's logits cost in float64.
+        """
         import torch
 
         layer = self._output_layer()
@@ -305,7 +326,11 @@ class Forward:
         self._model.eval()
         try:
             with torch.no_grad():
-                plain = self._model(**on_device(batch.inputs, device)).loss.item()
+                outputs = self._model(**on_device(batch.inputs, device))
+                own = outputs.loss.item()
+                _, *asked = self._asked(batch)
+                plain = mean_cost(outputs.logits, *asked)
+                del outputs
                 fast = self._score(batch, device).loss.item()
         except (AttributeError, TypeError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):
@@ -316,38 +341,54 @@ class Forward:
         finally:
             self._model.train(was_training)
         self._is_fast = layer.selects
-        if self._is_fast and not _is_near(fast, plain, layer.autocast_to or self._model.dtype):
+        kind = layer.autocast_to or self._model.dtype
+        is_same = _is_near(fast, plain, kind) and _is_near(own, plain, kind, _TOLERANCE_OF_OWN_LOSS)
+        if self._is_fast and not is_same:
             self._is_fast = False
             say_once(
-                f"fast: the model is called as usual, since its own loss is another ({plain:.6g} "
+                f"fast: the model is called as usual, since its own loss is another ({own:.6g} "
                 f"instead of {fast:.6g})."
             )
 
 
-def _joined_outputs(parts: list[Any], sizes: list[int]) -> Any:
+def _joined_outputs(parts: list[Any], sizes: list[int], order: Tensor | None = None) -> Any:
     """The outputs for several parts of a batch as those for the whole.
 
-    Tensors with a row for each example, and collections of such, are put together; the loss is the
-    mean over labels. What is left out are caches, and single values such as other losses.
+    Tensors with a row for each example, and collections of such, are put together, those of shorter
+    examples with zeros behind; the loss is the mean over labels. What is left out are caches, and
+    single values such as other losses.
+
+    Args:
+        parts: The outputs for each part.
+        sizes: How many labels of each count.
+        order: Where in the parts, one behind the other, each example of the batch is.
     """
     import torch
 
     counted = [(part.loss, n) for part, n in zip(parts, sizes, strict=True) if n]
     total = sum(loss * n for loss, n in counted) / max(sum(sizes), 1)
     fields = {
-        name: _joined([part[name] for part in parts])
+        name: _joined([part[name] for part in parts], order)
         for name, value in parts[0].items()
         if isinstance(value, (torch.Tensor, tuple, list)) and getattr(value, "ndim", 1) > 0
     }
     return type(parts[0])(loss=torch.as_tensor(total), **fields)
 
 
-def _joined(values: list[Any]) -> Any:
+def _joined(values: list[Any], order: Tensor | None) -> Any:
     import torch
 
-    if isinstance(values[0], torch.Tensor):
+    if not isinstance(values[0], torch.Tensor):
+        return tuple(_joined(list(each), order) for each in zip(*values, strict=True))
+    if order is None:
         return torch.cat(values)
-    return tuple(_joined(list(each)) for each in zip(*values, strict=True))
+    shape = [sum(map(len, values)), *map(max, zip(*(v.shape[1:] for v in values), strict=True))]
+    joined = values[0].new_zeros(shape)
+    begin = 0
+    for value in values:
+        joined[(slice(begin, begin + len(value)), *map(slice, value.shape[1:]))] = value
+        begin += len(value)
+    return joined[order.to(joined.device)]
 
 
 def _joined_scores(parts: list[TargetScores], sizes: list[int]) -> TargetScores:
@@ -363,11 +404,11 @@ def _joined_scores(parts: list[TargetScores], sizes: list[int]) -> TargetScores:
     return TargetScores(nll.mean(), nll, best_id, best_nll)
 
 
-def _is_near(found: float, expected: float, kind: torch.dtype) -> bool:
+def _is_near(found: float, expected: float, kind: torch.dtype, besides: float = 0.0) -> bool:
     import torch
 
     tolerance = _TOLERANCE if kind in (torch.float32, torch.float64) else 1e-2
-    return abs(found - expected) <= tolerance * max(abs(expected), 1.0)
+    return abs(found - expected) <= tolerance * max(abs(expected), 1.0) + besides
 
 
 def _logits_shape(batch: Batch) -> tuple[int, int]:

@@ -13,9 +13,12 @@ from finetune_lm.evaluation.forward import Forward
 from finetune_lm.evaluation.losses import Losses
 from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
 from finetune_lm.evaluation.unrecorded import NoRows
+from finetune_lm.messages import say_once
 from finetune_lm.models.compiling import is_compiled
 from finetune_lm.models.loading import LoadedModel
+from finetune_lm.models.visibility import cost_of_padding
 from finetune_lm.randomness import LOSSES, stream_seed
+from finetune_lm.vocabulary import padding_id
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,55 @@ def make_splits(
                 batch_size,
                 needs_logits=losses is not None and losses.need_logits,
                 fast=args.fast and not is_compiled(loaded.model),
+                pads=not _must_not_pad(dataset_type, dataset, loaded),
             ),
             TokenRows(dataset, dataset_type, columns, name) if columns else NoRows(),
             losses,
         )
         for dataset, name in zip(group, distinct_names([d.path for d in group]), strict=True)
     ]
+
+
+def _must_not_pad(dataset_type: str, dataset: Dataset, loaded: LoadedModel) -> bool:
+    """Whether texts go in unpadded, since padding would change what they cost.
+
+    A model is asked once, by the first of its data sets whose texts differ in length. In training
+    padding stays: without it a step would take many calls.
+    """
+    if dataset.pad_to_length:
+        # A text then has the same padding in any batch.
+        return False
+    if loaded.cost_of_padding is None and len(dataset.shortest) < dataset.longest:
+        loaded.cost_of_padding = cost_of_padding(
+            loaded.task,
+            loaded.model,
+            dataset.shortest.tolist(),
+            padding_id(dataset.tokenizer),
+            dataset.longest,
+            is_exact=loaded.is_exact,
+        )
+    if not loaded.cost_of_padding:
+        return False
+    leaks = (
+        f"{loaded.name} lets padding change what a text costs (by up to "
+        f"{loaded.cost_of_padding:.2g} bits in one text of {dataset.name})"
+    )
+    if dataset_type == "train":
+        say_once(
+            f"warning: {leaks}. In training its losses and rows depend on what else is in the "
+            f"batch; --per_device_train_batch_size 1 avoids that."
+        )
+        return False
+    if not dataset.ignore_padding:
+        say_once(
+            f"warning: {leaks}. Padding stays, since --ignore_pad_for_token_loss False counts it."
+        )
+        return False
+    say_once(
+        f"{loaded.name} lets padding change what a text costs: in validation and test, texts go "
+        f"in without padding, those of one length together."
+    )
+    return True
 
 
 def _losses(dataset_type: str, loaded: LoadedModel, args: DataTrainingArguments) -> Losses:

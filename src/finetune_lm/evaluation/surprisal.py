@@ -16,6 +16,8 @@ FloatArray = npt.NDArray[np.float32]
 
 # How many logits are looked at together: their float32 copy stays below 256 MB.
 _LOGITS_AT_ONCE = 2**26
+# The same in float64, where that is done once: 64 MB.
+_EXACT_LOGITS_AT_ONCE = 2**23
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,27 @@ def score_tokens(logits: Tensor, rows: Tensor, columns: Tensor, targets: Tensor)
         nothing = np.empty(0, dtype=np.float32)
         return Scores(nothing, np.empty(0, dtype=np.int64), nothing)
     return in_bits(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def mean_cost(logits: Tensor, rows: Tensor, columns: Tensor, targets: Tensor) -> float:
+    """What tokens cost on average, in nats, computed in float64: what all ways are compared with.
+
+    Args:
+        logits: (batch, length, vocabulary).
+        rows: The row of ``logits`` that predicts each token: (n,), at least one.
+        columns: The position in that row: (n,).
+        targets: The tokens' ids: (n,).
+    """
+    rows, columns, targets = (each.to(logits.device) for each in (rows, columns, targets))
+    n_at_once = max(1, _EXACT_LOGITS_AT_ONCE // logits.shape[-1])
+    total = 0.0
+    for begin in range(0, len(targets), n_at_once):
+        part = slice(begin, begin + n_at_once)
+        # Not every device has float64.
+        exact = logits[rows[part], columns[part]].detach().cpu().double()
+        chosen = exact.gather(-1, targets[part, None].cpu()).squeeze(-1)
+        total += float((exact.logsumexp(dim=-1) - chosen).sum())
+    return total / len(targets)
 
 
 def in_bits(nll: Tensor, best_id: Tensor, best_nll: Tensor) -> Scores:

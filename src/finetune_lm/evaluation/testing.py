@@ -33,6 +33,7 @@ def record_test_sets(
     device: torch.device,
     callbacks: Callbacks,
     check: Callable[[], object],
+    on_nan: str,
 ) -> None:
     """Record all test sets, one piece of the table each.
 
@@ -46,6 +47,10 @@ def record_test_sets(
         device: Where the model is.
         callbacks: Act before and after each test set and each batch.
         check: Called after each batch; stops the run if that is asked for.
+        on_nan: What to do about a surprisal that is not finite: ``stop`` or ``skip``.
+
+    Raises:
+        UserError: If one is not finite and that is to stop the run.
     """
     n_batches = sum(split.dataset.n_batches(split.batch_size) for split in splits)
     kept: list[EvaluationProgress] = []
@@ -84,6 +89,7 @@ def record_test_sets(
                 skip=len(finished),
                 on_batch=on_batch,
                 callbacks=callbacks,
+                on_nan=on_nan,
             )
             table.end_piece()
             callbacks.run("post_test_dataset", epoch)

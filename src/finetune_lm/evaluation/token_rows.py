@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ from finetune_lm.results.columns import (
     MetadataColumns,
 )
 from finetune_lm.vocabulary import Vocabulary, vocabulary_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,15 @@ class TokenRows:
             dataset.labels, dataset.char_starts, dataset.cut_starts.tolist()
         )
 
+    def scored(self, batch: Batch, score: Score) -> Score:
+        """Ask now what `of_batch` will ask about a batch.
+
+        The losses come between, and may change the logits in place.
+        """
+        *asked, _ = self._asked(batch)
+        scores = score(*asked)
+        return lambda rows, positions, targets: scores
+
     def of_batch(
         self,
         batch: Batch,
@@ -162,16 +174,9 @@ class TokenRows:
         Returns:
             A table with the columns of `table_columns`, in no particular order.
         """
-        task, labels = self.run.task, batch.inputs["labels"]
-        reported = task.reported(batch.inputs, batch.n_start, batch.is_label)
-        rows, positions = reported.nonzero(as_tuple=True)
-        targets = labels[rows, positions]
-        is_predicted = positions >= task.label_offset
-        scores = score(
-            rows[is_predicted],
-            (positions - task.label_offset)[is_predicted],
-            targets[is_predicted],
-        )
+        task = self.run.task
+        *asked, (rows, positions, targets, is_predicted) = self._asked(batch)
+        scores = score(*asked)
         row, position = rows.numpy(), positions.numpy()
         predicted = is_predicted.numpy()
         columns = self._columns(
@@ -190,6 +195,26 @@ class TokenRows:
         columns |= {name: pa.repeat(value, n) for name, value in constants.items()}
         self._n_rows += n
         return pa.Table.from_arrays(list(columns.values()), list(columns))
+
+    def _asked(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """What the model is asked about a batch.
+
+        Returns:
+            Row and position of the logits that predict each token, and the token: (n_predicted,)
+            each; then all rows of the table: example, position, token, and whether anything
+            predicts it, (n,) each.
+        """
+        task, labels = self.run.task, batch.inputs["labels"]
+        reported = task.reported(batch.inputs, batch.n_start, batch.is_label)
+        rows, positions = reported.nonzero(as_tuple=True)
+        targets = labels[rows, positions]
+        is_predicted = positions >= task.label_offset
+        return (
+            rows[is_predicted],
+            (positions - task.label_offset)[is_predicted],
+            targets[is_predicted],
+            (rows, positions, targets, is_predicted),
+        )
 
     def describe(self) -> list[str]:
         """What the columns are, beside the numbers: constants, names and types."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from finetune_lm.data.batch import Batch
+from finetune_lm.evaluation.forward import Score
 from finetune_lm.evaluation.token_rows import TokenRows
 from finetune_lm.results.tables import TableState, TableWriter
 
@@ -16,6 +18,10 @@ class NoRows(TokenRows):
 
     def __init__(self) -> None:
         pass
+
+    def scored(self, batch: Batch, score: Score) -> Score:
+        """As it came: nobody will ask."""
+        return score
 
     def of_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Nothing, for a `NoTable` to write."""

@@ -12,6 +12,9 @@ from torch import Tensor
 # How many logits are looked at together: rows that stay in a processor's cache while they are gone
 # through several times, and temporaries that are small beside the logits.
 _LOGITS_AT_ONCE = 2**18
+# Two predictions are equal if no probability differs by more. The same weights come so close, since
+# the baseline's predictions are computed with other examples than the model's.
+_ROUNDING = {torch.float32: 1e-5, torch.float64: 0.0}
 
 BaselineLogits = Callable[[slice], AbstractContextManager[Tensor]]
 """The baseline's logits for some of the rows, for as long as the context lasts."""
@@ -78,7 +81,8 @@ def divergence(
     """The divergence of each of a few rows.
 
     With p the baseline's and q the model's probabilities, KL = sum_v p_v (ln p_v - ln q_v), and its
-    derivative by the model's logit of v is q_v - p_v. Logarithms of probabilities are differences
+    derivative by the model's logit of v is q_v - p_v; 0 where all of these are no more than
+    rounding. Logarithms of probabilities are differences
     of logits and of logarithms of sums, so only exponentials of the logits are needed.
 
     Args:
@@ -106,7 +110,10 @@ def divergence(
     # Rounding can take what is 0 a little below.
     found = (expected / sum_p[:, 0] + (sum_q.log() - sum_p.log())[:, 0]).clamp_(min=0.0)
     if gradient is not None:
-        of_rows = q.mul_(weights[:, None] / sum_q).addcmul_(p, weights[:, None] / sum_p, value=-1)
+        of_rows = q.div_(sum_q).sub_(p.div_(sum_p))
+        # An optimizer like Adam would make steps of full size of what is rounding.
+        is_rounding = torch.linalg.vector_norm(of_rows, ord=torch.inf, dim=-1) <= _ROUNDING[kind]
+        of_rows.mul_(weights.masked_fill(is_rounding, 0.0)[:, None])
         if into is None:
             gradient.copy_(of_rows)
     return found

@@ -39,6 +39,9 @@ class LoadedModel:
         model: The transformers model, in float32 unless asked otherwise, on the CPU.
         tokenizer: Its tokenizer.
         origin: Hashes of its weights and configuration, as they were before any modifier.
+        is_exact: Whether it computes in float32 or better.
+        cost_of_padding: By how many bits padding changes what it finds, 0 if that is no more than
+            rounding; None as long as it was not asked.
     """
 
     name: str
@@ -46,6 +49,8 @@ class LoadedModel:
     model: Any
     tokenizer: Any
     origin: dict[str, str] = field(default_factory=dict)
+    is_exact: bool = True
+    cost_of_padding: float | None = None
 
     @property
     def n_params(self) -> str:

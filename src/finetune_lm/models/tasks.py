@@ -59,6 +59,9 @@ class Task(ABC):
     is_encoder_decoder: bool = False
     """Whether such a model has an encoder and a decoder."""
 
+    predicts_in_order: bool = True
+    """Whether a label is predicted without those behind it."""
+
     loss_type: str | None = None
     """The loss that transformers takes where the name of a model's class does not tell it."""
 
@@ -163,6 +166,7 @@ class MaskedLM(Task):
     mapping_name = "MODEL_FOR_MASKED_LM_MAPPING_NAMES"
     starts_texts = True
     learns_from_masks = True
+    predicts_in_order = False
 
     def masking_problem(self, vocabulary: Vocabulary) -> str | None:
         """A mask token stands for each masked token."""

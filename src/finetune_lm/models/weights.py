@@ -1,4 +1,4 @@
-"""Whether a checkpoint has the weights that its model needs, and which weights they are.
+"""Whether a checkpoint has the weights that its model needs, and which weights these are.
 
 transformers fills what is missing with random numbers and goes on, and what comes of that looks
 like surprisals.
@@ -46,8 +46,8 @@ def check_weights(
         ignore_mismatched: Whether the user says that weights of another shape may be random.
 
     Raises:
-        UserError: Naming weights that are missing, or have another shape than the configuration
-            says.
+        UserError: Naming weights that are missing, have another shape than the configuration
+            says, or are infinite or no numbers.
     """
     parameters = {key for key, _ in model.named_parameters(remove_duplicate=False)}
     mismatched = sorted(loading_info["mismatched_keys"])
@@ -69,12 +69,36 @@ def check_weights(
             f"{model.config.model_type!r} needs: {missing[0]}{_and_more(len(missing))}. They would "
             f"be random. Name a model that has them."
         )
+    _check_finite(name, model)
     beyond = _layers_beyond(loading_info["unexpected_keys"], parameters)
     if beyond:
         warn(
             f"{name} has weights of more layers than its configuration says; they are not used: "
             f"{beyond[0]}{_and_more(len(beyond))}."
         )
+
+
+def _check_finite(name: str, model: Any) -> None:
+    """See that all weights are finite: one that is not spoils every number, or nearly."""
+    spoiled = [key for key, parameter in model.named_parameters() if not _is_finite(parameter)]
+    if spoiled:
+        raise UserError(
+            f"model_name_or_path {name!r} must have finite weights, but {spoiled[0]}"
+            f"{_and_more(len(spoiled))} has infinite ones or such as are no numbers. Save the "
+            f"model anew, or take an earlier checkpoint."
+        )
+
+
+def _is_finite(parameter: Any) -> bool:
+    import torch
+
+    if not parameter.numel() or parameter.is_meta or not parameter.is_floating_point():
+        return True
+    values = parameter.detach()
+    if values.element_size() == 1:  # eight bits have no minimum of their own
+        values = values.float()
+    # One pass that takes no memory; what is no number is both minimum and maximum.
+    return bool(torch.stack(torch.aminmax(values)).isfinite().all())
 
 
 def _layers_beyond(unexpected: Iterable[str], parameters: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ from finetune_lm.evaluation.evaluate import (
     outputs_labels,
     record_batch,
 )
-from finetune_lm.evaluation.forward import Outputs
+from finetune_lm.evaluation.forward import Score
 from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.evaluation.memory import batch_watched
 from finetune_lm.evaluation.splits import Split
@@ -158,13 +158,13 @@ def train_epoch(
         learner.callbacks.run("pre_train_batch", epoch, number)
         lr = learner.lr
         with batch_watched(split, batch, number, epoch):
-            outputs, losses = learn(learner, split, batch, args, update, epoch, number)
+            score, losses = learn(learner, split, batch, args, update, epoch, number)
             # Nothing is learned from a batch without losses, or with one that is left out.
             leads_to_step = losses is not None and is_finite(losses)
             record_batch(
                 split,
                 batch,
-                outputs,
+                score,
                 losses,
                 state.table,
                 state.history,
@@ -203,14 +203,14 @@ def learn(
     update: Update,
     epoch: int,
     number: int,
-) -> tuple[Outputs, dict[str, float] | None]:
+) -> tuple[Score, dict[str, float] | None]:
     """From a batch to its losses and gradients, and to the update if they are the last for it.
 
     From a batch with nothing to predict, such as one in which no word was found to mask, nothing is
     learned; nor from one whose loss is not finite, if such are to be skipped.
 
     Returns:
-        What the model returned, and the losses; None where nothing is to be predicted.
+        What tells what tokens cost, and the losses; None where nothing is to be predicted.
     """
     import torch
 
@@ -221,13 +221,15 @@ def learn(
         learner.model.train()
     if not n_counted:
         with torch.no_grad():
-            return split.forward(batch, device), None
+            return split.forward(batch, device).score, None
     outputs = split.forward(batch, device)
+    # Before the losses, which may change the logits.
+    score = split.rows.scored(batch, outputs.score)
     with loss_scaled_by(learner.accelerator.scaler):
         loss = split.losses(outputs.for_losses, outputs_labels(batch, device))
     losses = loss.numbers()
     if args.on_nan == SKIP and not is_finite(losses):
-        return outputs, losses
+        return score, losses
     check_finite(losses, split, batch, epoch, number)
 
     if not loss.total.requires_grad:
@@ -236,4 +238,4 @@ def learn(
             f"{', '.join(split.losses.names)} as they are reduced."
         )
     update.add(loss.total, n_counted, epoch, number)
-    return outputs, losses
+    return score, losses
