@@ -41,9 +41,9 @@ class Learner:
     def lr(self) -> float | None:
         """The learning rate of the next step; None for an optimizer that has none.
 
-        Of several groups it is that of the last, in which the parameters are that are in no other.
+        Of several groups it is that of the first, in which the parameters are that are in no other.
         """
-        lr = self.optimizer.param_groups[-1].get("lr")
+        lr = self.optimizer.param_groups[0].get("lr")
         return None if lr is None else float(lr)
 
 
