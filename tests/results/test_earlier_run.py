@@ -179,6 +179,7 @@ def test_a_record_that_is_damaged_or_gone_is_made_up_for_by_a_checkpoint(
     earlier = EarlierRun.read(directory)
     assert earlier.identity == IDENTITY
     assert not earlier.is_finished
+    earlier.warn_of_changed_files()
     said = capsys.readouterr().err
     assert "run.json" in said
     assert "goes on by what its last checkpoint says" in said

@@ -56,12 +56,14 @@ class EarlierRun:
         config: Its arguments, as ``config.yaml`` has them now.
         record: What ``run.json`` says; nothing if that is damaged or gone.
         identity: All that its results depend on, as it was when the run began.
+        problem: What is wrong with ``run.json``, in words; empty if nothing is.
     """
 
     directory: Path
     config: dict[str, Any]
     record: dict[str, Any]
     identity: dict[str, Any]
+    problem: str = ""
 
     @classmethod
     def read(cls, directory: Path) -> Self:
@@ -86,9 +88,7 @@ class EarlierRun:
         if identity is None:
             problem = problem or f"{directory / RUN_JSON} does not say what the run was"
             raise UserError(f"resume must name the output directory of a run but {problem}.")
-        if problem:
-            warn(f"{problem}; the run goes on by what its last checkpoint says.")
-        return cls(directory, config, record, identity)
+        return cls(directory, config, record, identity, problem)
 
     @property
     def is_finished(self) -> bool:
@@ -136,7 +136,9 @@ class EarlierRun:
             raise UserError(*dict.fromkeys(problems))
 
     def warn_of_changed_files(self) -> None:
-        """Warn of files of the run that are there and not as it has written them."""
+        """Warn of files of the run that are not as it has written them."""
+        if self.problem:
+            warn(f"{self.problem}; the run goes on by what its last checkpoint says.")
         for name in _changed_files(self.directory, self.record):
             warn(f"{self.directory / name} is not as the run has written it: edited or damaged.")
 

@@ -256,7 +256,7 @@ class Checkpoints:
 def _check_format(place: Path) -> None:
     """See that a checkpoint is of this version; one of another may have no checksum like this."""
     manifest = json.loads((place / MANIFEST).read_bytes())
-    if manifest["format"] != FORMAT:
+    if isinstance(manifest["format"], int) and manifest["format"] != FORMAT:
         raise UserError(
             f"checkpoint {place} was written by another version of finetune-lm (its format is "
             f"{manifest['format']}, this one's {FORMAT}). Resume with that version."
