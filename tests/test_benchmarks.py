@@ -27,11 +27,11 @@ def in_benchmarks(code):
 
 
 def test_a_training_batch_waits_for_the_device_twice():
-    """For its losses and for what its tokens cost."""
+    """For what its tokens cost and for its losses."""
     met = in_benchmarks(
         "import synchronisations\nprint(json.dumps([r.what for r in synchronisations.run()]))"
     )
-    assert met == ["waits for the device in a training batch (tolist, cpu)"]
+    assert met == ["waits for the device in a training batch (cpu, tolist)"]
 
 
 @pytest.mark.parametrize("worker", ["ours", "bare", "trainer"])

@@ -508,9 +508,9 @@ def test_the_baseline_is_loaded_once_as_the_model_was_named(directories, sentenc
     calls = []
     original = loading.load_model
 
-    def record(args, known=None):
+    def record(args, *others, **options):
         calls.append(args)
-        return original(args, known)
+        return original(args, *others, **options)
 
     loaded = load(
         directories["gpt2"],
