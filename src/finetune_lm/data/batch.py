@@ -44,17 +44,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.example)
 
-    def select(self, part: slice) -> Batch:
+    def select(self, part: slice | IntArray) -> Batch:
         """Some of the examples, as wide as all of them."""
+        rows = np.arange(len(self))[part]
         return replace(
             self,
-            inputs={name: tensor[part] for name, tensor in self.inputs.items()},
-            example=self.example[part],
-            is_label=self.is_label[part],
-            n_start=self.n_start[part],
-            aligned=self.aligned[part],
-            input_texts=self.input_texts[part],
-            input_labels=self.input_labels[part],
+            inputs={name: tensor[rows] for name, tensor in self.inputs.items()},
+            example=self.example[rows],
+            is_label=self.is_label[rows],
+            n_start=self.n_start[rows],
+            aligned=self.aligned[rows],
+            input_texts=[self.input_texts[i] for i in rows],
+            input_labels=[self.input_labels[i] for i in rows],
         )
 
     def without_padding(self) -> list[tuple[Tensor, Batch]]:
@@ -72,16 +73,12 @@ class Batch:
         found = []
         for n_input, n_label in lengths.unique(dim=0).tolist():  # type: ignore[no-untyped-call]
             [rows] = ((n_inputs == n_input) & (n_labels == n_label)).nonzero(as_tuple=True)
+            part = self.select(rows.numpy())
             widths = {"input_ids": n_input, "attention_mask": n_input, "labels": n_label}
             part = replace(
-                self,
-                inputs={name: tensor[rows, : widths[name]] for name, tensor in self.inputs.items()},
-                example=self.example[rows.numpy()],
-                is_label=self.is_label[rows, :n_label],
-                n_start=self.n_start[rows],
-                aligned=self.aligned[rows.numpy()],
-                input_texts=[self.input_texts[i] for i in rows.tolist()],
-                input_labels=[self.input_labels[i] for i in rows.tolist()],
+                part,
+                inputs={name: tensor[:, : widths[name]] for name, tensor in part.inputs.items()},
+                is_label=part.is_label[:, :n_label],
             )
             found.append((rows, part))
         return found

@@ -75,6 +75,8 @@ class Forward:
         needs_logits: Whether a loss needs more than the model's own loss.
         fast: Whether to take the fast way where it comes to the same.
         pads: Whether examples of different lengths may go in together, padded.
+        layer: The model's output layer, whose check serves all data sets; by default one of its
+            own.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Forward:
         needs_logits: bool = True,
         fast: bool = False,
         pads: bool = True,
+        layer: OutputLayer | None = None,
     ) -> None:
         self._model = model
         self._dataset = dataset
@@ -93,14 +96,13 @@ class Forward:
         self._batch_size = batch_size
         self._pads = pads
         self._is_fast = fast and not needs_logits and pads
-        self._is_checked = False
         # Batches that are preprocessed as they come are not the same twice. Where padding counts in
         # the loss, a batch is to have as much of it as it has alone.
         self._may_group = dataset.preprocessing.strategy == ONCE and dataset.ignore_padding
         self._group: tuple[int, int] = (0, 0)
         self._group_scores: TargetScores | None = None
         self._group_ends: Any = None
-        self._layer: OutputLayer | None = None
+        self._layer = layer
 
     def forget(self) -> None:
         """Say that the model may have changed since the last batch."""
@@ -116,7 +118,7 @@ class Forward:
                 between them, or `forget` is called, so that several may go in together.
         """
         rows, positions = self._task.predictions(batch.inputs["labels"])
-        if self._is_fast and len(rows) and not self._is_checked:
+        if self._is_fast and len(rows):
             self._check(batch, device)
         if not self._is_fast or not len(rows):
             return self._plain(batch, device)
@@ -284,38 +286,37 @@ class Forward:
         return self._layer
 
     def _check(self, batch: Batch, device: torch.device) -> None:
-        """See by the first batch whether the fast way comes to the same.
+        """Take the fast way only if it comes to the same, which the first batch of a model shows.
 
-        By a part of it, if memory does not do for all: the plain way takes more than the fast one.
+        A few of its examples do; fewer if memory does not do for these, since the plain way takes
+        more of it than the fast one.
         """
-        self._is_checked = True
-        self._is_fast = self._output_layer().is_there
-        while self._is_fast:
+        from finetune_lm.fast.output_layer import examples_to_compare
+
+        layer = self._output_layer()
+        if layer.is_there and layer.gives_own_loss is None:
+            rows, _ = self._task.predictions(batch.inputs["labels"])
+            few = examples_to_compare(batch.inputs["attention_mask"], rows)
+            batch = batch.select(few.numpy())
+        while layer.is_there and layer.gives_own_loss is None:
             try:
-                self._compare(batch, device)
-                return
+                layer.gives_own_loss = self._gives_own_loss(batch, device)
+                break
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
             free_memory()
             if len(batch) == 1:
-                self._is_fast = False
+                layer.gives_own_loss = False
                 say_once(
                     "fast: the model is called as usual, since memory does not do for comparing."
                 )
             else:
-                batch = self._first_half(batch)
+                batch = batch.select(slice(0, len(batch) // 2))
+        self._is_fast = layer.is_there and layer.selects and bool(layer.gives_own_loss)
 
-    def _first_half(self, batch: Batch) -> Batch:
-        """The first half of a batch, or the second if nothing is predicted in the first."""
-        middle = len(batch) // 2
-        half = batch.select(slice(0, middle))
-        if len(self._task.predictions(half.inputs["labels"])[0]):
-            return half
-        return batch.select(slice(middle, len(batch)))
-
-    def _compare(self, batch: Batch, device: torch.device) -> None:
-        """Keep to the fast way if the loss of a batch is the plain way's.
+    def _gives_own_loss(self, batch: Batch, device: torch.device) -> bool:
+        """Whether the loss of the fast way is the model's own.
 
         Both are compared with what the plain way's logits cost in float64.
         """
@@ -335,20 +336,18 @@ class Forward:
         except (AttributeError, TypeError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
-            self._is_fast = False
             say_once(f"fast: the model is called as usual, since it must be: {error}")
-            return
+            return False
         finally:
             self._model.train(was_training)
-        self._is_fast = layer.selects
         kind = layer.autocast_to or self._model.dtype
         is_same = _is_near(fast, plain, kind) and _is_near(own, plain, kind, _TOLERANCE_OF_OWN_LOSS)
-        if self._is_fast and not is_same:
-            self._is_fast = False
+        if layer.selects and not is_same:
             say_once(
                 f"fast: the model is called as usual, since its own loss is another ({own:.6g} "
                 f"instead of {fast:.6g})."
             )
+        return is_same
 
 
 def _joined_outputs(parts: list[Any], sizes: list[int], order: Tensor | None = None) -> Any:

@@ -13,6 +13,7 @@ from finetune_lm.evaluation.forward import Forward
 from finetune_lm.evaluation.losses import Losses
 from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
 from finetune_lm.evaluation.unrecorded import NoRows
+from finetune_lm.fast.output_layer import layer_of
 from finetune_lm.messages import say_once
 from finetune_lm.models.compiling import is_compiled
 from finetune_lm.models.loading import LoadedModel
@@ -76,6 +77,8 @@ def make_splits(
                 needs_logits=losses is not None and losses.need_logits,
                 fast=args.fast and not is_compiled(loaded.model),
                 pads=not _must_not_pad(dataset_type, dataset, loaded),
+                # Padding that counts in the loss must be predicted, so it must stay.
+                layer=layer_of(loaded.model, may_pack=dataset.ignore_padding),
             ),
             TokenRows(dataset, dataset_type, columns, name) if columns else NoRows(),
             losses,

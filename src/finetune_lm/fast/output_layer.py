@@ -10,6 +10,7 @@ from finetune_lm.fast import ragged
 from finetune_lm.fast.calling import Caller
 from finetune_lm.fast.watched import is_watched
 from finetune_lm.messages import say_once
+from finetune_lm.models.origin import origin_of
 from finetune_lm.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ _TOLERANCE_OF_HALF_PRECISION = 2e-2
 # What one example is on its own differs by less: it is computed with the same shapes but one.
 _STRICTER = 5.0
 _MORE_PADDING = 7
+# How many examples are compared, and how many tokens are enough.
+_EXAMPLES_COMPARED = 4
+_TOKENS_COMPARED = 1000
 # A short example changes how these compute from then on.
 _CHANGED_BY_SHORT_EXAMPLES = frozenset({"big_bird", "bigbird_pegasus"})
 # Logits beyond those of models, to see whether something bounds them.
@@ -65,6 +69,8 @@ class OutputLayer:
         """The precision in which the model computes its products, if it is not its weights' own."""
         self._pads_freely = False
         """Whether logits are the same however much padding there is."""
+        self.gives_own_loss: bool | None = None
+        """Whether the model's own loss is what its logits cost; None while nobody has looked."""
 
     @property
     def is_ragged(self) -> bool:
@@ -174,7 +180,7 @@ class OutputLayer:
         return of_linear(hidden, weight, layer.bias, criterion)
 
     def check(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> None:
-        """Compare with the plain model, once; the arguments are those of `logits`.
+        """Compare with the plain model, once, by a few examples; arguments are those of `logits`.
 
         If memory runs out meanwhile, it is still to be done.
         """
@@ -182,6 +188,10 @@ class OutputLayer:
             return
         import torch
 
+        few = examples_to_compare(inputs["attention_mask"], rows)
+        is_among = torch.isin(rows, few)
+        inputs = {name: tensor[few] for name, tensor in inputs.items()}
+        rows, positions = torch.searchsorted(few, rows[is_among]), positions[is_among]
         was_training = self._model.training
         self._model.eval()
         try:
@@ -331,6 +341,47 @@ class OutputLayer:
         finally:
             handle.remove()
         return torch.allclose(logits.float(), made_up[-1].float())
+
+
+def layer_of(model: Any, *, fast: bool = True, may_pack: bool = True) -> OutputLayer:
+    """The output layer of a model that was loaded: one for all who ask, so that it is checked once.
+
+    Args:
+        model: The model.
+        fast: As of `OutputLayer`.
+        may_pack: Likewise.
+    """
+    return origin_of(model).shared(
+        "output layer",
+        [fast, may_pack],
+        lambda: OutputLayer(model, fast=fast, may_pack=may_pack),
+    )
+
+
+def examples_to_compare(attention_mask: Tensor, rows: Tensor) -> Tensor:
+    """A few examples of a batch by which to compare ways: short and long ones.
+
+    Four of those in which something is asked, or as many as have a thousand tokens, padding
+    included, but two at least.
+
+    Args:
+        attention_mask: 1 for tokens, 0 for padding: (n, length).
+        rows: The example of each position that is asked about: (k,).
+
+    Returns:
+        Their rows, in order.
+    """
+    import torch
+
+    lengths = attention_mask.sum(dim=1)
+    asked = rows.unique()  # type: ignore[no-untyped-call]
+    by_length = asked[lengths[asked].argsort(stable=True)]
+    n = min(len(asked), _EXAMPLES_COMPARED)
+    while n > 2 and n * attention_mask.shape[1] > _TOKENS_COMPARED:
+        n -= 1
+    spread = torch.linspace(0, len(by_length) - 1, n).round().long()
+    chosen: Tensor = by_length[spread].sort().values
+    return chosen
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged import IntArray
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.errors import UserError, first_line
-from finetune_lm.fast.output_layer import OutputLayer
+from finetune_lm.fast.output_layer import layer_of
 from finetune_lm.loss_classes._kl_settings import KLSettings, KLSource
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.origin import Origin
@@ -90,7 +90,7 @@ class BaselineData:
     ) -> None:
         self.dataset = dataset
         self._baseline = baseline
-        self._output_layer = OutputLayer(baseline.model, fast=fast)
+        self._output_layer = layer_of(baseline.model, fast=fast)
         self._may_keep = cache_bytes if dataset.preprocessing.strategy == ONCE else 0.0
         self._kept: dict[int, Tensor] = {}
         self._n_kept_bytes = 0

@@ -123,7 +123,7 @@ class KLBaselineLoss:
         cache_mb: float = 1024,
     ) -> None:
         given = {k: v for k, v in locals().items() if k not in ("self", "model", "tokenizer")}
-        from finetune_lm.fast.output_layer import OutputLayer
+        from finetune_lm.fast.output_layer import layer_of
         from finetune_lm.loss_classes._kl_data import load_baseline_data
         from finetune_lm.loss_classes._kl_settings import KLSettings
         from finetune_lm.models.compiling import is_compiled
@@ -138,7 +138,7 @@ class KLBaselineLoss:
         self._reduction = settings.reduction_used
         self._device: torch.device = next(model.parameters()).device
         origin = origin_of(model)
-        self._output_layer = OutputLayer(model, fast=origin.fast and not is_compiled(model))
+        self._output_layer = layer_of(model, fast=origin.fast and not is_compiled(model))
         baseline = origin.baseline(model_kwargs, tokenizer_kwargs)
         self._added_ids = added_ids(tokenizer, baseline.tokenizer)
         self._data: list[tuple[KLSource, BaselineData]] = load_baseline_data(
