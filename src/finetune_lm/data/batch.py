@@ -77,7 +77,10 @@ class Batch:
             widths = {"input_ids": n_input, "attention_mask": n_input, "labels": n_label}
             part = replace(
                 part,
-                inputs={name: tensor[:, : widths[name]] for name, tensor in part.inputs.items()},
+                inputs={
+                    name: tensor[:, : widths[name]].contiguous()
+                    for name, tensor in part.inputs.items()
+                },
                 is_label=part.is_label[:, :n_label],
             )
             found.append((rows, part))
