@@ -9,9 +9,9 @@ import transformers
 
 import workload
 from finetune_lm import ModelArguments
-from finetune_lm.evaluation.forward import Forward
 from finetune_lm.loss_classes import KLBaselineLoss
 from finetune_lm.models.loading import load_model
+from finetune_lm.scoring.scorer import Forward
 from measuring import Row, smallest
 
 TARGETS = {"small": 1.35, "gpt2": 1.15}

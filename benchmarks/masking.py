@@ -10,7 +10,7 @@ import torch
 import workload
 from finetune_lm import data_preprocessing
 from finetune_lm.data.dataset import CHUNK
-from finetune_lm.vocabulary import padding_id
+from finetune_lm.models.vocabulary import padding_id
 from measuring import Row, smallest
 
 N_SENTENCES = 2_000

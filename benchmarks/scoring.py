@@ -11,12 +11,12 @@ import torch
 
 import workload
 from finetune_lm.evaluation.evaluate import record_surprisals
-from finetune_lm.evaluation.forward import Forward
 from finetune_lm.evaluation.splits import Split
-from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.tasks import TASKS
-from finetune_lm.results.columns import MetadataColumns
+from finetune_lm.recording.columns import MetadataColumns
+from finetune_lm.recording.token_rows import RunColumns, TokenRows
+from finetune_lm.scoring.scorer import Forward
 from measuring import Row, Worker, smallest_of
 
 SHAPE = "small"

@@ -13,16 +13,16 @@ from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import Examples
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.evaluation.evaluate import evaluate
-from finetune_lm.evaluation.forward import Forward
 from finetune_lm.evaluation.losses import Losses
 from finetune_lm.evaluation.splits import Split
-from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
 from finetune_lm.evaluation.unrecorded import NoTable
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.tasks import TASKS
-from finetune_lm.results.columns import MetadataColumns
-from finetune_lm.results.loss_history import LossHistory
+from finetune_lm.recording.columns import MetadataColumns
+from finetune_lm.recording.loss_history import LossHistory
+from finetune_lm.recording.token_rows import RunColumns, TokenRows
+from finetune_lm.scoring.scorer import Forward
 from measuring import Row, smallest
 
 TARGET = 1.1

@@ -30,7 +30,7 @@ from finetune_lm.data.files import read_files
 from finetune_lm.evaluation.splits import make_splits
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import model_path
-from finetune_lm.optimization import search, trial_runner
+from finetune_lm.study import search, trial_runner
 from finetune_lm.training.learner import make_learner
 from finetune_lm.training.state import TrainingState
 from measuring import Row

@@ -7,7 +7,7 @@ import itertools
 import pyarrow as pa
 
 import workload
-from finetune_lm.results.tables import TableWriter
+from finetune_lm.recording.tables import TableWriter
 from measuring import Row, smallest
 
 TARGET = 8.0

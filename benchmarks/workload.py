@@ -27,17 +27,17 @@ from finetune_lm.data.files import Examples
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.evaluation.evaluate import evaluate, record_batch
-from finetune_lm.evaluation.forward import Forward, Score
 from finetune_lm.evaluation.losses import Losses
 from finetune_lm.evaluation.splits import Split
-from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
 from finetune_lm.evaluation.unrecorded import NoRows, NoTable
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.models.loading import LoadedModel, model_path
 from finetune_lm.models.tasks import TASKS
-from finetune_lm.results.columns import MetadataColumns, table_columns
-from finetune_lm.results.loss_history import LossHistory
-from finetune_lm.results.tables import TableWriter
+from finetune_lm.recording.columns import MetadataColumns, table_columns
+from finetune_lm.recording.loss_history import LossHistory
+from finetune_lm.recording.tables import TableWriter
+from finetune_lm.recording.token_rows import RunColumns, TokenRows
+from finetune_lm.scoring.scorer import Forward, Score
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.early_stopping import EarlyStopping
 from finetune_lm.training.learner import Learner
@@ -384,7 +384,7 @@ def one_thread(*, tuned: bool = False) -> None:
 def tuning() -> Any:
     """What makes the settings of a run for its process; None if the product makes none."""
     try:
-        return importlib.import_module("finetune_lm.fast.tuning").tune
+        return importlib.import_module("finetune_lm.scoring.fast.tuning").tune
     except ImportError:
         return None
 

@@ -38,7 +38,7 @@ from finetune_lm.data.files import (
     read_examples,
 )
 from finetune_lm.errors import UserError
-from finetune_lm.results.columns import MetadataColumns
+from finetune_lm.recording.columns import MetadataColumns
 
 BASE = ["--model_name_or_path", "tiny-lm", "--test_file", "test.txt.gz"]
 SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES)

@@ -11,7 +11,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(
-    include=["finetune_lm.arguments", "finetune_lm.data", "finetune_lm.results.columns", "yaml"],
+    include=["finetune_lm.arguments", "finetune_lm.data", "finetune_lm.recording.columns", "yaml"],
     enable_loader_override=False,
 ):
     import targets

@@ -37,10 +37,18 @@ _PRELOADED = [
     *(f"transformers.models.{kind}.modeling_{kind}" for kind in ("gpt2", "bert", "t5", "auto")),
     *("transformers.models.auto.tokenization_auto", "transformers.tokenization_utils_tokenizers"),
     *("finetune_lm.cli", "finetune_lm.resuming", "finetune_lm.training.loop"),
-    *("finetune_lm.training.start", "finetune_lm.evaluation.testing", "finetune_lm.results.plots"),
-    *("finetune_lm.loss_classes", "finetune_lm.data.loading", "finetune_lm.fast.output_layer"),
+    *(
+        "finetune_lm.training.start",
+        "finetune_lm.evaluation.testing",
+        "finetune_lm.recording.curves",
+    ),
+    *(
+        "finetune_lm.loss_classes",
+        "finetune_lm.data.loading",
+        "finetune_lm.scoring.fast.output_layer",
+    ),
     # For studies; no pyplot, before which a program may choose how to draw.
-    *("finetune_lm.optimization.search", "sqlalchemy.dialects.sqlite", "optuna.storages._rdb"),
+    *("finetune_lm.study.search", "sqlalchemy.dialects.sqlite", "optuna.storages._rdb"),
     *("optuna._gp.gp", "optuna.visualization", "plotly.graph_objects", "plotly.io"),
 ]
 

@@ -85,15 +85,16 @@ class Events:
         os.kill(os.getpid(), self._number)
 
     def install(self) -> None:
-        from finetune_lm.evaluation.forward import Forward
-        from finetune_lm.results import evaluation_progress, tables
+        from finetune_lm.evaluation import unfinished_tests
+        from finetune_lm.recording import tables
+        from finetune_lm.scoring.scorer import Forward
 
         for place, name in (
             *((os, name) for name in ("fsync", "rename", "replace", "link", "truncate")),
             (shutil, "rmtree"),
             (Forward, "__call__"),
             (tables.TableWriter, "write"),
-            (evaluation_progress.EvaluationProgress, "add"),
+            (unfinished_tests.EvaluationProgress, "add"),
         ):
             setattr(place, name, self._deadly(getattr(place, name)))
         shutil.copyfileobj = self._deadly_in_the_middle

@@ -11,11 +11,11 @@ from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import Examples
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
-from finetune_lm.evaluation.forward import Forward
-from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
 from finetune_lm.models.tasks import TASKS
-from finetune_lm.results.columns import MetadataColumns
-from finetune_lm.vocabulary import Vocabulary
+from finetune_lm.models.vocabulary import Vocabulary
+from finetune_lm.recording.columns import MetadataColumns
+from finetune_lm.recording.token_rows import RunColumns, TokenRows
+from finetune_lm.scoring.scorer import Forward
 
 ACTIVE = [
     "The man has always broken the glass.",

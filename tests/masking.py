@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import families
 import finetune_lm
-from finetune_lm.vocabulary import vocabulary_of
+from finetune_lm.models.vocabulary import vocabulary_of
 
 BUILTIN = Path(finetune_lm.__file__).parent / "models" / "builtin"
 WORDS = ["the", "man", "mankind", "crined", "drank", "water", ".", ",", "(man)", "☃", "naïve", "a"]

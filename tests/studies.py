@@ -91,7 +91,7 @@ def start(*argv: Any, cwd: Path, plots: bool = False, **environment: str) -> Com
     Without plots, which take longer than all the rest, unless they are asked for.
     """
     variables = {"PYTHONPATH": str(Path(__file__).parent), **environment}
-    without = [] if plots else ["finetune_lm.optimization.search:save_plots"]
+    without = [] if plots else ["finetune_lm.study.search:save_plots"]
     return Command(*argv, cwd=cwd, merged=True, environment=variables, without=without)
 
 

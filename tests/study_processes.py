@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 import studies
-from finetune_lm.optimization.results import load_results
+from finetune_lm.study.results import load_results
 from studies import finish, start, wait_for
 
 RESULTS = "optimization_results.csv.gz"

@@ -11,8 +11,8 @@ import torch
 import transformers
 
 from finetune_lm import model_modifiers
+from finetune_lm.arguments.hooks import HOOKS
 from finetune_lm.cli import main
-from finetune_lm.hooks import HOOKS
 from finetune_lm.model_modifiers._parameters import ParameterPattern
 from finetune_lm.models.loading import model_path
 

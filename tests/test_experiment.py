@@ -21,7 +21,7 @@ from finetune_lm.arguments import DELETE_FIELD
 from finetune_lm.constants import PER_BATCH
 from finetune_lm.data_preprocessing import mask_random_tokens, remove_non_mask_tokens_from_labels
 from finetune_lm.loss_classes import OutputsDefaultLoss
-from finetune_lm.results.columns import table_columns
+from finetune_lm.recording.columns import table_columns
 from helpers import save_family, write_lines
 
 TRAIN = [
@@ -517,7 +517,7 @@ def test_nan_in_the_first_epoch(models, files):
 
 
 def test_a_full_disk_is_told_in_words(models, files, monkeypatch):
-    from finetune_lm.results.tables import TableWriter
+    from finetune_lm.recording.tables import TableWriter
 
     end_piece, calls = TableWriter.end_piece, []
 
@@ -538,7 +538,7 @@ def test_a_plot_that_fails_costs_nothing_else(models, files, monkeypatch, capsys
     def broken(*_):
         raise RuntimeError("no fonts")
 
-    monkeypatch.setattr("finetune_lm.results.plots.save_loss_curves", broken)
+    monkeypatch.setattr("finetune_lm.recording.curves.save_loss_curves", broken)
     result = run(models["gpt2"], train_args(files, epochs=1))
     assert "warning: the loss curves could not be plotted" in capsys.readouterr().err
     assert (result.output_dir / "model").is_dir()
@@ -621,7 +621,7 @@ def test_masked_data_without_masks(models, files):
 
 
 def test_a_test_evaluation_goes_on_where_it_was_stopped(models, files, monkeypatch):
-    from finetune_lm.evaluation.forward import Forward
+    from finetune_lm.scoring.scorer import Forward
 
     whole = run(
         models["gpt2"],
@@ -660,7 +660,7 @@ def test_a_test_evaluation_goes_on_where_it_was_stopped(models, files, monkeypat
 
 
 def test_temporary_files_of_other_data_are_not_taken_up(models, files, tmp_path):
-    from finetune_lm.results.evaluation_progress import EvaluationProgress
+    from finetune_lm.evaluation.unfinished_tests import EvaluationProgress
 
     path = tmp_path / "tmp.json.gz"
     table = pa.table({"word": ["a"]})

@@ -12,9 +12,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 NUMBERS = [
-    "evaluation/test_surprisal.py",
-    "fast/test_criterion.py",
-    "fast/test_cross_entropy.py",
+    "scoring/test_surprisal.py",
+    "scoring/fast/test_criterion.py",
+    "scoring/fast/test_cross_entropy.py",
     "loss_classes/test_kl_divergence.py",
 ]
 RUN = """

@@ -7,8 +7,8 @@ import copy
 import pytest
 
 from families import TOKENIZERS
-from finetune_lm.spelling import spelling_in_sentence, spellings
-from finetune_lm.vocabulary import Vocabulary
+from finetune_lm.models.spelling import spelling_in_sentence, spellings
+from finetune_lm.models.vocabulary import Vocabulary
 from helpers import WithoutOffsets
 
 # "crined" is in no vocabulary, "water" in all of them behind a space.

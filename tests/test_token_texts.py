@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from finetune_lm.vocabulary import Vocabulary
+from finetune_lm.models.vocabulary import Vocabulary
 from tokenizer_classes import BUILT, build
 from tokenizer_kinds import KINDS, tokenizer_of_kind
 

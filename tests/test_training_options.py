@@ -16,8 +16,8 @@ import finetune_lm
 from crashing import difference
 from finetune_lm.cli import main
 from finetune_lm.errors import UserError
-from finetune_lm.evaluation.forward import Forward
-from finetune_lm.interruption import Interrupted
+from finetune_lm.run.interruption import Interrupted
+from finetune_lm.scoring.scorer import Forward
 from helpers import assert_same_numbers
 from setups import DATA, arguments, setup
 

@@ -21,9 +21,9 @@ from finetune_lm.evaluation.losses import Losses
 from finetune_lm.model_modifiers.callbacks import make_callbacks
 from finetune_lm.models.loading import load_model
 from finetune_lm.models.tasks import TASKS
-from finetune_lm.optimization.objects import make_object
-from finetune_lm.optimization.plan import _optimize_kwargs
-from finetune_lm.optimization.sampling import StudySampler
+from finetune_lm.study.objects import make_object
+from finetune_lm.study.plan import _optimize_kwargs
+from finetune_lm.study.sampling import StudySampler
 from finetune_lm.training.optimizers import make_optimizer
 from finetune_lm.training.schedule import make_schedule
 from finetune_lm.training.step import _step

@@ -25,20 +25,20 @@ from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.data.files import Examples, Files, read_files
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.losses import read_loss_files
-from finetune_lm.interruption import Interruption
 from finetune_lm.messages import warn
-from finetune_lm.one_process import check_one_process
 from finetune_lm.out_of_memory import is_out_of_memory
-from finetune_lm.results import output_directory as place
-from finetune_lm.results.columns import MetadataColumns, all_loss_columns, table_columns
-from finetune_lm.results.earlier_run import EarlierRun, warn_of_changed_model
-from finetune_lm.results.identity import MODEL, identity_of, paths_of
-from finetune_lm.results.loss_history import LossHistory
-from finetune_lm.results.recording import on_record
-from finetune_lm.results.run_lock import RunLock
-from finetune_lm.results.run_record import RunRecord
-from finetune_lm.results.run_result import RunResult
-from finetune_lm.results.tables import TableWriter
+from finetune_lm.recording.columns import MetadataColumns, all_loss_columns, table_columns
+from finetune_lm.recording.loss_history import LossHistory
+from finetune_lm.recording.tables import TableWriter
+from finetune_lm.run import directory as place
+from finetune_lm.run.earlier_run import EarlierRun, warn_of_changed_model
+from finetune_lm.run.identity import MODEL, identity_of, paths_of
+from finetune_lm.run.interruption import Interruption
+from finetune_lm.run.lock import RunLock
+from finetune_lm.run.on_record import on_record
+from finetune_lm.run.one_process import check_one_process
+from finetune_lm.run.record import RunRecord
+from finetune_lm.run.run_result import RunResult
 from finetune_lm.streams import lossy_streams
 from finetune_lm.whole_files import checksums, write_whole
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from finetune_lm.evaluation.splits import Split
     from finetune_lm.model_modifiers.callbacks import Callbacks
     from finetune_lm.models.loading import LoadedModel
-    from finetune_lm.optimization.study_result import StudyResult
+    from finetune_lm.study.study_result import StudyResult
     from finetune_lm.training.checkpoints import Checkpoints, Saved
     from finetune_lm.training.early_stopping import EarlyStopping
     from finetune_lm.training.learner import Learner
@@ -129,8 +129,8 @@ def conduct(
     # These are slow to import, so a mistake above is told at once.
     from finetune_lm.data.seen import seen_before
     from finetune_lm.evaluation.splits import make_splits
-    from finetune_lm.evaluation.token_rows import RunColumns
     from finetune_lm.model_modifiers.callbacks import make_callbacks
+    from finetune_lm.recording.token_rows import RunColumns
     from finetune_lm.training.checkpoints import Checkpoints
     from finetune_lm.training.learner import make_learner
 
@@ -268,8 +268,8 @@ def study(
     """
     optimization_args.resolve()  # imports Optuna
 
-    from finetune_lm.optimization.best_run import best_run_args
-    from finetune_lm.optimization.search import search
+    from finetune_lm.study.best_run import best_run_args
+    from finetune_lm.study.search import search
 
     result = search(model_args, data_args, optimization_args, load_without_data)
     if optimization_args.keep_best_trial:
@@ -300,7 +300,7 @@ def load_without_data(
     """Seed the generators and load the model, once it is known that the data are for its kind."""
     from finetune_lm.data.loading import check_kinds
     from finetune_lm.models.loading import identify, load_model
-    from finetune_lm.models.visibility import check_order, is_exact
+    from finetune_lm.scoring.visibility import check_order, is_exact
     from finetune_lm.training.setup import prepare_model, prepare_process
 
     accelerator = prepare_process(
@@ -504,7 +504,7 @@ def plot_losses(
 ) -> None:
     """Plot the loss curves. A plot that fails costs a warning, not the run."""
     from finetune_lm.evaluation.loss_units import loss_units
-    from finetune_lm.results.plots import save_loss_curves
+    from finetune_lm.recording.curves import save_loss_curves
 
     train, validation = (Path(f or "").name for f in (args.train_file, args.validation_file))
     title = (

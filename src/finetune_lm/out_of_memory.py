@@ -1,8 +1,7 @@
-"""When memory runs out: tell it by the error, and make room."""
+"""Whether an error says that memory ran out."""
 
 from __future__ import annotations
 
-import gc
 import sys
 
 _SIGNS = (
@@ -21,16 +20,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, kinds):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
-
-
-def free_memory() -> None:
-    """Let go of what an error has left in memory, before something smaller is tried."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return
-    from finetune_lm.fast import scratch
-
-    scratch.release()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -8,8 +8,8 @@ import pytest
 
 from finetune_lm.arguments import ModelArguments, parse_arguments
 from finetune_lm.arguments.help import help_for
+from finetune_lm.arguments.hooks import HOOKS
 from finetune_lm.cli import main
-from finetune_lm.hooks import HOOKS
 from finetune_lm.model_modifiers import (
     FreezeWordTokensCallback,
     ModelCallback,

@@ -10,7 +10,7 @@ import transformers
 from families import TOKENIZERS
 from finetune_lm.data.offsets import starts_by_decoding
 from finetune_lm.data.tokenization import TextEncoder
-from finetune_lm.evaluation.words import align
+from finetune_lm.data.words import align
 from helpers import WithoutOffsets
 
 WORDS = [

@@ -11,8 +11,8 @@ from finetune_lm.data.files import read_files
 from finetune_lm.data.loading import load_datasets
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.errors import UserError
+from finetune_lm.models.baseline import remember_origin
 from finetune_lm.models.loading import LoadedModel
-from finetune_lm.models.origin import remember_origin
 from finetune_lm.models.tasks import TASKS
 from helpers import dataset, examples, score, write_lines
 from tokenizer_classes import BUILT, build

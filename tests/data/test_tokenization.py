@@ -140,7 +140,7 @@ def test_unknown_tokens_are_of_the_text():
     [TEXT, "The man has always broken the glass.", "A naïve café-owner said: “so what?” "],
 )
 def test_alignment_by_decoding_agrees_with_offsets(name, text):
-    from finetune_lm.evaluation.words import align
+    from finetune_lm.data.words import align
 
     fast = TOKENIZERS[name]()
     with_offsets = TextEncoder(fast, 64)([text])[0]

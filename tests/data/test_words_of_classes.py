@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from finetune_lm.data.tokenization import TextEncoder
-from finetune_lm.evaluation.words import align, word_spans
+from finetune_lm.data.words import align, word_spans
 from tokenizer_classes import BUILT, build
 from tokenizer_kinds import KINDS, tokenizer_of_kind
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from finetune_lm.data_preprocessing import expand_with_masks
 from finetune_lm.errors import UserError
-from finetune_lm.vocabulary import vocabulary_of
+from finetune_lm.models.vocabulary import vocabulary_of
 from masking import (
     BATCHES,
     check_spans,

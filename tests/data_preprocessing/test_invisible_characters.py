@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from finetune_lm.data_preprocessing import expand_with_masks, mask_words
-from finetune_lm.vocabulary import Vocabulary
+from finetune_lm.models.vocabulary import Vocabulary
 from masking import encode
 from tokenizer_classes import BUILT, build
 from tokenizer_kinds import KINDS, tokenizer_of_kind

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from finetune_lm.data_preprocessing import mask_random_tokens
 from finetune_lm.errors import UserError
-from finetune_lm.vocabulary import vocabulary_of
+from finetune_lm.models.vocabulary import vocabulary_of
 from masking import BATCHES, SEEDS, copied, encode, n_ordinary, same, tokenizer_of
 
 NAMES = ["tiny-mlm", "bert", "roberta"]

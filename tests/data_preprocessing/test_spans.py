@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from finetune_lm.data_preprocessing import mask_random_spans, mask_truerandom_spans
 from finetune_lm.data_preprocessing._spans import input_and_target_lengths, noise_mask
 from finetune_lm.errors import UserError
-from finetune_lm.vocabulary import vocabulary_of
+from finetune_lm.models.vocabulary import vocabulary_of
 from masking import (
     BATCHES,
     SEEDS,

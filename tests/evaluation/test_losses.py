@@ -129,13 +129,21 @@ REDUCTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("reduce", REDUCTIONS, ids=str)
+@pytest.mark.parametrize(
+    "reduce",
+    REDUCTIONS,
+    ids=lambda function: getattr(function, "__name__", type(function).__name__),
+)
 def test_reductions_are_given_losses_by_their_parameters_without_defaults(reduce):
     values = losses(OutputsDefaultLoss, OnlyForward, reduce=reduce)(OUTPUTS, LABELS)
     assert values.total.item() == pytest.approx(REDUCTIONS[reduce])
 
 
-@pytest.mark.parametrize("reduce", [torch.sum, sum, power, add_up, first_of, Sum()], ids=str)
+@pytest.mark.parametrize(
+    "reduce",
+    [torch.sum, sum, power, add_up, first_of, Sum()],
+    ids=lambda function: getattr(function, "__name__", type(function).__name__),
+)
 def test_one_loss_is_put_together_likewise(reduce):
     assert losses(OutputsDefaultLoss, reduce=reduce)(OUTPUTS, LABELS).total.item() == 2.0
 

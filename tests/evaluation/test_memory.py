@@ -11,9 +11,9 @@ import torch
 import finetune_lm
 from crashing import in_a_process, run_limited
 from finetune_lm import DataTrainingArguments, ModelArguments, UserError
-from finetune_lm.evaluation.token_rows import TokenRows
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.out_of_memory import is_out_of_memory
+from finetune_lm.recording.token_rows import TokenRows
 from helpers import write_lines
 from stateful import Growing
 

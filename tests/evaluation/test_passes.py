@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from families import family
-from finetune_lm.evaluation.forward import Forward
 from finetune_lm.evaluation.passes import Pass
 from finetune_lm.evaluation.splits import Split
+from finetune_lm.scoring.scorer import Forward
 from helpers import dataset, examples, row_maker
 
 N = 11

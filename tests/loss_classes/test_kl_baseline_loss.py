@@ -18,8 +18,8 @@ from finetune_lm.data_preprocessing import mask_random_tokens, mask_words
 from finetune_lm.loss_classes import KLBaselineLoss
 from finetune_lm.loss_classes._kl_data import BaselineData
 from finetune_lm.loss_classes._kl_settings import KLSettings
+from finetune_lm.models.baseline import Origin, origin_of
 from finetune_lm.models.loading import load_model
-from finetune_lm.models.origin import Origin, origin_of
 from helpers import dataset, examples, save_family, write_lines
 
 SENTENCES = [

@@ -6,9 +6,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from finetune_lm.fast.criterion import of_linear, of_logits
 from finetune_lm.loss_classes._kl_divergence import KLDivergence, kl_divergence
 from finetune_lm.loss_classes._sum_in_pieces import sum_in_pieces
+from finetune_lm.scoring.fast.criterion import of_linear, of_logits
 
 P = [[0.1, 0.2, 0.3, 0.25, 0.15], [0.9, 0.025, 0.025, 0.025, 0.025]]
 Q = [[0.3, 0.1, 0.1, 0.25, 0.25], [0.2, 0.2, 0.2, 0.2, 0.2]]

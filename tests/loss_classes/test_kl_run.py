@@ -16,10 +16,10 @@ from crashing import difference
 from finetune_lm import DataTrainingArguments, ModelArguments
 from finetune_lm.cli import main
 from finetune_lm.data_preprocessing import mask_random_tokens
-from finetune_lm.evaluation.forward import Forward
-from finetune_lm.interruption import Interrupted
 from finetune_lm.loss_classes import KLBaselineLoss, OutputsDefaultLoss
 from finetune_lm.loss_classes._kl_data import BaselineData
+from finetune_lm.run.interruption import Interrupted
+from finetune_lm.scoring.scorer import Forward
 from helpers import write_lines
 
 DATA = Path(__file__).parents[2] / "data" / "nonce_verb"

@@ -16,7 +16,7 @@ from finetune_lm.data_preprocessing import mask_word_tokens, mask_words
 from finetune_lm.errors import UserError
 from finetune_lm.model_modifiers import add_new_tokens
 from finetune_lm.models.loading import load_model
-from finetune_lm.vocabulary import vocabulary_of
+from finetune_lm.models.vocabulary import vocabulary_of
 from helpers import dataset, examples, save_family, score
 from masking import encode
 from new_tokens import (

@@ -12,7 +12,7 @@ import transformers
 import finetune_lm
 from callback_runs import Recorder, arguments, heard
 from finetune_lm import ModelArguments, UserError
-from finetune_lm.hooks import HOOKS
+from finetune_lm.arguments.hooks import HOOKS
 from finetune_lm.model_modifiers import ModelCallback
 from finetune_lm.model_modifiers.callbacks import Callbacks
 

@@ -10,8 +10,8 @@ import transformers
 import finetune_lm
 from callback_runs import Recorder, arguments, heard
 from finetune_lm import DataTrainingArguments, ModelArguments
+from finetune_lm.arguments.hooks import HOOKS
 from finetune_lm.data_preprocessing import identity, remove_non_mask_tokens_from_labels
-from finetune_lm.hooks import HOOKS
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.model_modifiers import ModelCallback
 from helpers import write_lines

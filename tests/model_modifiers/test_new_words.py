@@ -13,10 +13,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from finetune_lm.data.tokenization import TextEncoder
-from finetune_lm.evaluation.words import align
+from finetune_lm.data.words import align
 from finetune_lm.model_modifiers._new_words import pieces, teach
 from finetune_lm.model_modifiers._spelling import Spelling
-from finetune_lm.vocabulary import JOINER, Vocabulary, spelled
+from finetune_lm.models.vocabulary import JOINER, Vocabulary, spelled
 from tokenizer_kinds import KINDS, tokenizer_of_kind
 
 NEW = ["crined", "dax", "naïvo", "xo-xo", "O'Dax", "ж"]

@@ -12,8 +12,8 @@ import torch
 import finetune_lm
 from callback_runs import arguments, heard
 from finetune_lm import ModelArguments
+from finetune_lm.arguments.hooks import HOOKS
 from finetune_lm.data_preprocessing import mask_random_tokens
-from finetune_lm.hooks import HOOKS
 from finetune_lm.model_modifiers import ModelCallback
 from finetune_lm.model_modifiers._own_randomness import OwnRandomness
 

@@ -12,9 +12,9 @@ import transformers
 
 import finetune_lm
 from crashing import difference
-from finetune_lm.evaluation.forward import Forward
-from finetune_lm.interruption import Interrupted
 from finetune_lm.model_modifiers import ModelCallback, PartiallyFrozenModelCallback
+from finetune_lm.run.interruption import Interrupted
+from finetune_lm.scoring.scorer import Forward
 from setups import arguments, setup
 
 

@@ -21,7 +21,7 @@ class CallbackEntry:
     """A callback class at one point of a run.
 
     Attributes:
-        hook: The point, a name of `finetune_lm.hooks.HOOKS`.
+        hook: The point, a name of `finetune_lm.arguments.hooks.HOOKS`.
         cls: The class.
         kwargs: What it is made with besides the model and the tokenizer.
         place: The argument that names it.

@@ -19,7 +19,7 @@ from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.data_preprocessing import identity
 from finetune_lm.messages import warn
 from finetune_lm.models.tasks import Task
-from finetune_lm.vocabulary import n_embeddings, padding_id
+from finetune_lm.models.vocabulary import n_embeddings, padding_id
 
 if TYPE_CHECKING:
     from torch import Tensor

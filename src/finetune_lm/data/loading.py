@@ -14,10 +14,10 @@ from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.messages import say_once, warn
+from finetune_lm.models.baseline import origin_of
 from finetune_lm.models.loading import LoadedModel, length_limit
-from finetune_lm.models.origin import origin_of
 from finetune_lm.models.tasks import TASKS, Task
-from finetune_lm.vocabulary import vocabulary_of
+from finetune_lm.models.vocabulary import vocabulary_of
 
 
 def check_kinds(files: Files, name: str, task: Task, args: DataTrainingArguments) -> None:

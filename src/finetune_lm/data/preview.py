@@ -10,7 +10,7 @@ import numpy as np
 from finetune_lm.constants import IGNORED_LABEL
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
-from finetune_lm.vocabulary import IntArray, spelled, vocabulary_of
+from finetune_lm.models.vocabulary import IntArray, spelled, vocabulary_of
 
 WIDTH = 100
 IGNORED = "-"

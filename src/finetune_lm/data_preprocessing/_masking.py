@@ -8,7 +8,7 @@ from finetune_lm.constants import IGNORED_LABEL
 from finetune_lm.data_preprocessing._selection import real
 from finetune_lm.data_preprocessing._spans import corrupt
 from finetune_lm.errors import UserError
-from finetune_lm.vocabulary import Vocabulary
+from finetune_lm.models.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor

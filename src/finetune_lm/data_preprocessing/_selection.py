@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune_lm.vocabulary import Vocabulary
+from finetune_lm.models.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.constants import IGNORED_LABEL
 from finetune_lm.data_preprocessing._selection import choose, n_to_mask, real, round_half_even
 from finetune_lm.errors import UserError
-from finetune_lm.vocabulary import Vocabulary, padding_id
+from finetune_lm.models.vocabulary import Vocabulary, padding_id
 
 if TYPE_CHECKING:
     from torch import Tensor

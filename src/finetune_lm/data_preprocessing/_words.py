@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune_lm.data_preprocessing._selection import maskable
-from finetune_lm.spelling import Spelling
-from finetune_lm.vocabulary import BoolArray, IntArray, Vocabulary
+from finetune_lm.models.spelling import Spelling
+from finetune_lm.models.vocabulary import BoolArray, IntArray, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ from finetune_lm.data_preprocessing._masking import mask_or_corrupt, with_labels
 from finetune_lm.data_preprocessing._selection import maskable
 from finetune_lm.data_preprocessing._settings import for_tasks
 from finetune_lm.errors import UserError
-from finetune_lm.vocabulary import Vocabulary, vocabulary_of
+from finetune_lm.models.vocabulary import Vocabulary, vocabulary_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,7 @@ from finetune_lm.data_preprocessing._settings import (
     check_replacement_props,
     for_tasks,
 )
-from finetune_lm.vocabulary import vocabulary_of
+from finetune_lm.models.vocabulary import vocabulary_of
 
 if TYPE_CHECKING:
     from torch import Tensor

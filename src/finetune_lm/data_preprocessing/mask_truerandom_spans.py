@@ -9,7 +9,7 @@ from finetune_lm.data_preprocessing._masking import needs_sentinels
 from finetune_lm.data_preprocessing._selection import choose, maskable, n_to_mask
 from finetune_lm.data_preprocessing._settings import MASK_PROP, check_mask_prop, for_tasks
 from finetune_lm.data_preprocessing._spans import corrupt, first_of_run
-from finetune_lm.vocabulary import vocabulary_of
+from finetune_lm.models.vocabulary import vocabulary_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,8 +10,8 @@ from finetune_lm.data_preprocessing._masking import mask_or_corrupt
 from finetune_lm.data_preprocessing._settings import for_tasks
 from finetune_lm.data_preprocessing._words import find, with_capitalized
 from finetune_lm.errors import UserError
-from finetune_lm.spelling import checked_words, spellings
-from finetune_lm.vocabulary import spelled, vocabulary_of
+from finetune_lm.models.spelling import checked_words, spellings
+from finetune_lm.models.vocabulary import spelled, vocabulary_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,14 +13,14 @@ from finetune_lm.constants import STOP
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.errors import UserError
-from finetune_lm.evaluation.forward import Score
 from finetune_lm.evaluation.memory import batch_watched
 from finetune_lm.evaluation.passes import Pass
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.model_modifiers.callbacks import Callbacks
-from finetune_lm.results.columns import LOSS
-from finetune_lm.results.loss_history import LossHistory
-from finetune_lm.results.tables import TableWriter
+from finetune_lm.recording.columns import LOSS
+from finetune_lm.recording.loss_history import LossHistory
+from finetune_lm.recording.tables import TableWriter
+from finetune_lm.scoring.scorer import Score
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments.references import numbered_names
-from finetune_lm.results.columns import LOSS
+from finetune_lm.recording.columns import LOSS
 
 if TYPE_CHECKING:
     from finetune_lm.arguments import DataTrainingArguments

@@ -13,7 +13,7 @@ from finetune_lm.arguments.references import numbered_names, short_name
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.evaluation.memory import in_loss
 from finetune_lm.randomness import own_stream
-from finetune_lm.results.columns import LOSS
+from finetune_lm.recording.columns import LOSS
 
 if TYPE_CHECKING:
     import torch

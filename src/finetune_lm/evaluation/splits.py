@@ -9,17 +9,17 @@ from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.arguments.data_training_arguments import LOSS_DATASET_TYPES
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import distinct_names
-from finetune_lm.evaluation.forward import Forward
 from finetune_lm.evaluation.losses import Losses
-from finetune_lm.evaluation.token_rows import RunColumns, TokenRows
 from finetune_lm.evaluation.unrecorded import NoRows
-from finetune_lm.fast.output_layer import layer_of
 from finetune_lm.messages import say_once
 from finetune_lm.models.compiling import is_compiled
 from finetune_lm.models.loading import LoadedModel
-from finetune_lm.models.visibility import cost_of_padding
+from finetune_lm.models.vocabulary import padding_id
 from finetune_lm.randomness import LOSSES, stream_seed
-from finetune_lm.vocabulary import padding_id
+from finetune_lm.recording.token_rows import RunColumns, TokenRows
+from finetune_lm.scoring.fast.output_layer import layer_of
+from finetune_lm.scoring.scorer import Forward
+from finetune_lm.scoring.visibility import cost_of_padding
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import pyarrow as pa
 from finetune_lm.constants import PER_BATCH
 from finetune_lm.evaluation.evaluate import record_surprisals
 from finetune_lm.evaluation.splits import Split
+from finetune_lm.evaluation.unfinished_tests import EvaluationProgress
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.weights import hash_of_weights
 from finetune_lm.progress_bars import TestBar
-from finetune_lm.results.columns import SEED
-from finetune_lm.results.evaluation_progress import EvaluationProgress
-from finetune_lm.results.tables import TableWriter
+from finetune_lm.recording.columns import SEED
+from finetune_lm.recording.tables import TableWriter
 
 if TYPE_CHECKING:
     import torch

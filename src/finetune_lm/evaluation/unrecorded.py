@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_lm.data.batch import Batch
-from finetune_lm.evaluation.forward import Score
-from finetune_lm.evaluation.token_rows import TokenRows
-from finetune_lm.results.tables import TableState, TableWriter
+from finetune_lm.recording.tables import TableState, TableWriter
+from finetune_lm.recording.token_rows import TokenRows
+from finetune_lm.scoring.scorer import Score
 
 
 class NoRows(TokenRows):

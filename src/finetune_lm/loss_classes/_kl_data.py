@@ -19,11 +19,11 @@ from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged import IntArray
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.errors import UserError, first_line
-from finetune_lm.fast.output_layer import layer_of
 from finetune_lm.loss_classes._kl_settings import KLSettings, KLSource
+from finetune_lm.models.baseline import Origin
 from finetune_lm.models.loading import LoadedModel
-from finetune_lm.models.origin import Origin
 from finetune_lm.randomness import apart_from_the_run
+from finetune_lm.scoring.fast.output_layer import layer_of
 
 if TYPE_CHECKING:
     import torch

@@ -21,7 +21,7 @@ BaselineLogits = Callable[[slice], AbstractContextManager[Tensor]]
 
 
 class KLDivergence:
-    """A weighted sum of the divergences of rows, as a `finetune_lm.fast.criterion.Criterion`.
+    """A weighted sum of the divergences of rows, as a `scoring.fast.criterion.Criterion`.
 
     Args:
         baseline_logits: What the untouched model predicts.

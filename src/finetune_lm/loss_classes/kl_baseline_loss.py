@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.constants import ONCE
 from finetune_lm.data_preprocessing import identity
 from finetune_lm.errors import UserError
-from finetune_lm.messages import say_once
-from finetune_lm.out_of_memory import free_memory, is_out_of_memory
+from finetune_lm.scoring.memory import in_halves
 
 if TYPE_CHECKING:
     import torch
@@ -123,12 +122,12 @@ class KLBaselineLoss:
         cache_mb: float = 1024,
     ) -> None:
         given = {k: v for k, v in locals().items() if k not in ("self", "model", "tokenizer")}
-        from finetune_lm.fast.output_layer import layer_of
         from finetune_lm.loss_classes._kl_data import load_baseline_data
         from finetune_lm.loss_classes._kl_settings import KLSettings
+        from finetune_lm.models.baseline import origin_of
         from finetune_lm.models.compiling import is_compiled
-        from finetune_lm.models.origin import origin_of
         from finetune_lm.randomness import own_generator
+        from finetune_lm.scoring.fast.output_layer import layer_of
 
         settings = KLSettings.of(given)
         self.return_all = return_all
@@ -225,28 +224,14 @@ class KLBaselineLoss:
 
     def _in_halves(
         self,
-        do: Callable[[KLBatch, BaselineData, float], Tensor],
+        do: Callable[..., Tensor],
         parts: Sequence[tuple[KLBatch, BaselineData, float]],
     ) -> list[Tensor]:
         """What comes of each part; of halves of it if nothing is learned and memory runs out."""
-        import torch
-
         found: list[Tensor] = []
         for batch, data, weight in parts:
-            try:
-                found.append(do(batch, data, weight))
-                continue
-            except (MemoryError, RuntimeError) as error:
-                n = len(batch.example)
-                if torch.is_grad_enabled() or n < 2 or not is_out_of_memory(error):
-                    raise
-            free_memory()
-            say_once(
-                f"memory ran out with {n} examples of a KL term: they go through the models in "
-                f"halves. The results are the same."
-            )
-            halves = [batch.select(list(range(n // 2))), batch.select(list(range(n // 2, n)))]
-            found += self._in_halves(do, [(half, data, weight) for half in halves if half.n_scored])
+            done = in_halves(batch, partial(do, data=data, weight=weight), _halves, _described)
+            found += [result for _, result in done]
         return found
 
     def _draw(self, source: KLSource, data: BaselineData) -> Any:
@@ -319,6 +304,16 @@ class KLBaselineLoss:
         finally:
             if not self._dropout:
                 self._model.train(was_training)
+
+
+def _halves(batch: KLBatch) -> list[KLBatch]:
+    n = len(batch.example)
+    parts = [list(range(n // 2)), list(range(n // 2, n))] if n > 1 else []
+    return [half for part in parts if (half := batch.select(part)).n_scored]
+
+
+def _described(batch: KLBatch) -> str:
+    return f"{len(batch.example)} examples of a KL term: they go through the models"
 
 
 def added_ids(tokenizer: Any, baseline_tokenizer: Any) -> set[int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from finetune_lm.arguments.hooks import PRE_TRAIN_STEP
 from finetune_lm.errors import UserError
-from finetune_lm.hooks import PRE_TRAIN_STEP
 from finetune_lm.model_modifiers._frozen_entries import FrozenEntries
 from finetune_lm.model_modifiers._parameters import Marked
 from finetune_lm.model_modifiers.model_callback import ModelCallback

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune_lm.model_modifiers._spelling import Spelling, parts
-from finetune_lm.vocabulary import JOINER
+from finetune_lm.models.vocabulary import JOINER
 
 _OF_WORD = "\\w\\p{Alphabetic}\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 """What goes on with a word, for a class of characters: the same that tokenizers mean by the option

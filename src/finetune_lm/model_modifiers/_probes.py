@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from finetune_lm.errors import UserError
-from finetune_lm.vocabulary import spelled
+from finetune_lm.models.vocabulary import spelled
 
 # What stands before and behind a new word. Twice each, in other words, since those that are new
 # themselves are no neighbours to compare with.

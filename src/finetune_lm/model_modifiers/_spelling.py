@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from finetune_lm.vocabulary import JOINER
+from finetune_lm.models.vocabulary import JOINER
 
 BYTE_SPACE, META_SPACE = "Ġ", "▁"
 CONTINUATION = "##"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.errors import UserError
 from finetune_lm.model_modifiers._parameters import Marked, no_such_parameter
-from finetune_lm.spelling import checked_words, spelling_in_sentence
-from finetune_lm.vocabulary import vocabulary_of
+from finetune_lm.models.spelling import checked_words, spelling_in_sentence
+from finetune_lm.models.vocabulary import vocabulary_of
 
 if TYPE_CHECKING:
     from torch.nn import Parameter

@@ -20,7 +20,7 @@ from finetune_lm.model_modifiers._embedding_rows import (
 from finetune_lm.model_modifiers._new_words import pieces, teach
 from finetune_lm.model_modifiers._probes import check_reading
 from finetune_lm.model_modifiers._spelling import CONTINUATION, META_SPACE, Spelling
-from finetune_lm.vocabulary import spelled
+from finetune_lm.models.vocabulary import spelled
 
 MEAN, MEAN_COV, RANDOM, SUBWORDS, COPY = "mean", "mean_cov", "random", "subwords", "copy:"
 _NAMES = (MEAN, MEAN_COV, RANDOM, SUBWORDS)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments.callbacks import takes_epoch_and_batch
 from finetune_lm.arguments.calls import taken_by
+from finetune_lm.arguments.hooks import HOOKS, PRE_TRAIN_STEP
 from finetune_lm.arguments.references import short_name
 from finetune_lm.errors import UserError, users_code
-from finetune_lm.hooks import HOOKS, PRE_TRAIN_STEP
 from finetune_lm.model_modifiers._freezing import FreezingCallback
 from finetune_lm.model_modifiers._own_randomness import OwnRandomness
 from finetune_lm.model_modifiers.model_callback import ModelCallback
@@ -63,7 +63,7 @@ class Callbacks:
         """Call the callbacks of a point of the run.
 
         Args:
-            hook: The point, a name of `finetune_lm.hooks.HOOKS`.
+            hook: The point, a name of `finetune_lm.arguments.hooks.HOOKS`.
             epoch: The epoch; None where there is none.
             batch: The batch's number in the epoch or in the data set; None where there is none.
         """

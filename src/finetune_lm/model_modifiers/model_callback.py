@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from finetune_lm.hooks import HOOKS
+from finetune_lm.arguments.hooks import HOOKS
 
 
 class ModelCallback:

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from finetune_lm.arguments.calls import check_call
 from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import BUILTIN_MODELS
 from finetune_lm.errors import UserError, first_line, users_code
 from finetune_lm.messages import warn
-from finetune_lm.models.origin import remember_origin
 from finetune_lm.models.tasks import Task, find_task
 from finetune_lm.models.unknown_kwargs import (
     ACCESS,
@@ -22,8 +22,8 @@ from finetune_lm.models.unknown_kwargs import (
     check_model_kwarg,
     check_tokenizer_kwargs,
 )
+from finetune_lm.models.vocabulary import n_embeddings
 from finetune_lm.models.weights import check_weights, hash_of_config, hash_of_weights
-from finetune_lm.vocabulary import n_embeddings
 
 if TYPE_CHECKING:
     from finetune_lm.arguments import ModelArguments
@@ -56,6 +56,14 @@ class LoadedModel:
     def n_params(self) -> str:
         """The number of parameters, readable: ``0.4M``, ``135M``, ``2.8B``."""
         return readable_count(sum(parameter.numel() for parameter in self.model.parameters()))
+
+
+_ARGUMENTS: WeakKeyDictionary[Any, ModelArguments] = WeakKeyDictionary()
+
+
+def arguments_of(model: Any) -> ModelArguments | None:
+    """The arguments that a model was loaded by; None if it was not loaded here."""
+    return _ARGUMENTS.get(model)
 
 
 def identify(args: ModelArguments) -> tuple[Any, Task]:
@@ -161,7 +169,7 @@ def load_model(
             )
         model = model if modified is None else modified
     _check_vocabulary(name, model, tokenizer)
-    remember_origin(model, args)
+    _ARGUMENTS[model] = args
     return LoadedModel(name, task, model, tokenizer, origin)
 
 

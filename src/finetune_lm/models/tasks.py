@@ -16,7 +16,7 @@ from finetune_lm.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from finetune_lm.vocabulary import Vocabulary
+    from finetune_lm.models.vocabulary import Vocabulary
 
 
 class Task(ABC):

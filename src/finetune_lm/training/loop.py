@@ -15,14 +15,14 @@ from finetune_lm.evaluation.evaluate import (
     outputs_labels,
     record_batch,
 )
-from finetune_lm.evaluation.forward import Score
 from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.evaluation.memory import batch_watched
 from finetune_lm.evaluation.splits import Split
-from finetune_lm.interruption import Interruption
 from finetune_lm.loss_scale import loss_scaled_by
 from finetune_lm.progress_bars import EpochBar
-from finetune_lm.results.columns import LOSS
+from finetune_lm.recording.columns import LOSS
+from finetune_lm.run.interruption import Interruption
+from finetune_lm.scoring.scorer import Score
 from finetune_lm.training.checkpoints import Checkpoints
 from finetune_lm.training.learner import Learner
 from finetune_lm.training.optimizer_modes import set_mode

@@ -9,8 +9,8 @@ from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.arguments.optimizer_groups import NAME, OPTIMIZER, PARAMS, own_kwargs
 from finetune_lm.arguments.references import short_name
 from finetune_lm.errors import UserError, users_code
-from finetune_lm.fast.tuning import fused
 from finetune_lm.model_modifiers._parameters import checked_patterns, find_all
+from finetune_lm.scoring.fast.tuning import fused
 
 if TYPE_CHECKING:
     import torch

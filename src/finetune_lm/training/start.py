@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.messages import say
-from finetune_lm.results.columns import table_columns
-from finetune_lm.results.loss_history import LossHistory
-from finetune_lm.results.output_directory import METRICS
-from finetune_lm.results.tables import TableState, TableWriter
+from finetune_lm.recording.columns import table_columns
+from finetune_lm.recording.loss_history import LossHistory
+from finetune_lm.recording.tables import TableState, TableWriter
+from finetune_lm.run.directory import METRICS
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import BEGINNING, TRAINED, Checkpoints, Saved
 from finetune_lm.training.early_stopping import EarlyStopping

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.randomness import generator_states, restore_generators
-from finetune_lm.results.loss_history import LossHistory
-from finetune_lm.results.tables import TableWriter
+from finetune_lm.recording.loss_history import LossHistory
+from finetune_lm.recording.tables import TableWriter
 from finetune_lm.training.best_state import BestState, put_weights, weights_of
 from finetune_lm.training.checkpoints import BEGINNING, TRAINED, TRAINING, Saved
 from finetune_lm.training.early_stopping import EarlyStopping

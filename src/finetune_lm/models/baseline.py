@@ -1,0 +1,122 @@
+"""Where a model came from, so that its untouched self is loaded once and shared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from finetune_lm.arguments import ModelArguments
+from finetune_lm.arguments.references import describe
+from finetune_lm.errors import UserError
+from finetune_lm.models.loading import LoadedModel, arguments_of, load_model, read_token
+
+T = TypeVar("T")
+
+
+class Origin:
+    """How a model was loaded, and what was made from that since and may be used again.
+
+    It lives as long as the model, so that whatever is trained from the same model in one process
+    (several losses of a run, the trials of a study) shares what it has.
+
+    Args:
+        args: What the model was loaded by.
+
+    Attributes:
+        encoder_options: How the run's texts are turned into tokens: keyword arguments of
+            `data.tokenization.TextEncoder`, for those who have more texts to be turned likewise.
+        fast: Whether the run takes the fast ways of the package `fast`.
+    """
+
+    def __init__(self, args: ModelArguments) -> None:
+        self._args = args
+        self._shared: dict[str, Any] = {}
+        self.encoder_options: dict[str, Any] = {}
+        self.fast = True
+
+    @property
+    def name(self) -> str:
+        """The model as named on the command line."""
+        return self._args.model_name_or_path
+
+    def hub_options(self) -> dict[str, Any]:
+        """What reaching the Hub needs: the access token, if there is one."""
+        token = read_token(self._args.token)
+        return {"token": token} if token else {}
+
+    def baseline(
+        self,
+        model_kwargs: Mapping[str, Any] | None = None,
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
+    ) -> LoadedModel:
+        """The model as it was named, before any modifier: same revision, cache and token.
+
+        It is in eval mode, on the CPU, and none of its parameters asks for gradients. It is loaded
+        when it is first asked for.
+
+        Args:
+            model_kwargs: More arguments for the model's ``from_pretrained``.
+            tokenizer_kwargs: More arguments for the tokenizer's.
+
+        Raises:
+            UserError: If it cannot be loaded any more.
+        """
+        given = {"model": dict(model_kwargs or {}), "tokenizer": dict(tokenizer_kwargs or {})}
+
+        def load() -> LoadedModel:
+            import torch
+
+            args = replace(
+                self._args,
+                model_modifier_fns=[],
+                model_modifier_fn_kwargs={},
+                model_kwargs={**self._args.model_kwargs, **given["model"]},
+                tokenizer_kwargs={**self._args.tokenizer_kwargs, **given["tokenizer"]},
+            )
+            # What the run draws must not depend on whether a baseline is loaded.
+            with torch.random.fork_rng(devices=[]):
+                loaded = load_model(args, hashed=False)
+            loaded.model.eval().requires_grad_(False)
+            return loaded
+
+        return self.shared("baseline", given, load)
+
+    def shared(self, what: str, of: Any, make: Callable[[], T]) -> T:
+        """What was made for the model before under the same description, else made now and kept.
+
+        Args:
+            what: What kind of thing it is.
+            of: All that it depends on, in plain types and objects that have a name.
+            make: Makes it.
+        """
+        key = f"{what} {json.dumps(of, sort_keys=True, default=describe)}"
+        if key not in self._shared:
+            self._shared[key] = make()
+        made: T = self._shared[key]
+        return made
+
+
+_ORIGINS: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()
+
+
+def origin_of(model: Any) -> Origin:
+    """Where a model came from.
+
+    A model that a Python user has loaded by transformers comes from where its own config says.
+
+    Raises:
+        UserError: If the model was made from nothing, so that there is no other like it.
+    """
+    if model not in _ORIGINS:
+        args = arguments_of(model)
+        name = getattr(model, "name_or_path", "")
+        if args is None and not name:
+            raise UserError(
+                "the model must come from the Hub or a directory, so that its baseline can be "
+                "loaded from there, but it has no name_or_path. Save it and load it again."
+            )
+        _ORIGINS[model] = Origin(args or ModelArguments(name))
+    return _ORIGINS[model]

@@ -1,0 +1,1 @@
+"""What is put on record while a model learns: tables, curves."""

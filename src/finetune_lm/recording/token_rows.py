@@ -1,0 +1,322 @@
+"""The rows of the tables: one for each token that a batch asks the model about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from finetune_lm.constants import IGNORED_LABEL
+from finetune_lm.data.batch import Batch
+from finetune_lm.data.dataset import Dataset
+from finetune_lm.data.label_words import LabelWords, TokenWords
+from finetune_lm.data.ragged import IntArray
+from finetune_lm.data.words import NO_WORD
+from finetune_lm.messages import warn
+from finetune_lm.models.loading import LoadedModel
+from finetune_lm.models.tasks import Task
+from finetune_lm.models.vocabulary import Vocabulary, vocabulary_of
+from finetune_lm.recording.columns import (
+    GENERATED_SEQUENCE,
+    ITEM,
+    LABEL_SEQUENCE,
+    LR,
+    SEED,
+    SEEN_IN,
+    SEQUENCE_TYPE,
+    MetadataColumns,
+)
+from finetune_lm.scoring.scorer import Score
+from finetune_lm.scoring.surprisal import Scores
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RunColumns:
+    """What all rows of a run have in common.
+
+    Attributes:
+        model_name: The model as named on the command line.
+        task: What kind it is.
+        n_params: Its size, readable.
+        seed: The run's seed.
+        vocabulary: The tokenizer's entries.
+        metadata: The metadata columns of the table.
+        losses: The names of its loss columns, in order. A table with losses has the learning rate
+            as well, another one tells what was seen before.
+        seen_in: For each data file by its path, in which file each of its lines stood that was
+            learned from or that chose the epoch; None where it stood in neither.
+    """
+
+    model_name: str
+    task: Task
+    n_params: str
+    seed: int
+    vocabulary: Vocabulary
+    metadata: MetadataColumns
+    losses: Sequence[str] = ()
+    seen_in: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        loaded: LoadedModel,
+        seed: int,
+        metadata: MetadataColumns,
+        losses: Sequence[str] = (),
+        seen_in: Mapping[str, Sequence[str | None]] | None = None,
+    ) -> Self:
+        """What the rows of a table about this model have in common."""
+        return cls(
+            loaded.name,
+            loaded.task,
+            loaded.n_params,
+            seed,
+            vocabulary_of(loaded.tokenizer),
+            metadata,
+            losses,
+            seen_in or {},
+        )
+
+
+class TokenRows:
+    """Makes the rows of one data set.
+
+    What does not change from epoch to epoch (words, metadata) is prepared here, once; a batch adds
+    four numbers for each token.
+
+    Args:
+        dataset: The data set.
+        dataset_type: ``train``, ``validation`` or ``test``.
+        run: What all rows have in common.
+        dataset_name: How the tables call the data set; by default by its own name.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        dataset_type: str,
+        run: RunColumns,
+        dataset_name: str | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.run = run
+        self._n_rows = 0
+        self._has_warned = False
+        self._constants: dict[str, pa.Scalar] = {
+            "model_name": pa.scalar(run.model_name),
+            "task": pa.scalar(run.task.name),
+            "n_params": pa.scalar(run.n_params),
+            "dataset_name": pa.scalar(dataset_name or dataset.name),
+            "dataset_type": pa.scalar(dataset_type),
+            SEED: pa.scalar(run.seed),
+        }
+        metadata = dataset.metadata
+        items: list[Any] = (
+            [m.get(ITEM) for m in metadata]
+            if any(ITEM in m for m in metadata)
+            else dataset.example_nums.tolist()
+        )
+        self._of_example: dict[str, pa.Array] = {
+            "example_num": pa.array(dataset.example_nums),
+            ITEM: run.metadata.array(ITEM, items),
+            "original_text": pa.array(dataset.texts),
+            **{
+                name: run.metadata.array(name, [m.get(name) for m in metadata])
+                for name in run.metadata.names
+            },
+        }
+        if not run.losses:
+            seen_in = run.seen_in.get(dataset.path)
+            self._of_example[SEEN_IN] = pa.array(
+                [seen_in[i] if seen_in else None for i in dataset.example_nums.tolist()],
+                pa.string(),
+            )
+        self._words = LabelWords.of_texts(
+            dataset.labels, dataset.char_starts, dataset.cut_starts.tolist()
+        )
+
+    def scored(self, batch: Batch, score: Score) -> Score:
+        """Ask now what `of_batch` will ask about a batch.
+
+        The losses come between, and may change the logits in place.
+        """
+        *asked, _ = self._asked(batch)
+        scores = score(*asked)
+        return lambda rows, positions, targets: scores
+
+    def of_batch(
+        self,
+        batch: Batch,
+        score: Score,
+        *,
+        epoch: int | None,
+        batch_number: int,
+        losses: Mapping[str, float] | None = None,
+        lr: float | None = None,
+    ) -> pa.Table:
+        """The rows of one batch.
+
+        Args:
+            batch: The batch.
+            score: Tells what tokens cost the model, as `evaluation.forward.Outputs` has it.
+            epoch: The epoch, None where there is none.
+            batch_number: The batch's number in the epoch.
+            losses: Its losses by column name; those not given are missing.
+            lr: The learning rate of the step that it leads to; None if it leads to none.
+
+        Returns:
+            A table with the columns of `table_columns`, in no particular order.
+        """
+        task = self.run.task
+        *asked, (rows, positions, targets, is_predicted) = self._asked(batch)
+        scores = score(*asked)
+        row, position = rows.numpy(), positions.numpy()
+        predicted = is_predicted.numpy()
+        columns = self._columns(
+            batch, row, targets.numpy(), predicted, scores, self._label_words(batch, row, position)
+        )
+        if task.reports_greedy_rows:
+            columns[SEQUENCE_TYPE] = pa.repeat(LABEL_SEQUENCE, len(row))
+            columns = _interleaved(row, columns, self._greedy_columns(batch, row, scores))
+        constants = {**self._constants, "batch_number": pa.scalar(batch_number)}
+        constants["epoch"] = pa.scalar(epoch, pa.int64())
+        for name in self.run.losses:
+            constants[name] = pa.scalar((losses or {}).get(name), pa.float32())
+        if self.run.losses:
+            constants[LR] = pa.scalar(lr, pa.float64())
+        n = len(columns["token"])
+        columns |= {name: pa.repeat(value, n) for name, value in constants.items()}
+        self._n_rows += n
+        return pa.Table.from_arrays(list(columns.values()), list(columns))
+
+    def _asked(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """What the model is asked about a batch.
+
+        Returns:
+            Row and position of the logits that predict each token, and the token: (n_predicted,)
+            each; then all rows of the table: example, position, token, and whether anything
+            predicts it, (n,) each.
+        """
+        task, labels = self.run.task, batch.inputs["labels"]
+        reported = task.reported(batch.inputs, batch.n_start, batch.is_label)
+        rows, positions = reported.nonzero(as_tuple=True)
+        targets = labels[rows, positions]
+        is_predicted = positions >= task.label_offset
+        return (
+            rows[is_predicted],
+            (positions - task.label_offset)[is_predicted],
+            targets[is_predicted],
+            (rows, positions, targets, is_predicted),
+        )
+
+    def describe(self) -> list[str]:
+        """What the columns are, beside the numbers: constants, names and types."""
+        constants = [f"{name}={value}" for name, value in self._constants.items() if name != SEED]
+        types = [f"{name}: {values.type}" for name, values in self._of_example.items()]
+        return [*constants, *types]
+
+    def warn_if_empty(self) -> None:
+        """Say so, once, if the data set has been gone through and nothing of it was reported."""
+        if self._n_rows == 0 and not self._has_warned:
+            self._has_warned = True
+            warn(
+                f"{self.dataset.name} has no rows in the tables: the model sees every token that "
+                f"it is to predict. Put masks into the texts, or give a data_preprocessing_fn."
+            )
+
+    def _columns(
+        self,
+        batch: Batch,
+        row: IntArray,
+        token_id: IntArray,
+        is_predicted: npt.NDArray[np.bool_],
+        scores: Scores,
+        words: TokenWords,
+    ) -> dict[str, pa.Array]:
+        """The columns that differ from example to example and from token to token.
+
+        Args:
+            batch: The batch.
+            row: The batch's row of each token.
+            token_id: Each token.
+            is_predicted: Whether anything predicts it.
+            scores: Of those tokens that are predicted.
+            words: The word of each token.
+        """
+        row_index, example_index = pa.array(row), pa.array(batch.example[row])
+        columns = {name: values.take(example_index) for name, values in self._of_example.items()}
+        columns["input_text"] = pa.array(batch.input_texts, pa.string()).take(row_index)
+        columns["input_label"] = pa.array(batch.input_labels, pa.string()).take(row_index)
+
+        word_num, token_num = words.word_num, words.token_num_in_word
+        no_word = word_num == NO_WORD
+        columns["word_num"] = pa.array(word_num, mask=no_word)
+        columns["word"] = pa.array(words.words, pa.string())
+        columns["token_num_in_word"] = pa.array(token_num, mask=no_word)
+        columns["token"] = pa.array(self.run.vocabulary.texts(token_id), pa.string())
+        columns["token_id"] = pa.array(token_id)
+        columns["token_is_start_of_word"] = pa.array(token_num == 0)
+        columns["token_is_word"] = pa.array(words.is_word)
+        columns["is_target"] = pa.array(~self.run.vocabulary.is_special(token_id))
+
+        def spread(values: npt.NDArray[Any]) -> pa.Array:
+            everywhere = np.zeros(len(row), dtype=values.dtype)
+            everywhere[is_predicted] = values
+            return pa.array(everywhere, mask=~is_predicted)
+
+        predicted_text = np.empty(len(row), dtype=object)
+        predicted_text[is_predicted] = self.run.vocabulary.texts(scores.predicted_token_id)
+        columns["surprisal"] = spread(scores.surprisal)
+        columns["predicted_token"] = pa.array(predicted_text, pa.string())
+        columns["predicted_token_id"] = spread(scores.predicted_token_id)
+        columns["predicted_token_surprisal"] = spread(scores.predicted_token_surprisal)
+        return columns
+
+    def _label_words(self, batch: Batch, row: IntArray, position: IntArray) -> TokenWords:
+        """The words of the reported labels, from their text where they still are its tokens."""
+        aligned = batch.aligned[row]
+        if aligned.all():
+            return self._words.at(batch.example[row], position)
+        labels, input_ids = batch.inputs["labels"].numpy(), batch.inputs["input_ids"].numpy()
+        # What is not to be predicted still is part of the words around it.
+        instead = input_ids if self.run.task.labels_parallel_inputs else self.run.vocabulary.filler
+        labels = np.where(labels == IGNORED_LABEL, instead, labels)
+        lengths = batch.is_label.sum(dim=1).tolist()
+        sequences = [ids[:length] for ids, length in zip(labels, lengths, strict=True)]
+        spelled = LabelWords.of_ids(self.run.vocabulary, sequences)
+        return TokenWords.choose(
+            aligned,
+            self._words.at(batch.example[row[aligned]], position[aligned]),
+            spelled.at(row[~aligned], position[~aligned]),
+        )
+
+    def _greedy_columns(self, batch: Batch, row: IntArray, scores: Scores) -> dict[str, pa.Array]:
+        """The columns of rows for the model's own best token at each position of the labels."""
+        ids = scores.predicted_token_id
+        begins = np.searchsorted(row, np.arange(len(batch) + 1))
+        sequences = [ids[begins[i] : begins[i + 1]] for i in range(len(batch))]
+        place = np.arange(len(row)) - begins[row]
+        words = LabelWords.of_ids(self.run.vocabulary, sequences).at(row, place)
+        best = Scores(scores.predicted_token_surprisal, ids, scores.predicted_token_surprisal)
+        everywhere = np.ones(len(row), dtype=bool)
+        columns = self._columns(batch, row, ids, everywhere, best, words)
+        columns[SEQUENCE_TYPE] = pa.repeat(GENERATED_SEQUENCE, len(row))
+        columns["is_target"] = pa.repeat(False, len(row))
+        return columns
+
+
+def _interleaved(
+    row: IntArray, first: Mapping[str, pa.Array], second: Mapping[str, pa.Array]
+) -> dict[str, pa.Array]:
+    """Both, example by example, within each the rows of the first before the second's."""
+    order = pa.array(np.argsort(np.concatenate([row, row]), kind="stable"))
+    return {
+        name: pa.concat_arrays([values, second[name]]).take(order) for name, values in first.items()
+    }

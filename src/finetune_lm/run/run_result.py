@@ -1,0 +1,42 @@
+"""What a Python user gets back from a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_lm.recording.tables import load_metrics
+from finetune_lm.run.directory import METRICS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run has found, and where it is.
+
+    Attributes:
+        output_dir: The directory with all that the run has written.
+        best_loss: The lowest validation loss; None if nothing was trained.
+        best_epoch: The epoch that reached it.
+        test_results_path: The table of test results; None if nothing was tested.
+    """
+
+    output_dir: Path
+    best_loss: float | None = None
+    best_epoch: int | None = None
+    test_results_path: Path | None = None
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame | None:
+        """The table of training and validation, read when first asked for; None without one."""
+        path = self.output_dir / METRICS
+        return load_metrics(path) if path.exists() else None
+
+    @cached_property
+    def test_results(self) -> pd.DataFrame | None:
+        """The table of test results, read when first asked for; None without one."""
+        return load_metrics(self.test_results_path) if self.test_results_path else None

@@ -1,0 +1,145 @@
+"""Call a model so that its last layer sees some positions only, and as little padding as may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm.data.batch import on_device
+from finetune_lm.scoring.fast import ragged
+from finetune_lm.scoring.fast.activations import in_one_operation, replaceable
+from finetune_lm.scoring.fast.length_groups import Group, in_groups
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Caller:
+    """Calls a model for what its last layer is fed at some positions, and for the logits there.
+
+    Inputs, rows and positions are those of `scoring.fast.output_layer.OutputLayer.logits`.
+
+    Args:
+        model: A transformers model.
+        layer: Its last layer, which makes the logits.
+
+    Attributes:
+        is_ragged: Whether padding is left out.
+        may_split: Whether a batch may go in as two, whose padding differs.
+        is_causal: Whether tokens see those before them only, as far as that is known.
+        activations: Modules that are called as one operation, see `activations`.
+    """
+
+    def __init__(self, model: Any, layer: Any) -> None:
+        self._model = model
+        self._layer = layer
+        self.is_ragged = False
+        self.may_split = False
+        self.is_causal = ragged.is_causal(model)
+        self.activations = replaceable(model)
+
+    def plain(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
+        """The logits at the positions, of the model called as usual."""
+        device = self._device()
+        logits: Tensor = self._model(**on_device(inputs, device)).logits
+        return logits[rows.to(device), positions.to(device)]
+
+    def _device(self) -> torch.device:
+        device: torch.device = next(self._model.parameters()).device
+        return device
+
+    def selected(
+        self,
+        inputs: dict[str, Tensor],
+        rows: Tensor,
+        positions: Tensor,
+        *,
+        wants_logits: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """What the layer is fed at the positions, and the logits (none of them if not wanted)."""
+        if not self.is_ragged:
+            return self._in_groups(inputs, rows, positions, wants_logits)
+        layout = ragged.lay_out(inputs["attention_mask"], is_causal=self.is_causal)
+        places = layout.node_of_slot.view(layout.shape)[rows, positions]
+        return self._in_a_row(inputs, layout, places, wants_logits)
+
+    def _in_groups(
+        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor, wants_logits: bool
+    ) -> tuple[Tensor, Tensor]:
+        import torch
+
+        device = self._device()
+        whole = Group(inputs, rows, positions, torch.arange(len(rows)))
+        may_split = self.may_split and len(rows) > 0
+        groups = in_groups(inputs, rows, positions) if may_split else [whole]
+        found = []
+        for group in groups:
+            places = group.rows.to(device), group.positions.to(device)
+            with (
+                _fed_with(self._layer, *places, wants_logits) as fed,
+                in_one_operation(self.activations),
+            ):
+                logits = self._model(**on_device(group.inputs, device)).logits
+            found.append((fed[0], logits))
+        if len(groups) == 1:
+            return found[0]
+        order = torch.cat([group.asked for group in groups]).argsort().to(device)
+        hidden, logits = map(torch.cat, zip(*found, strict=True))
+        return hidden[order], logits[order] if wants_logits else logits
+
+    def _in_a_row(
+        self,
+        inputs: dict[str, Tensor],
+        layout: ragged.Layout,
+        places: Tensor,
+        wants_logits: bool,
+    ) -> tuple[Tensor, Tensor]:
+        device = self._device()
+        layout, places = layout.to(device), places.to(device)
+        ids = inputs["input_ids"].to(device)
+        with (
+            ragged.laid_out(self._model, layout),
+            _fed_with(self._layer, places.new_zeros(()), places, wants_logits) as fed,
+            in_one_operation(self.activations),
+        ):
+            logits = self._model(**ragged.row_inputs(self._model, ids, layout)).logits
+        return fed[0], logits
+
+    def of_beginnings(
+        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the last layer is fed at some positions, shared beginnings computed once.
+
+        Only where `is_ragged` and `is_causal`, and without gradients.
+
+        Returns:
+            What the layer is fed, (n_distinct, width), and which of these each position has: (k,).
+        """
+        layout = ragged.lay_out_tree(inputs["input_ids"], inputs["attention_mask"])
+        places = layout.node_of_slot.view(layout.shape)[rows, positions]
+        distinct, which = places.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        hidden, _ = self._in_a_row(inputs, layout, distinct, wants_logits=False)
+        return hidden, which.to(hidden.device)
+
+
+@contextmanager
+def _fed_with(
+    layer: Any, rows: Tensor, positions: Tensor, wants_logits: bool
+) -> Iterator[list[Tensor]]:
+    """Let a layer see only some positions of what it is called with; yields what these are.
+
+    If its logits are not wanted, it sees none.
+    """
+    fed: list[Tensor] = []
+
+    def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        fed.append(args[0][rows, positions])
+        return (fed[-1] if wants_logits else fed[-1][:0], *args[1:])
+
+    handle = layer.register_forward_pre_hook(select)
+    try:
+        yield fed
+    finally:
+        handle.remove()

@@ -1,0 +1,158 @@
+"""Losses that read each row of logits once, and leave its gradient in the same memory.
+
+A *criterion* is such a loss. It is applied to logits, or to what a linear last layer is fed. Then
+not even the logits are kept: some rows at a time are computed, judged, and turned into gradients of
+what the layer is fed and of its weights, which takes no more products of matrices than a backward
+pass later would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from finetune_lm.scoring.fast import scratch
+
+# How many logits of a linear layer there are at a time: 256 MB in float32.
+_LOGITS_AT_ONCE = 2**26
+# A block of rows in float32, in bytes, that stays in a processor's cache.
+_BLOCK = 3 * 2**20
+
+
+class Criterion(Protocol):
+    """A loss of rows of logits that is a sum over the rows."""
+
+    def judge(self, rows: slice, logits: Tensor, gradient: Tensor | None) -> None:
+        """Take some rows in.
+
+        Args:
+            rows: Which these are of all.
+            logits: Their logits, (n, vocabulary).
+            gradient: Where to leave the loss's derivative by the logits, of the same shape; perhaps
+                in the logits themselves. None if it is not wanted.
+        """
+
+    def results(self) -> tuple[Tensor, ...]:
+        """The loss, a tensor of one value, and whatever else is known after the last row."""
+
+
+def of_logits(logits: Tensor, criterion: Criterion) -> tuple[Tensor, ...]:
+    """The results of a criterion for logits; gradients come from the first of them only.
+
+    Args:
+        logits: (k, vocabulary).
+        criterion: The criterion.
+    """
+    if not torch.is_grad_enabled():
+        # A function of autograd is not told so: it would compute gradients for nobody.
+        logits = logits.detach()
+    results: tuple[Tensor, ...] = _OfLogits.apply(  # type: ignore[no-untyped-call]
+        logits, criterion
+    )
+    return results
+
+
+def of_linear(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, criterion: Criterion
+) -> tuple[Tensor, ...]:
+    """The results of a criterion for the logits ``hidden @ weight.T + bias``.
+
+    Gradients come from the first of them only.
+
+    Args:
+        hidden: (k, width), of the same precision as the weights.
+        weight: (vocabulary, width).
+        bias: (vocabulary,), or None.
+        criterion: The criterion.
+    """
+    if not torch.is_grad_enabled():
+        hidden, weight = hidden.detach(), weight.detach()
+        bias = bias.detach() if bias is not None else None
+    results: tuple[Tensor, ...] = _OfLinear.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, criterion
+    )
+    return results
+
+
+def blocks(logits: Tensor) -> Iterator[slice]:
+    """Rows that fit in a processor's cache; on a GPU all of them."""
+    n, width = logits.shape
+    n_at_once = max(1, _BLOCK // (4 * width)) if logits.device.type == "cpu" else max(n, 1)
+    return (slice(begin, begin + n_at_once) for begin in range(0, n, n_at_once))
+
+
+class _OfLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, criterion: Criterion) -> Any:
+        ctx.gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        criterion.judge(slice(0, len(logits)), logits, ctx.gradient)
+        return _first_with_gradient(ctx, criterion)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor, None]:
+        gradient = ctx.gradient
+        del ctx.gradient
+        return _times(gradient, upstream), None
+
+
+class _OfLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, criterion: Criterion
+    ) -> Any:
+        given = (hidden, weight, bias)
+        wanted = ctx.needs_input_grad[:3]
+        of_hidden, of_weight, of_bias = (
+            torch.empty_like(tensor) if tensor is not None and is_wanted else None
+            for tensor, is_wanted in zip(given, wanted, strict=True)
+        )
+        n_at_once = max(1, _LOGITS_AT_ONCE // len(weight))
+        for begin in range(0, max(len(hidden), 1), n_at_once):
+            fed = hidden[begin : begin + n_at_once]
+            rows = slice(begin, begin + len(fed))
+            with scratch.borrowed((len(fed), len(weight)), hidden) as logits:
+                linear(fed, weight, bias, out=logits)
+                criterion.judge(rows, logits, logits if any(wanted) else None)
+                if of_hidden is not None:
+                    torch.mm(logits, weight, out=of_hidden[rows])
+                # The first rows are written (by mm: addmm is three times slower), the others added.
+                if of_weight is not None and not begin:
+                    torch.mm(logits.T, fed, out=of_weight)
+                elif of_weight is not None:
+                    of_weight.addmm_(logits.T, fed)
+                if of_bias is not None:
+                    of_bias = logits.sum(0) + (of_bias if begin else 0.0)
+        ctx.gradients = (of_hidden, of_weight, of_bias)
+        return _first_with_gradient(ctx, criterion)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        gradients = ctx.gradients
+        del ctx.gradients
+        return (*(g if g is None else _times(g, upstream) for g in gradients), None)
+
+
+def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, *, out: Tensor) -> None:
+    """``hidden @ weight.T + bias`` in memory that is there already."""
+    if bias is None:
+        torch.mm(hidden, weight.T, out=out)
+    else:
+        torch.addmm(bias, hidden, weight.T, out=out)
+
+
+def _first_with_gradient(ctx: Any, criterion: Criterion) -> tuple[Tensor, ...]:
+    loss, *others = criterion.results()
+    ctx.mark_non_differentiable(*others)
+    return loss, *others
+
+
+def _times(gradient: Tensor, upstream: Tensor) -> Tensor:
+    # Most often the loss is minimised as it is, and a pass over all of the gradient is saved.
+    if upstream.device.type != "cpu" or upstream.item() != 1.0:
+        gradient.mul_(upstream.to(gradient.dtype))
+    return gradient

@@ -1,0 +1,410 @@
+"""Logits at the positions that are asked about, and at no others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm.messages import say_once
+from finetune_lm.models.baseline import origin_of
+from finetune_lm.out_of_memory import is_out_of_memory
+from finetune_lm.scoring.fast import ragged
+from finetune_lm.scoring.fast.calling import Caller
+from finetune_lm.scoring.fast.watched import is_watched
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from finetune_lm.scoring.fast.criterion import Criterion
+
+# How far the logits may be from those of the plain model, relative to the largest: float32 sums in
+# another order differ by some 1e-6, a model that does something else by far more.
+_TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
+_TOLERANCE_OF_HALF_PRECISION = 2e-2
+# What one example is on its own differs by less: it is computed with the same shapes but one.
+_STRICTER = 5.0
+_MORE_PADDING = 7
+# How many examples are compared, and how many tokens are enough.
+_EXAMPLES_COMPARED = 4
+_TOKENS_COMPARED = 1000
+# A short example changes how these compute from then on.
+_CHANGED_BY_SHORT_EXAMPLES = frozenset({"big_bird", "bigbird_pegasus"})
+# Logits beyond those of models, to see whether something bounds them.
+_LARGE = 100.0
+
+
+class OutputLayer:
+    """A model's last layer, which makes logits of hidden states, fed with some positions only.
+
+    The layer is the largest one of a small model and its outputs the largest of its tensors, while
+    padding and ignored labels need no logits. What is selected before the layer comes out as it
+    would if it were selected behind it, unless a model does something unusual there. Below the
+    layer, padding is left out as well where the model is of a kind that is known in `ragged`. Both
+    are compared with the plain model on the first batch, and left where they differ.
+
+    Args:
+        model: A transformers model.
+        fast: Whether to do all that. If not, the model is called as usual.
+        may_pack: Whether padding may be left out.
+    """
+
+    def __init__(self, model: Any, *, fast: bool = True, may_pack: bool = True) -> None:
+        self._model = model
+        find = getattr(model, "get_output_embeddings", None)
+        self._layer = find() if fast and find is not None else None
+        self._is_checked = self._layer is None
+        self._may_pack = may_pack
+        self._call = Caller(model, self._layer)
+        self.is_there = self._layer is not None
+        """Whether the model has such a layer, and there is anything to be done."""
+        self.selects = False
+        """Whether logits are computed at the positions asked about only."""
+        self.resumes = False
+        """Whether logits can be made of what the layer was fed."""
+        self._is_linear = False
+        """Whether they are made by a product of matrices."""
+        self.autocast_to: torch.dtype | None = None
+        """The precision in which the model computes its products, if it is not its weights' own."""
+        self._pads_freely = False
+        """Whether logits are the same however much padding there is."""
+        self.gives_own_loss: bool | None = None
+        """Whether the model's own loss is what its logits cost; None while nobody has looked."""
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether padding is left out."""
+        return self._call.is_ragged
+
+    @property
+    def resumes_alone(self) -> bool:
+        """Whether what the layer is fed does not depend on the examples that go in together."""
+        return self.resumes and (self.is_ragged or self._pads_freely)
+
+    @property
+    def has_beginnings(self) -> bool:
+        """Whether beginnings that sentences share can be computed once."""
+        return self.is_ragged and self._call.is_causal
+
+    def logits(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
+        """Logits at some positions, with gradients if they are enabled.
+
+        Args:
+            inputs: What the model is called with, without labels: still on the CPU, so that nothing
+                waits for the model's device.
+            rows: The example of each position, in the same place: (k,).
+            positions: Its place in that example: (k,).
+
+        Returns:
+            (k, vocabulary).
+        """
+        self.check(inputs, rows, positions)
+        if not self.selects:
+            return self._call.plain(inputs, rows, positions)
+        return self._call.selected(inputs, rows, positions)[1]
+
+    def hidden(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor | None:
+        """What the last layer is fed at some positions, from which `of_hidden` makes the logits.
+
+        Returns:
+            (k, width of the layer); None for a model that has no such layer, or that changes the
+            logits behind it.
+        """
+        self.check(inputs, rows, positions)
+        if not self.resumes:
+            return None
+        return self._call.selected(inputs, rows, positions, wants_logits=False)[0]
+
+    @contextmanager
+    def of_hidden(self, hidden: Tensor) -> Iterator[Tensor]:
+        """The logits that the last layer makes of what it is fed, without gradients.
+
+        Yields:
+            (k, vocabulary), which may not be used after the context.
+        """
+        import torch
+
+        from finetune_lm.scoring.fast import scratch
+        from finetune_lm.scoring.fast.criterion import linear
+
+        layer = self._layer
+        assert layer is not None
+        if self.autocast_to is not None or not _is_linear(layer, hidden) or is_watched(layer):
+            with torch.no_grad(), self._autocast(hidden.device.type):
+                logits = layer(hidden)
+            yield logits
+            return
+        with scratch.borrowed((len(hidden), len(layer.weight)), hidden) as logits:
+            with torch.no_grad():
+                linear(hidden, layer.weight, layer.bias, out=logits)
+            yield logits
+
+    def of_beginnings(
+        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the last layer is fed at some positions, shared beginnings computed once.
+
+        Only where `has_beginnings` and `resumes`, and without gradients.
+
+        Returns:
+            What the layer is fed, (n_distinct, width), and which of these each position has: (k,).
+        """
+        return self._call.of_beginnings(inputs, rows, positions)
+
+    def judged(
+        self, criterion: Criterion, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The results of a criterion for the logits at some positions.
+
+        Args:
+            criterion: The criterion.
+            inputs: What the model is called with, without labels.
+            rows: The example of each position: (k,).
+            positions: Its place in that example: (k,).
+
+        Returns:
+            Its results; gradients come from the first of them, if they are enabled.
+        """
+        from finetune_lm.scoring.fast.criterion import of_linear, of_logits
+        from finetune_lm.scoring.fast.tied import weights_handed_on
+
+        self.check(inputs, rows, positions)
+        if not self._is_linear or is_watched(self._layer):
+            return of_logits(self.logits(inputs, rows, positions), criterion)
+        layer = self._layer
+        assert layer is not None
+        with weights_handed_on(self._model, layer) as handed:
+            hidden, _ = self._call.selected(inputs, rows, positions, wants_logits=False)
+        weight = handed[0] if handed else layer.weight
+        return of_linear(hidden, weight, layer.bias, criterion)
+
+    def check(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> None:
+        """Compare with the plain model, once, by a few examples; arguments are those of `logits`.
+
+        If memory runs out meanwhile, it is still to be done.
+        """
+        if self._is_checked:
+            return
+        import torch
+
+        few = examples_to_compare(inputs["attention_mask"], rows)
+        is_among = torch.isin(rows, few)
+        inputs = {name: tensor[few] for name, tensor in inputs.items()}
+        rows, positions = torch.searchsorted(few, rows[is_among]), positions[is_among]
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            with torch.no_grad():
+                with _autocast_of(self._layer) as found:
+                    plain = self._call.plain(inputs, rows, positions)
+                self.autocast_to = found[0] if found else None
+                if self.autocast_to is not None:
+                    # One operation rounds once where eight do eight times: not the same any more.
+                    self._call.activations = []
+                for is_ragged in [True, False] if self._can_pack() else [False]:
+                    self._call.is_ragged = is_ragged
+                    self._pads_freely = not is_ragged and self._does_pad_freely(
+                        inputs, rows, positions
+                    )
+                    self._call.may_split = self._may_pack and self._pads_freely
+                    if self._comes_to(plain, inputs, rows, positions):
+                        self.resumes = self._resumes(inputs, rows, positions, plain)
+                        self.selects = self._is_checked = True
+                        return
+                    if is_ragged:
+                        say_once(
+                            "fast: padding stays, since without it this model gives other logits."
+                        )
+            say_once(
+                "fast: the model is called as usual, since its output layer is used unusually."
+            )
+            self._is_checked = True
+        finally:
+            self._model.train(was_training)
+
+    def _can_pack(self) -> bool:
+        if not self._may_pack:
+            return False
+        if not ragged.supports(self._model):
+            say_once(f"fast: padding stays, since {ragged.kind_of(self._model)} need it here.")
+            return False
+        return True
+
+    def _comes_to(
+        self, plain: Tensor, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+    ) -> bool:
+        """Whether the logits are those of the plain model."""
+        try:
+            return self._is_same(self._call.selected(inputs, rows, positions)[1], plain)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            # The model is called in a way of its own, or expects other shapes behind the layer.
+            return False
+
+    def _is_same(self, found: Tensor, expected: Tensor, stricter: float = 1.0) -> bool:
+        if found.shape != expected.shape:
+            return False
+        kind = str(self.autocast_to or expected.dtype).removeprefix("torch.")
+        largest = float(expected.abs().max()) if expected.numel() else 0.0
+        tolerance = _TOLERANCE.get(kind, _TOLERANCE_OF_HALF_PRECISION) * max(largest, 1.0)
+        tolerance /= stricter
+        return bool(((found - expected).abs() <= tolerance).all())
+
+    def _autocast(self, device_type: str) -> AbstractContextManager[object]:
+        """The precision in which the layer is called within the model."""
+        import torch
+
+        if self.autocast_to is None:
+            return nullcontext()
+        return torch.autocast(device_type, self.autocast_to)
+
+    def _resumes(
+        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor, plain: Tensor
+    ) -> bool:
+        """Whether the logits can be made of what the layer is fed, and it need not be fed at all.
+
+        Where the model has autocast on, which reaches as far as its own call, the layer is called
+        so as well.
+        """
+        try:
+            hidden = self._call.selected(inputs, rows, positions, wants_logits=False)[0]
+            self._is_linear = self.autocast_to is None and _is_linear(self._layer, hidden)
+            with self.of_hidden(hidden) as logits:
+                is_same = self._is_same(logits, plain)
+            is_same = is_same and self._returns_what_the_layer_does(inputs, rows, positions)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            # The layer's weights are of another precision than what it was fed, or what is behind
+            # the layer needs something.
+            is_same = False
+        self._is_linear = self._is_linear and is_same
+        return is_same
+
+    def _does_pad_freely(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> bool:
+        """Whether one example has the same logits with more padding.
+
+        That is not so in models that mix positions by other means than attention.
+        """
+        import torch
+
+        config = getattr(self._model, "config", None)
+        if getattr(config, "chunk_size_feed_forward", 0) or (
+            getattr(config, "model_type", None) in _CHANGED_BY_SHORT_EXAMPLES
+        ):
+            return False
+        first = int(rows[0])
+        length = max(int(inputs["attention_mask"][first].sum()), 1)
+        alone = {name: tensor[first : first + 1] for name, tensor in inputs.items()}
+        for name in ("input_ids", "attention_mask"):
+            alone[name] = alone[name][:, :length]
+        more = dict(alone)
+        padding = torch.zeros_like(alone["input_ids"][:, :1]).expand(1, _MORE_PADDING)
+        more["input_ids"] = torch.cat([alone["input_ids"], padding], dim=1)
+        more["attention_mask"] = torch.cat([alone["attention_mask"], padding], dim=1)
+        of_first = positions[rows == first]
+        row = torch.zeros_like(of_first)
+        try:
+            one, other = (self._call.plain(each, row, of_first) for each in (alone, more))
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            # Some take only some lengths.
+            return False
+        return self._is_same(one, other, stricter=_STRICTER)
+
+    def _returns_what_the_layer_does(
+        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+    ) -> bool:
+        """Whether a model leaves the layer's logits as they are, whatever these are.
+
+        A bound on them, for example, does not show in those of a model that has learned little.
+        """
+        import torch
+
+        made_up: list[Tensor] = []
+
+        def replace(_: Any, args: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+            values = torch.linspace(-_LARGE, _LARGE, logits.numel(), device=logits.device)
+            made_up.append(values.view(logits.shape).to(logits.dtype))
+            return made_up[-1]
+
+        first = int(rows[0])
+        inputs = {name: tensor[first : first + 1] for name, tensor in inputs.items()}
+        of_first = positions[rows == first]
+        assert self._layer is not None
+        handle = self._layer.register_forward_hook(replace)
+        try:
+            _, logits = self._call.selected(inputs, torch.zeros_like(of_first), of_first)
+        finally:
+            handle.remove()
+        return torch.allclose(logits.float(), made_up[-1].float())
+
+
+def layer_of(model: Any, *, fast: bool = True, may_pack: bool = True) -> OutputLayer:
+    """The output layer of a model that was loaded: one for all who ask, so that it is checked once.
+
+    Args:
+        model: The model.
+        fast: As of `OutputLayer`.
+        may_pack: Likewise.
+    """
+    return origin_of(model).shared(
+        "output layer",
+        [fast, may_pack],
+        lambda: OutputLayer(model, fast=fast, may_pack=may_pack),
+    )
+
+
+def examples_to_compare(attention_mask: Tensor, rows: Tensor) -> Tensor:
+    """A few examples of a batch by which to compare ways: short and long ones.
+
+    Four of those in which something is asked, or as many as have a thousand tokens, padding
+    included, but two at least.
+
+    Args:
+        attention_mask: 1 for tokens, 0 for padding: (n, length).
+        rows: The example of each position that is asked about: (k,).
+
+    Returns:
+        Their rows, in order.
+    """
+    import torch
+
+    lengths = attention_mask.sum(dim=1)
+    asked = rows.unique()  # type: ignore[no-untyped-call]
+    by_length = asked[lengths[asked].argsort(stable=True)]
+    n = min(len(asked), _EXAMPLES_COMPARED)
+    while n > 2 and n * attention_mask.shape[1] > _TOKENS_COMPARED:
+        n -= 1
+    spread = torch.linspace(0, len(by_length) - 1, n).round().long()
+    chosen: Tensor = by_length[spread].sort().values
+    return chosen
+
+
+@contextmanager
+def _autocast_of(layer: Any) -> Iterator[list[torch.dtype | None]]:
+    """Find out in which precision a layer is called if autocast is on; None if it is off."""
+    import torch
+
+    found: list[torch.dtype | None] = []
+
+    def look(_: Any, args: tuple[Tensor, ...]) -> None:
+        kind = args[0].device.type
+        is_on = torch.is_autocast_enabled(kind)
+        found.append(torch.get_autocast_dtype(kind) if is_on else None)
+
+    handle = layer.register_forward_pre_hook(look)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def _is_linear(layer: Any, hidden: Tensor) -> bool:
+    """Whether a layer is a product of matrices and nothing else."""
+    import torch
+
+    return type(layer) is torch.nn.Linear and layer.weight.dtype == hidden.dtype

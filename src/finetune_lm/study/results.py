@@ -1,0 +1,133 @@
+"""The table of a study: a row for each trial."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import pyarrow as pa
+from optuna.trial import FrozenTrial, TrialState
+
+from finetune_lm.recording.csv_text import MISSING, csv_text
+from finetune_lm.study.lost_trials import REASON, REPEATS, WORKER
+from finetune_lm.study.parameters import Parameter
+from finetune_lm.whole_files import write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+N_EPOCHS = "n_epochs"
+"""How many epochs a trial has finished."""
+BEST_EPOCH = "best_epoch"
+"""The epoch with its lowest validation loss."""
+PRUNED = "pruned"
+"""Whether it was ended because it promised nothing."""
+
+_TIMES = "%Y-%m-%d %H:%M:%S"
+
+
+def results_table(study: optuna.Study, parameters: Sequence[Parameter], seed: int) -> pa.Table:
+    """All trials of a study, those of other processes among them.
+
+    Args:
+        study: The study.
+        parameters: What it searches for; a column each.
+        seed: The seed of all its trials.
+    """
+    trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
+    columns: dict[str, pa.Array] = {
+        "study_name": pa.array([study.study_name] * len(trials), pa.string()),
+        "number": pa.array([t.number for t in trials], pa.int64()),
+        "state": pa.array([t.state.name for t in trials], pa.string()),
+        "value": pa.array([_value(t) for t in trials], pa.float64()),
+        PRUNED: pa.array([_is_pruned(t) for t in trials], pa.bool_()),
+    }
+    for parameter in parameters:
+        columns[parameter.name] = _column([_tried(t, parameter.name) for t in trials], parameter)
+    # A parameter may have the name of one of these, and then says the same.
+    workers = [t.user_attrs.get(WORKER) or {} for t in trials]
+    rest: dict[str, pa.Array] = {
+        N_EPOCHS: pa.array([t.user_attrs.get(N_EPOCHS) for t in trials], pa.int64()),
+        BEST_EPOCH: pa.array([t.user_attrs.get(BEST_EPOCH) for t in trials], pa.int64()),
+        "seed": pa.array([seed] * len(trials), pa.int64()),
+        REASON: pa.array([_reason(t, trials) for t in trials], pa.string()),
+        REPEATS: pa.array([t.user_attrs.get(REPEATS) for t in trials], pa.int64()),
+        "started": pa.array([_time(t.datetime_start) for t in trials], pa.string()),
+        "ended": pa.array([_time(t.datetime_complete) for t in trials], pa.string()),
+        "seconds": pa.array([_seconds(t) for t in trials], pa.float64()),
+        "host": pa.array([worker.get("host") for worker in workers], pa.string()),
+        "pid": pa.array([worker.get("pid") for worker in workers], pa.int64()),
+        "slurm_job_id": pa.array([w.get("slurm_job_id") or None for w in workers], pa.string()),
+    }
+    return pa.table({**rest, **columns}).select([*columns, *(n for n in rest if n not in columns)])
+
+
+def write_results(path: Path, table: pa.Table) -> None:
+    """Write a table as gzipped CSV, whole, whatever other processes do at the same time."""
+    with write_whole(path, shared=True) as aside:
+        aside.write_bytes(gzip.compress(csv_text(table), mtime=0))
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """The best trial; None if none has been completed."""
+    try:
+        return study.best_trial
+    except ValueError:
+        return None
+
+
+def load_results(path: Path) -> pd.DataFrame:
+    """Read the table of a study, with what is missing as missing."""
+    import pandas as pd
+
+    return pd.read_csv(path, na_values=[MISSING], keep_default_na=False)
+
+
+def _value(trial: FrozenTrial) -> float | None:
+    value = trial.value
+    return None if value is None or math.isnan(value) else value
+
+
+def _is_pruned(trial: FrozenTrial) -> bool | None:
+    if not trial.state.is_finished():
+        return None
+    return trial.state == TrialState.PRUNED or bool(trial.user_attrs.get(PRUNED))
+
+
+def _tried(trial: FrozenTrial, name: str) -> Any:
+    # One that is to be done again knows its values before it has begun.
+    return trial.params.get(name, trial.system_attrs.get("fixed_params", {}).get(name))
+
+
+def _column(values: list[Any], parameter: Parameter) -> pa.Array:
+    if parameter.kind == "float":
+        return pa.array(values, pa.float64())
+    if parameter.kind == "int":
+        return pa.array(values, pa.int64())
+    kinds = {type(choice) for choice in parameter.stored_choices}
+    if len(kinds) == 1 and kinds <= {bool, int, float}:
+        return pa.array(values)
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+def _reason(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str | None:
+    """Why a trial failed."""
+    if trial.state != TrialState.FAIL:
+        return None
+    reason: str | None = trial.user_attrs.get(REASON)
+    if reason is None and any(t.user_attrs.get(REPEATS) == trial.number for t in trials):
+        return "its process was not heard of any more"
+    return reason
+
+
+def _time(time: Any) -> str | None:
+    return None if time is None else time.strftime(_TIMES)
+
+
+def _seconds(trial: FrozenTrial) -> float | None:
+    duration = trial.duration
+    return None if duration is None else round(duration.total_seconds(), 3)

@@ -1,0 +1,325 @@
+"""A study from start to end: check, load, open, do the trials, write what was found."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from finetune_lm.arguments import (
+    DataTrainingArguments,
+    ModelArguments,
+    OptimizationArguments,
+    config_text,
+    config_yaml,
+    without_token,
+)
+from finetune_lm.data.files import file_hashes
+from finetune_lm.errors import TrialsFailedError, UserError
+from finetune_lm.messages import say
+from finetune_lm.run.directory import is_about_writing
+from finetune_lm.run.identity import MODEL
+from finetune_lm.run.interruption import Interruption
+from finetune_lm.run.record import RunRecord
+from finetune_lm.study.lost_trials import REASON, SURPLUS, counted_trials
+from finetune_lm.study.optuna_messages import OptunaMessages
+from finetune_lm.study.plan import Plan, make_plan, make_pruner, make_sampler, sampler_seed
+from finetune_lm.study.plots import save_plots
+from finetune_lm.study.pruning import counts_as_completed
+from finetune_lm.study.results import BEST_EPOCH, best_trial, results_table, write_results
+from finetune_lm.study.sampling import StudySampler
+from finetune_lm.study.storage import short_reason
+from finetune_lm.study.study import (
+    StudyRecord,
+    begin_study,
+    check_same,
+    find_study,
+    load_study,
+)
+from finetune_lm.study.study_directory import StudyDirectory, make_study_dir
+from finetune_lm.study.study_result import StudyResult
+from finetune_lm.study.trial_arguments import with_values
+from finetune_lm.study.trial_log import TrialLog
+from finetune_lm.study.trial_runner import LoadModel, TrialRunner
+from finetune_lm.study.trials import Trials
+from finetune_lm.whole_files import write_whole
+
+
+def search(
+    model_args: ModelArguments,
+    data_args: DataTrainingArguments,
+    optimization_args: OptimizationArguments,
+    load_model: LoadModel,
+) -> StudyResult:
+    """Search for hyperparameters, as one process of a study.
+
+    Args:
+        model_args: Which model, and how it is loaded and changed.
+        data_args: Which data, how the model learns.
+        optimization_args: What to search for, and how.
+        load_model: Seeds the generators and loads the model, as a single run does.
+
+    Returns:
+        What the study has found by now, in all of its processes.
+
+    Raises:
+        UserError: If something is wrong that the user can put right.
+        KeyboardInterrupt: If a signal came; the results are written all the same.
+    """
+    messages = OptunaMessages()
+    with messages.active():
+        plan = make_plan(model_args, data_args, optimization_args)
+        runner, record = _load(plan, load_model)
+        messages.tell_experimental()
+        directory = make_study_dir(plan.output_dir)
+        # Signals wait until the end of it all, when it is on record how the search ended.
+        with (
+            Interruption() as interruption,
+            _on_record(directory, plan, runner, record) as run_record,
+        ):
+            study = _open(plan, record)
+            _write_config(directory, plan, record)
+            try:
+                with run_record.timed("search"):
+                    _do_trials(study, plan, runner, record, directory, interruption)
+            finally:
+                _write(study, plan, record, directory)
+                _put_on_record(study, run_record)
+            _check_not_all_failed(study, directory)
+        return _result(study, plan, record, directory)
+
+
+def _load(plan: Plan, load_model: LoadModel) -> tuple[TrialRunner, StudyRecord]:
+    """Load all that trials share, and find the study or begin it.
+
+    A study is begun only when everything is loaded, so that a mistake leaves none behind. One that
+    is there already says which seed its trials have.
+    """
+    mine = StudyRecord(plan.identity, plan.data_args.seed)
+    found = find_study(plan.place, plan.name, mine, load_if_exists=plan.load_if_exists)
+    record = found or mine
+    while True:
+        runner = TrialRunner(
+            plan.model_args,
+            _seeded(plan.data_args, record.seed),
+            load_model,
+            {str(parameter.place[0]) for parameter in plan.parameters},
+        )
+        mine = replace(mine, identity={**plan.identity, MODEL: runner.loaded.origin})
+        if found is not None:
+            check_same(found, mine, plan.name, plan.place)
+            return runner, record
+        found = begin_study(
+            plan.place, plan.name, mine, plan.direction, load_if_exists=plan.load_if_exists
+        )
+        if found.seed == record.seed:
+            return runner, found
+        record = found  # another process has begun it meanwhile, from another seed
+
+
+def _seeded(args: DataTrainingArguments, seed: int) -> DataTrainingArguments:
+    return with_values(args, {("seed",): int(seed)})
+
+
+def _open(plan: Plan, record: StudyRecord) -> optuna.Study:
+    kwargs = plan.study_kwargs
+    sampler = StudySampler(make_sampler(kwargs, record.seed), sampler_seed(kwargs, record.seed))
+    return load_study(plan.place, plan.name, sampler, make_pruner(kwargs))
+
+
+def _do_trials(
+    study: optuna.Study,
+    plan: Plan,
+    runner: TrialRunner,
+    record: StudyRecord,
+    directory: StudyDirectory,
+    interruption: Interruption,
+) -> None:
+    n_before = len(counted_trials(study))
+    say(
+        f"study {plan.name!r}, kept in {plan.place.shown}, seed {record.seed}"
+        + (f", {n_before} trials so far" if n_before else "")
+    )
+    log = TrialLog(directory.config_text, _head(plan, record))
+
+    def after_trial() -> None:
+        write_results(directory.results, results_table(study, plan.parameters, record.seed))
+
+    try:
+        with _quick_garbage_collection():
+            trials = Trials(
+                study,
+                plan.parameters,
+                runner,
+                plan.model_args,
+                _seeded(plan.data_args, record.seed),
+                pruned_counts=counts_as_completed(study.sampler.wrapped, study.pruner),
+                max_trials=plan.optimization_args.max_trials,
+                log=log,
+                after_trial=after_trial,
+                interruption=interruption,
+            )
+            trials.do(plan.optimize_kwargs)
+    except KeyboardInterrupt:
+        say(
+            "the study goes on when the same command is given again, with "
+            f"--output_dir {plan.output_dir} --study_kwargs.study_name {plan.name} "
+            "--study_kwargs.load_if_exists."
+        )
+        raise
+
+
+@contextmanager
+def _quick_garbage_collection() -> Iterator[None]:
+    """Leave what is there now out of garbage collection, of which each trial does several.
+
+    To look through all objects of torch and transformers takes longer than an epoch may.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _write(study: optuna.Study, plan: Plan, record: StudyRecord, directory: StudyDirectory) -> None:
+    """Leave the table and the plots, with what other processes have found by now."""
+    while True:
+        table = results_table(study, plan.parameters, record.seed)
+        write_results(directory.results, table)
+        # What another process has written meanwhile may have been newer than this.
+        if results_table(study, plan.parameters, record.seed).equals(table):
+            break
+    save_plots(study, directory.plots, directory.interactive_plots)
+
+
+def _write_config(directory: StudyDirectory, plan: Plan, record: StudyRecord) -> None:
+    """Write the arguments, for ``--config``."""
+    args = _seeded(plan.data_args, record.seed)
+    with write_whole(directory.config_yaml) as aside:
+        text = config_yaml(plan.model_args, args, plan.optimization_args)
+        aside.write_text(text, encoding="utf-8")
+
+
+def _head(plan: Plan, record: StudyRecord) -> str:
+    args = _seeded(plan.data_args, record.seed)
+    text = config_text(plan.model_args, args, plan.optimization_args)
+    return f"{text}\nStudy\n  name:    {plan.name}\n  storage: {plan.place.shown}\n"
+
+
+def _check_not_all_failed(study: optuna.Study, directory: StudyDirectory) -> None:
+    """See that a study has come to something, or may yet.
+
+    Raises:
+        TrialsFailedError: If every trial has failed, with the reason.
+    """
+    trials = [
+        trial for trial in study.get_trials(deepcopy=False) if SURPLUS not in trial.user_attrs
+    ]
+    if not trials or any(trial.state != TrialState.FAIL for trial in trials):
+        return
+    n = "the only trial" if len(trials) == 1 else f"all {len(trials)} trials"
+    raise TrialsFailedError(
+        f"{n} of the study failed; the last because of: {trials[-1].user_attrs.get(REASON)}. What "
+        f"was tried is in {directory.results}."
+    )
+
+
+def _put_on_record(study: optuna.Study, record: RunRecord) -> None:
+    states: dict[str, int] = {}
+    for trial in study.get_trials(deepcopy=False):
+        states[trial.state.name] = states.get(trial.state.name, 0) + 1
+    best = best_trial(study)
+    record.add(
+        trials=states,
+        best_trial=None if best is None else best.number,
+        best_validation_loss=None if best is None else best.value,
+        best_params=None if best is None else best.params,
+    )
+
+
+def _result(
+    study: optuna.Study, plan: Plan, record: StudyRecord, directory: StudyDirectory
+) -> StudyResult:
+    best = best_trial(study)
+    if best is None:
+        say("the study has no best trial yet.")
+        return StudyResult(directory.path, study=study)
+    values = {p: p.value_of(best.params[p.name]) for p in plan.parameters}
+    args = with_values(
+        _seeded(plan.data_args, record.seed), {p.place: value for p, value in values.items()}
+    )
+    shown = ", ".join(f"{p.name} {best.params[p.name]}" for p in plan.parameters)
+    say(f"best trial: {best.number}, validation loss {best.value:.4f} ({shown})")
+    return StudyResult(
+        directory.path,
+        best.value,
+        best.user_attrs.get(BEST_EPOCH),
+        study=study,
+        best_number=best.number,
+        best_params={p.name: value for p, value in values.items()},
+        best_args=args,
+    )
+
+
+@contextmanager
+def _on_record(
+    directory: StudyDirectory, plan: Plan, runner: TrialRunner, record: StudyRecord
+) -> Iterator[RunRecord]:
+    """Keep ``run.json`` while the search is under way, and say in it how it ended."""
+    import sqlalchemy.exc
+
+    loaded = runner.loaded
+    facts: dict[str, Any] = {
+        "study": {
+            "name": plan.name,
+            "storage": plan.storage,
+            "direction": plan.direction,
+            "params": {parameter.name: parameter.describe() for parameter in plan.parameters},
+        },
+        "seed": int(record.seed),
+    }
+    try:
+        run_record = RunRecord(
+            directory.run_json,
+            model={"name": loaded.name, "task": loaded.task.name, "n_params": loaded.n_params},
+            device=str(runner.accelerator.device),
+            data={
+                kind: {f.path: len(f) for f in group} for kind, group in plan.files.items() if group
+            },
+            data_sha256=file_hashes(plan.files),
+            identity={**record.identity, "seed": int(record.seed)},
+            **facts,
+        )
+    except OSError as error:
+        raise _cannot_write(directory, error) from error
+    try:
+        yield run_record
+    except KeyboardInterrupt:
+        run_record.end("interrupted")
+        raise
+    except BaseException as error:
+        run_record.end("failed", without_token(f"{type(error).__name__}: {error}", plan.model_args))
+        if isinstance(error, OSError) and is_about_writing(error, directory.path):
+            raise _cannot_write(directory, error) from error
+        if isinstance(error, sqlalchemy.exc.SQLAlchemyError | optuna.exceptions.OptunaError):
+            raise UserError(
+                f"study_kwargs.storage {plan.place.shown} was lost: "
+                f"{short_reason(error).rstrip('. ')}. What it has is kept; go on with "
+                f"--study_kwargs.load_if_exists."
+            ) from error
+        raise
+    run_record.end("finished")
+
+
+def _cannot_write(directory: StudyDirectory, error: OSError) -> UserError:
+    return UserError(
+        f"{directory.path} cannot be written into: {error.strerror or error}. What was written "
+        f"before is kept."
+    )

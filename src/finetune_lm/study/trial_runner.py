@@ -1,0 +1,218 @@
+"""The run of one trial, with all that trials share made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_lm.arguments import DataTrainingArguments, ModelArguments
+from finetune_lm.arguments.declared import Affects, what_affects
+from finetune_lm.data.files import Files, read_files
+from finetune_lm.data.loading import check_kinds, load_datasets
+from finetune_lm.evaluation.splits import Split, make_splits
+from finetune_lm.evaluation.unrecorded import NoTable
+from finetune_lm.model_modifiers.callbacks import make_callbacks
+from finetune_lm.recording.loss_history import LossHistory
+from finetune_lm.run.interruption import Interruption
+from finetune_lm.study.initial_state import Generators, InitialState
+from finetune_lm.training.best_state import BestState
+from finetune_lm.training.checkpoints import Checkpoints, Saved
+from finetune_lm.training.early_stopping import EarlyStopping
+from finetune_lm.training.learner import Learner, make_learner
+from finetune_lm.training.loop import train
+from finetune_lm.training.progress import BEFORE_TRAINING, Progress
+from finetune_lm.training.state import TrainingState
+
+if TYPE_CHECKING:
+    import accelerate
+
+    from finetune_lm.data.dataset import Dataset
+    from finetune_lm.models.loading import LoadedModel
+
+LoadModel = Callable[
+    [ModelArguments, DataTrainingArguments, Files], "tuple[accelerate.Accelerator, LoadedModel]"
+]
+"""Seeds the generators and loads a model, as a single run does."""
+
+# A trial that differs in none of these is fed the same tensors.
+_FED = frozenset(what_affects({Affects.INPUTS}, DataTrainingArguments))
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What trials share.
+
+    Attributes:
+        accelerator: Says on which device and in which precision.
+        loaded: The model.
+        initial: What the model was when it was loaded.
+        before_data: Where the generators were then.
+        datasets: The data as the model is fed them.
+        after_data: Where the generators were when these were made.
+    """
+
+    accelerator: accelerate.Accelerator
+    loaded: LoadedModel
+    initial: InitialState
+    before_data: Generators
+    datasets: dict[str, list[Dataset]]
+    after_data: Generators
+
+
+class TrialRunner:
+    """Does the runs of trials, one after another, each as if it were the only one.
+
+    A trial comes out exactly as a single run with its arguments does: it begins from the same
+    weights and the same state of all generators, and optimizer, callbacks and losses are made for
+    it. Shared are the model itself, its initial weights, the tokenized data as far as no parameter
+    changes them, and whatever a loss keeps with the model, such as a baseline.
+
+    Args:
+        model_args: Which model, and how it is loaded and changed.
+        data_args: The arguments without a study.
+        load_model: Seeds the generators and loads the model.
+        searched: The arguments that trials differ in.
+
+    Raises:
+        UserError: If the model is not there, or something does not go with something else.
+    """
+
+    def __init__(
+        self,
+        model_args: ModelArguments,
+        data_args: DataTrainingArguments,
+        load_model: LoadModel,
+        searched: Iterable[str],
+    ) -> None:
+        self._model_args = model_args
+        self._load_model = load_model
+        searched = set(searched)
+        self._loads_anew = "seed" in searched
+        self._feeds_anew = bool(searched & _FED)
+        self._shared = self._load(data_args)
+        # What can be found wrong with losses and callbacks is found before there is a study. And
+        # what a loss keeps with the model is made now, so that the first trial finds it as the
+        # others do.
+        self._prepare(data_args)
+        self._release()
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model."""
+        return self._shared.loaded
+
+    @property
+    def accelerator(self) -> accelerate.Accelerator:
+        """What knows the device."""
+        return self._shared.accelerator
+
+    def run(
+        self,
+        args: DataTrainingArguments,
+        stopping: EarlyStopping,
+        on_epoch_end: Callable[[int, float], None],
+        interruption: Interruption,
+    ) -> None:
+        """Train as a trial's arguments say.
+
+        Args:
+            args: The trial's arguments.
+            stopping: Judges the validation losses, and knows the best afterwards.
+            on_epoch_end: Told each epoch and its validation loss. What it raises ends the trial.
+            interruption: Says at the end of each step whether to stop.
+
+        Raises:
+            UserError: If a loss is not finite, or something does not go with something else.
+            Interrupted: If a signal came.
+        """
+        learner, training, validation = self._prepare(args)
+        try:
+            train(
+                learner,
+                training,
+                validation,
+                args,
+                self._state(args, stopping),
+                interruption,
+                _NoCheckpoints(),
+                on_epoch_end=on_epoch_end,
+                in_passing=True,
+            )
+        finally:
+            del learner
+            self._release()
+
+    def _state(self, args: DataTrainingArguments, stopping: EarlyStopping) -> TrainingState:
+        """The state in which a trial begins, of which nothing is kept."""
+        model = self.loaded.model
+        return TrainingState(
+            model=model,
+            device=self.accelerator.device,
+            table=NoTable(),
+            history=LossHistory(),
+            stopping=stopping,
+            best=_NothingKept(model),
+            progress=Progress(args.seed, BEFORE_TRAINING if args.eval_before_training else 0),
+            parts={},
+            origin={},
+        )
+
+    def _prepare(self, args: DataTrainingArguments) -> tuple[Learner, Split, Split]:
+        """Bring everything to where a single run is before its first step."""
+        if self._loads_anew:
+            self._shared = self._load(args)
+        shared = self._shared
+        shared.initial.restore()
+        datasets = shared.datasets
+        if self._feeds_anew:
+            shared.before_data.restore()
+            files = read_files(args)
+            check_kinds(files, shared.loaded.name, shared.loaded.task, args)
+            datasets = load_datasets(files, shared.loaded, args)
+        else:
+            shared.after_data.restore()
+        [training] = make_splits("train", datasets, shared.loaded, args, None)
+        [validation] = make_splits("validation", datasets, shared.loaded, args, None)
+        callbacks = make_callbacks(
+            self._model_args.callbacks(),
+            shared.loaded.model,
+            shared.loaded.tokenizer,
+            seed=args.seed,
+            is_training=True,
+            is_testing=False,
+        )
+        learner = make_learner(args, shared.loaded, shared.accelerator, callbacks, training)
+        return learner, training, validation
+
+    def _load(self, args: DataTrainingArguments) -> _Shared:
+        files = read_files(args)
+        accelerator, loaded = self._load_model(self._model_args, args, files)
+        initial = InitialState(loaded.model)
+        before_data = Generators()
+        datasets = load_datasets(files, loaded, args)
+        return _Shared(accelerator, loaded, initial, before_data, datasets, Generators())
+
+    def _release(self) -> None:
+        """Let go of what a trial leaves: gradients, and the optimizer that accelerate keeps."""
+        self.loaded.model.zero_grad(set_to_none=True)
+        self.accelerator.free_memory()
+
+
+class _NothingKept(BestState):
+    """The best weights of a trial are not wanted."""
+
+    def keep(self) -> None:
+        """Do nothing."""
+
+
+class _NoCheckpoints(Checkpoints):
+    """A trial that is stopped is done again from its beginning."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), every=0)
+
+    def write(self, saved: Saved) -> bool:
+        """Do nothing."""
+        return False

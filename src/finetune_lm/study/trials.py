@@ -1,0 +1,286 @@
+"""The trials of one process: what Optuna calls with each, and what is done after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from finetune_lm.arguments import DataTrainingArguments, ModelArguments, without_token
+from finetune_lm.arguments.values import write_value
+from finetune_lm.errors import TrialsFailedError, UserError, raised_in, users_code
+from finetune_lm.messages import say
+from finetune_lm.run.interruption import Interruption
+from finetune_lm.scoring.memory import free_memory
+from finetune_lm.study.lost_trials import (
+    REASON,
+    REPEATS,
+    SURPLUS,
+    LostTrials,
+    counted_trials,
+    queue_again,
+)
+from finetune_lm.study.parameters import Parameter
+from finetune_lm.study.results import BEST_EPOCH, N_EPOCHS, PRUNED, best_trial
+from finetune_lm.study.trial_arguments import with_values
+from finetune_lm.study.trial_log import TrialLog
+from finetune_lm.study.trial_runner import TrialRunner
+from finetune_lm.training.early_stopping import EarlyStopping
+
+MOST_FAILURES_IN_A_ROW = 3
+_LONGEST_REASON = 500
+_STOPPED = "stopped by "
+
+
+class TrialError(Exception):
+    """A trial went wrong; the study goes on."""
+
+
+class _UnpromisingError(Exception):
+    """A trial promises nothing."""
+
+
+class Trials:
+    """Does the trials of one process.
+
+    Args:
+        study: The study.
+        parameters: What it searches for.
+        runner: Does the run of a trial.
+        model_args: Only for the access token, which must not get into a message.
+        data_args: The arguments without a study.
+        pruned_counts: Whether a pruned trial counts as completed, with the best it had come to.
+        max_trials: How many trials the study has at most; None for no limit.
+        log: Where it is put down what each trial tries.
+        after_trial: Called when a trial has come to its end, however it did.
+        interruption: Knows whether somebody wants the process to stop.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        parameters: Sequence[Parameter],
+        runner: TrialRunner,
+        model_args: ModelArguments,
+        data_args: DataTrainingArguments,
+        *,
+        pruned_counts: bool,
+        max_trials: int | None,
+        log: TrialLog,
+        after_trial: Callable[[], None],
+        interruption: Interruption,
+    ) -> None:
+        self._study = study
+        self._parameters = parameters
+        self._runner = runner
+        self._model_args = model_args
+        self._data_args = data_args
+        self._pruned_counts = pruned_counts
+        self._max_trials = max_trials
+        self._log = log
+        self._after_trial = after_trial
+        self._interruption = interruption
+        self._lost = LostTrials(study)
+        self._failures_in_a_row = 0
+        self._begun: list[int] = []
+        self._last_reason = ""
+
+    @property
+    def n_begun(self) -> int:
+        """How many trials this process has begun."""
+        return len(self._begun)
+
+    def are_enough(self) -> bool:
+        """Whether the study has all of its trials, or is about to."""
+        return self._max_trials is not None and (
+            len(counted_trials(self._study)) >= self._max_trials
+        )
+
+    def look_after_others(self) -> None:
+        """Queue again what other processes have left unfinished."""
+        self._lost.repeat()
+
+    def do(self, optimize_kwargs: dict[str, Any]) -> None:
+        """Do trials until there are enough, as Optuna's ``optimize`` is told.
+
+        Raises:
+            UserError: If three in a row fail.
+            KeyboardInterrupt: If a signal came. The trial that was under way is queued again.
+        """
+        self.look_after_others()
+        if self.are_enough():
+            say(f"the study has its {self._max_trials} trials already.")
+            return
+        kwargs = {
+            **optimize_kwargs,
+            "catch": (Exception,),
+            "callbacks": [self._follow_up, *optimize_kwargs.get("callbacks", ())],
+        }
+        n_trials = kwargs.pop("n_trials", None)
+        while n_trials is None or self.n_begun < n_trials:
+            left = None if n_trials is None else n_trials - self.n_begun
+            try:
+                self._study.optimize(self._objective, n_trials=left, **kwargs)
+            except KeyboardInterrupt:
+                self._queue_interrupted()
+                raise
+            except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+                # A process that is not heard of for long, on a machine that slept, loses its trial.
+                if not self._was_taken_away():
+                    raise
+                say(f"trial {self._begun[-1]} was given to another process meanwhile.")
+                continue
+            break
+        if self._max_trials is not None and not self.are_enough():
+            say(
+                f"this process has done its {self.n_begun} trials, and the study has "
+                f"{len(counted_trials(self._study))} of {self._max_trials}."
+            )
+
+    def _objective(self, trial: optuna.Trial) -> float:
+        """Do one trial; what Optuna calls.
+
+        Returns:
+            The lowest validation loss.
+        """
+        self._begun.append(trial.number)
+        try:
+            return self._value(trial)
+        except optuna.TrialPruned:
+            raise
+        except KeyboardInterrupt as error:
+            self._fail(trial, f"{_STOPPED}{error or 'SIGINT'}")
+            raise
+        except Exception as error:
+            place = f"{name} raised " if (name := raised_in(error)) else ""
+            reason = without_token(f"{place}{type(error).__name__}: {error}", self._model_args)
+            if isinstance(error, UserError):
+                reason = without_token(str(error), self._model_args)
+            reason = " ".join(reason.split())[:_LONGEST_REASON]
+        # Out of the handler, so that nothing holds on to the tensors of what went wrong.
+        free_memory()
+        self._fail(trial, reason)
+        raise TrialError(reason)
+
+    def _value(self, trial: optuna.Trial) -> float:
+        self._interruption.check()
+        if self._is_surplus(trial):
+            trial.set_user_attr(SURPLUS, True)
+            raise UserError("the study had all of its trials")
+        values = {parameter: parameter.suggest(trial) for parameter in self._parameters}
+        repeats = trial.user_attrs.get(REPEATS)
+        note = f", which does trial {repeats} again" if repeats is not None else ""
+        self._log.begin(trial.number, trial.params, note)
+        args = with_values(
+            self._data_args, {parameter.place: value for parameter, value in values.items()}
+        )
+        problems = args.problems()
+        if problems:
+            raise UserError(*problems)
+
+        stopping = EarlyStopping(args.patience, args.delta, args.min_epochs)
+
+        def on_epoch_end(epoch: int, validation_loss: float) -> None:
+            trial.report(validation_loss, step=epoch)
+            is_last = epoch + 1 >= args.epochs or stopping.should_stop()
+            with users_code(f"study_kwargs.pruner {type(self._study.pruner).__name__}"):
+                is_unpromising = not is_last and trial.should_prune()
+            if is_unpromising:
+                raise _UnpromisingError
+
+        is_pruned = False
+        try:
+            self._runner.run(args, stopping, on_epoch_end, self._interruption)
+        except _UnpromisingError:
+            is_pruned = True
+        finally:
+            trial.set_user_attr(N_EPOCHS, stopping.n_epochs)
+        trial.set_user_attr(BEST_EPOCH, stopping.best_epoch)
+        trial.set_user_attr(PRUNED, is_pruned)
+        if is_pruned and not self._pruned_counts:
+            raise optuna.TrialPruned
+        return stopping.best_loss
+
+    def _is_surplus(self, trial: optuna.Trial) -> bool:
+        """Whether others have begun the last trials of the study at the same moment."""
+        if self._max_trials is None:
+            return False
+        before = [each for each in counted_trials(self._study) if each.number < trial.number]
+        return len(before) >= self._max_trials
+
+    def _fail(self, trial: optuna.Trial, reason: str) -> None:
+        self._last_reason = reason
+        trial.set_user_attr(REASON, reason)
+
+    def _follow_up(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """What is done after each trial; what Optuna calls."""
+        is_surplus = bool(trial.user_attrs.get(SURPLUS))
+        failed = trial.state == TrialState.FAIL and not is_surplus
+        self._failures_in_a_row = self._failures_in_a_row + 1 if failed else 0
+        line = self._outcome(trial)
+        if not is_surplus:
+            self._log.end(line)
+            say(f"trial {trial.number}: {line}{self._best_so_far()}")
+        self._after_trial()
+        if self._failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
+            raise TrialsFailedError(
+                f"{self._failures_in_a_row} trials in a row failed, so the study was stopped; the "
+                f"last because of: {self._last_reason}"
+            )
+        self._interruption.check()
+        self.look_after_others()
+        if is_surplus or self.are_enough():
+            study.stop()
+
+    def _outcome(self, trial: FrozenTrial) -> str:
+        """How a trial came out, in a line."""
+        values = ", ".join(
+            f"{parameter.name} {_short(trial.params[parameter.name])}"
+            for parameter in self._parameters
+            if parameter.name in trial.params
+        )
+        n_epochs = trial.user_attrs.get(N_EPOCHS, 0)
+        seconds = trial.duration.total_seconds() if trial.duration else 0.0
+        work = f"{n_epochs} {'epoch' if n_epochs == 1 else 'epochs'}, {seconds:.1f} s"
+        if trial.state == TrialState.FAIL:
+            return f"failed ({values}; {work}): {trial.user_attrs.get(REASON)}"
+        pruned = "pruned, " if trial.user_attrs.get(PRUNED) else ""
+        value = "" if trial.value is None else f"{trial.value:.4f} "
+        return f"{pruned}{value}({values}; {work})"
+
+    def _best_so_far(self) -> str:
+        best = best_trial(self._study)
+        return "" if best is None else f"; best {best.value:.4f} in trial {best.number}"
+
+    def _queue_interrupted(self) -> None:
+        """Have the trial that a signal has stopped done again by whoever is free."""
+        trial = self._last_begun()
+        reason = trial.user_attrs.get(REASON, "") if trial is not None else ""
+        if trial is not None and trial.state == TrialState.FAIL and reason.startswith(_STOPPED):
+            queue_again(self._study, trial, counts=False)
+
+    def _was_taken_away(self) -> bool:
+        """Whether another process has put down the last trial of this one as failed."""
+        trial = self._last_begun()
+        return (
+            trial is not None
+            and trial.state == TrialState.FAIL
+            and any(
+                other.user_attrs.get(REPEATS) == trial.number
+                for other in self._study.get_trials(deepcopy=False)
+            )
+        )
+
+    def _last_begun(self) -> FrozenTrial | None:
+        if not self._begun:
+            return None
+        trial: FrozenTrial = self._study.get_trials(deepcopy=False)[self._begun[-1]]
+        return trial
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(write_value(value, is_text=True))

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from families import family
+from finetune_lm import messages
+from finetune_lm.models.tasks import TASKS
+from finetune_lm.scoring.fast import ragged
+from finetune_lm.scoring.fast.output_layer import OutputLayer
+from helpers import dataset, examples
+
+LMS = ["gpt2", "llama", "pythia", "olmo", "olmo2", "qwen"]
+MLMS = ["bert", "roberta", "distilbert", "albert", "electra"]
+ALIKE = [
+    "The man has always broken the glass.",
+    "The man has always broken the box.",
+    "The man has always broken the glass.",
+    "The man drank.",
+    "She drank a glass of cold water.",
+]
+
+
+def batch_of(fam, texts=ALIKE):
+    [batch] = dataset(fam, examples(texts)).batches(8)
+    task = TASKS[fam.task]
+    rows, positions = task.predictions(batch.inputs["labels"])
+    return task.without_labels(fam.model, batch.inputs), rows, positions
+
+
+def plain_logits(fam, inputs, rows, positions):
+    return fam.model(**inputs).logits[rows, positions]
+
+
+@pytest.mark.parametrize("name", LMS + MLMS)
+def test_logits_and_gradients_without_padding_are_those_with_it(name):
+    fam = family(name)
+    inputs, rows, positions = batch_of(fam)
+    layer = OutputLayer(fam.model)
+    parameters = list(fam.model.parameters())
+
+    def gradients(logits):
+        loss = (logits.log_softmax(-1) ** 2).mean()
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    found = layer.logits(inputs, rows, positions)
+    assert layer.is_ragged
+    expected = plain_logits(fam, inputs, rows, positions)
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(gradients(found), gradients(expected), strict=True):
+        if a is None or b is None:
+            assert a is b
+            continue
+        assert a.layout == torch.strided
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LMS)
+def test_shared_beginnings_come_to_the_same(name):
+    fam = family(name)
+    inputs, rows, positions = batch_of(fam)
+    layer = OutputLayer(fam.model)
+    with torch.no_grad():
+        layer.check(inputs, rows, positions)
+        hidden, which = layer.of_beginnings(inputs, rows, positions)
+        assert len(hidden) < len(rows)
+        expected = plain_logits(fam, inputs, rows, positions)
+        with layer.of_hidden(hidden) as logits:
+            torch.testing.assert_close(logits[which], expected)
+
+
+def test_a_model_is_as_it_was_afterwards():
+    fam = family("gpt2")
+    inputs, rows, positions = batch_of(fam)
+    before = plain_logits(fam, inputs, rows, positions)
+    OutputLayer(fam.model).logits(inputs, rows, positions)
+    assert fam.model.config._attn_implementation == "sdpa"
+    assert not fam.model.transformer.wte.sparse
+    assert torch.equal(plain_logits(fam, inputs, rows, positions), before)
+
+
+def test_a_window_of_attention_is_not_known_here(capsys, monkeypatch):
+    """Short sentences would come out right, and long ones wrong."""
+    import transformers
+
+    monkeypatch.setattr(messages, "_said", set())
+    fam = family("llama")
+    config = transformers.MistralConfig(
+        **{k: getattr(fam.model.config, k) for k in (
+            "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+            "num_attention_heads", "num_key_value_heads", "max_position_embeddings")},
+        sliding_window=4,
+    )  # fmt: skip
+    windowed = fam._replace(model=transformers.MistralForCausalLM(config).eval())
+    inputs, rows, positions = batch_of(windowed)
+    layer = OutputLayer(windowed.model)
+    with torch.no_grad():
+        found = layer.logits(inputs, rows, positions)
+        torch.testing.assert_close(found, plain_logits(windowed, inputs, rows, positions))
+    assert not layer.is_ragged
+    assert layer.selects
+    assert "padding stays" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", MLMS)
+def test_sentences_that_are_seen_whole_share_no_beginnings(name):
+    """What follows a beginning changes it, so only padding is left out."""
+    fam = family(name)
+    inputs, rows, positions = batch_of(fam)
+    layer = OutputLayer(fam.model)
+    with torch.no_grad():
+        layer.check(inputs, rows, positions)
+    assert layer.is_ragged
+    assert not layer.has_beginnings
+
+
+def test_a_padding_token_in_a_text_is_counted_as_the_model_counts_it():
+    """RoBERTa numbers positions by tokens that are not padding, also within a text."""
+    fam = family("roberta")
+    inputs, rows, positions = batch_of(fam)
+    layer = OutputLayer(fam.model)
+    with torch.no_grad():
+        layer.check(inputs, rows, positions)
+        padding = fam.model.get_input_embeddings().padding_idx
+        inputs["input_ids"][0, 3] = padding
+        found = layer.logits(inputs, rows, positions)
+        torch.testing.assert_close(found, plain_logits(fam, inputs, rows, positions))
+
+
+def test_kinds_that_are_not_known_keep_their_padding():
+    for name in ("t5", "bart"):
+        assert not ragged.supports(family(name).model)
+    chunked = family("bert").model
+    chunked.config.chunk_size_feed_forward = 8
+    assert not ragged.supports(chunked)
+    decoder = family("bert").model
+    assert ragged.supports(decoder)
+    decoder.config.is_decoder = True
+    assert not ragged.supports(decoder)
+    model = family("gpt2").model
+    assert ragged.supports(model)
+    model.gradient_checkpointing_enable()
+    assert not ragged.supports(model)
+
+
+sentences = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=6), min_size=1, max_size=8)
+
+
+@given(sentences)
+def test_a_tree_has_each_beginning_once(rows):
+    length = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    layout = ragged.lay_out_tree(ids, mask)
+    nodes = layout.node_of_slot.view(len(rows), length)
+    beginnings = {}
+    for i, row in enumerate(rows):
+        for j in range(len(row)):
+            node = int(nodes[i, j])
+            assert beginnings.setdefault(node, tuple(row[: j + 1])) == tuple(row[: j + 1])
+            assert int(layout.positions[node]) == j
+    assert len(beginnings) == len(set(beginnings.values())) == len(layout.slot_of_node)
+    flat = nodes.reshape(-1)[layout.slot_of_node]
+    assert flat.tolist() == list(range(len(flat)))
+
+
+@given(sentences)
+def test_a_row_has_each_token_in_order(rows):
+    length = max(map(len, rows))
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    layout = ragged.lay_out(mask)
+    assert layout.positions.tolist() == [j for row in rows for j in range(len(row))]
+    assert layout.node_of_slot[layout.slot_of_node].tolist() == list(range(sum(map(len, rows))))
