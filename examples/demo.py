@@ -18,7 +18,7 @@ import pandas as pd
 
 import finetune_lm
 from finetune_lm import DataTrainingArguments, ModelArguments
-from finetune_lm.run.directory import choose_output_dir
+from finetune_lm.runs.directory import choose_output_dir
 
 DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
 TEST_FILES = [str(DATA / "flomped_test.txt.gz"), str(DATA / "fillers.txt.gz")]

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import tempfile
+
+# Under nohup it is ignored, and what is ignored stays so in a run.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 _home = tempfile.mkdtemp(prefix="finetune_lm_tests_")
 os.environ["HF_HOME"] = _home

@@ -288,7 +288,7 @@ def test_the_command_that_goes_on_is_told(
     token: list[str],
     expected: str,
 ) -> None:
-    from finetune_lm.run.interruption import Interrupted
+    from finetune_lm.runs.interruption import Interrupted
 
     def stop(*_: Any) -> None:
         interrupted = Interrupted(15)

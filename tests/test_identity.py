@@ -24,9 +24,9 @@ from finetune_lm.arguments.declared import (
 )
 from finetune_lm.arguments.references import resolve_name
 from finetune_lm.data.files import read_files
-from finetune_lm.run.earlier_run import EarlierRun
-from finetune_lm.run.identity import identity_of, names_of_differences, paths_of
-from finetune_lm.run.interruption import Interrupted
+from finetune_lm.runs.earlier_run import EarlierRun
+from finetune_lm.runs.identity import identity_of, names_of_differences, paths_of
+from finetune_lm.runs.interruption import Interrupted
 from finetune_lm.scoring.scorer import Forward
 from finetune_lm.study.identity import study_identity
 from finetune_lm.study.search_space import search_space

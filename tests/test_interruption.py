@@ -10,9 +10,9 @@ from contextlib import suppress
 import pytest
 
 import finetune_lm
-from finetune_lm.run import interruption
-from finetune_lm.run.interruption import Interrupted, Interruption, ctrl_c_remembered
-from finetune_lm.run.record import RunRecord
+from finetune_lm.runs import interruption
+from finetune_lm.runs.interruption import Interrupted, Interruption, ctrl_c_remembered
+from finetune_lm.runs.record import RunRecord
 from setups import arguments, setup
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP]

@@ -240,7 +240,7 @@ def test_the_count_goes_on_when_the_run_is_resumed(monkeypatch):
     import os
     import signal
 
-    from finetune_lm.run.interruption import Interrupted
+    from finetune_lm.runs.interruption import Interrupted
     from finetune_lm.training import loop
 
     def begin_in(output_dir):

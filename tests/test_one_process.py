@@ -9,7 +9,7 @@ import pytest
 
 import finetune_lm
 from finetune_lm import DataTrainingArguments, ModelArguments, UserError
-from finetune_lm.run.one_process import check_one_process
+from finetune_lm.runs.one_process import check_one_process
 from helpers import write_lines
 
 SEVERAL = [

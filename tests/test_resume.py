@@ -14,9 +14,10 @@ import pytest
 
 import finetune_lm
 from crashing import difference
-from finetune_lm import UserError, interruption
+from finetune_lm import UserError
 from finetune_lm.cli import main
-from finetune_lm.run.interruption import Interrupted
+from finetune_lm.runs import interruption
+from finetune_lm.runs.interruption import Interrupted
 from finetune_lm.scoring.scorer import Forward
 from finetune_lm.whole_files import checksum, sealed, unsealed
 from helpers import write_lines
@@ -621,7 +622,7 @@ def test_a_new_run_does_not_take_the_place_of_one_that_was_stopped(stopped):
 
 
 def test_two_processes_at_a_time(stopped, monkeypatch):
-    from finetune_lm.run.lock import RunLock
+    from finetune_lm.runs.lock import RunLock
 
     stopped(9)
     with RunLock(Path("parts")), pytest.raises(UserError, match="must not be used by two runs"):

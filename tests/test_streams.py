@@ -16,7 +16,7 @@ from tqdm import tqdm
 import finetune_lm
 from finetune_lm.cli import main
 from finetune_lm.messages import say
-from finetune_lm.run.interruption import Interrupted, Interruption
+from finetune_lm.runs.interruption import Interrupted, Interruption
 from finetune_lm.streams import LossyStream, fill_closed_descriptors, lossy_streams
 from setups import arguments, setup
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from finetune_lm.experiment import run
     from finetune_lm.recording.tables import load_metrics
     from finetune_lm.resuming import resume
-    from finetune_lm.run.run_result import RunResult
+    from finetune_lm.runs.run_result import RunResult
 
 __version__ = "0.1.0"
 
@@ -34,7 +34,7 @@ _PLACES = {
     "DataTrainingArguments": "finetune_lm.arguments",
     "ModelArguments": "finetune_lm.arguments",
     "OptimizationArguments": "finetune_lm.arguments",
-    "RunResult": "finetune_lm.run.run_result",
+    "RunResult": "finetune_lm.runs.run_result",
     "load_metrics": "finetune_lm.recording.tables",
     "resume": "finetune_lm.resuming",
     "run": "finetune_lm.experiment",

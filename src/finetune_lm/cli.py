@@ -18,7 +18,7 @@ from finetune_lm.arguments import (
 )
 from finetune_lm.arguments.parser import names_given
 from finetune_lm.errors import UserError, raised_in
-from finetune_lm.run.interruption import ctrl_c_remembered
+from finetune_lm.runs.interruption import ctrl_c_remembered
 from finetune_lm.streams import (
     BROKEN,
     fill_closed_descriptors,

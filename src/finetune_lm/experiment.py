@@ -30,15 +30,15 @@ from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.recording.columns import MetadataColumns, all_loss_columns, table_columns
 from finetune_lm.recording.loss_history import LossHistory
 from finetune_lm.recording.tables import TableWriter
-from finetune_lm.run import directory as place
-from finetune_lm.run.earlier_run import EarlierRun, warn_of_changed_model
-from finetune_lm.run.identity import MODEL, identity_of, paths_of
-from finetune_lm.run.interruption import Interruption
-from finetune_lm.run.lock import RunLock
-from finetune_lm.run.on_record import on_record
-from finetune_lm.run.one_process import check_one_process
-from finetune_lm.run.record import RunRecord
-from finetune_lm.run.run_result import RunResult
+from finetune_lm.runs import directory as place
+from finetune_lm.runs.earlier_run import EarlierRun, warn_of_changed_model
+from finetune_lm.runs.identity import MODEL, identity_of, paths_of
+from finetune_lm.runs.interruption import Interruption
+from finetune_lm.runs.lock import RunLock
+from finetune_lm.runs.on_record import on_record
+from finetune_lm.runs.one_process import check_one_process
+from finetune_lm.runs.record import RunRecord
+from finetune_lm.runs.run_result import RunResult
 from finetune_lm.streams import lossy_streams
 from finetune_lm.whole_files import checksums, write_whole
 

@@ -16,10 +16,10 @@ from finetune_lm.arguments.schedules import follows_length
 from finetune_lm.errors import UserError
 from finetune_lm.experiment import conduct
 from finetune_lm.messages import say
-from finetune_lm.run.directory import CHECKPOINTS
-from finetune_lm.run.earlier_run import EarlierRun
-from finetune_lm.run.lock import RunLock
-from finetune_lm.run.run_result import RunResult
+from finetune_lm.runs.directory import CHECKPOINTS
+from finetune_lm.runs.earlier_run import EarlierRun
+from finetune_lm.runs.lock import RunLock
+from finetune_lm.runs.run_result import RunResult
 
 
 def resume(

@@ -11,7 +11,6 @@ from finetune_lm.data.files import read_files
 from finetune_lm.data.loading import load_datasets
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.errors import UserError
-from finetune_lm.models.baseline import remember_origin
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.tasks import TASKS
 from helpers import dataset, examples, score, write_lines
@@ -111,14 +110,11 @@ def test_a_row_for_each_token_of_the_text_whatever_stands_before_it():
 
 def load(tmp_path, tokenizer, **kwargs):
     fam = family("gpt2")
+    fam.model.resize_token_embeddings(len(tokenizer))
     loaded = LoadedModel("some-model", TASKS["lm"], fam.model, tokenizer)
     path = write_lines(tmp_path / "data.txt.gz", [TEXT])
     args = DataTrainingArguments(test_file=path, **kwargs)
-
-    class NoArguments:
-        model_name_or_path = "some-model"
-
-    remember_origin(fam.model, NoArguments())
+    fam.model.name_or_path = "some-model"
     return load_datasets(read_files(args), loaded, args)
 
 

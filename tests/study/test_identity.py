@@ -6,7 +6,7 @@ import pytest
 
 from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArguments
 from finetune_lm.data.files import read_files
-from finetune_lm.run.identity import names_of_differences
+from finetune_lm.runs.identity import names_of_differences
 from finetune_lm.study.identity import study_identity, study_name
 from finetune_lm.study.search_space import search_space
 from helpers import write_lines

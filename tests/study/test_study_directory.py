@@ -111,7 +111,7 @@ def test_where_nothing_can_be_written(tmp_path):
 
 
 def test_a_single_run_does_not_write_over_a_study(tmp_path):
-    from finetune_lm.run.directory import results_in
+    from finetune_lm.runs.directory import results_in
 
     (tmp_path / "optimization_results.csv.gz").write_text("x")
     (tmp_path / "optimization_journal.log").write_text("x")

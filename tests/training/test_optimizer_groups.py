@@ -17,7 +17,7 @@ from crashing import difference
 from families import family
 from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArguments, UserError
 from finetune_lm.arguments import config_yaml, parse_arguments
-from finetune_lm.run.interruption import Interrupted
+from finetune_lm.runs.interruption import Interrupted
 from finetune_lm.scoring.scorer import Forward
 from finetune_lm.training.optimizers import make_optimizer
 from finetune_lm.training.schedule import make_schedule

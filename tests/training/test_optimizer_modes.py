@@ -13,7 +13,7 @@ import transformers
 import finetune_lm
 from crashing import difference
 from finetune_lm.model_modifiers import ModelCallback, PartiallyFrozenModelCallback
-from finetune_lm.run.interruption import Interrupted
+from finetune_lm.runs.interruption import Interrupted
 from finetune_lm.scoring.scorer import Forward
 from setups import arguments, setup
 

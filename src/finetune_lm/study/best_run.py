@@ -14,7 +14,7 @@ from finetune_lm.arguments import (
 )
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.messages import say
-from finetune_lm.run.directory import BEST_TRIAL
+from finetune_lm.runs.directory import BEST_TRIAL
 from finetune_lm.study.study_result import StudyResult
 from finetune_lm.study.trial_arguments import with_values
 

@@ -15,8 +15,8 @@ from finetune_lm.arguments import (
 from finetune_lm.arguments.declared import VALIDATION_LOSS
 from finetune_lm.arguments.study_problems import direction_of
 from finetune_lm.data.files import Files
-from finetune_lm.run.directory import as_file_name
-from finetune_lm.run.identity import identity_of
+from finetune_lm.runs.directory import as_file_name
+from finetune_lm.runs.identity import identity_of
 from finetune_lm.study.parameters import Parameter
 
 _LONGEST_NAME = 120

@@ -21,7 +21,7 @@ from finetune_lm.data.files import Files, read_files
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.evaluation.losses import read_loss_files
 from finetune_lm.messages import warn
-from finetune_lm.run.directory import JOURNAL
+from finetune_lm.runs.directory import JOURNAL
 from finetune_lm.study.identity import study_identity, study_name
 from finetune_lm.study.objects import make_object, without_foreign_defaults
 from finetune_lm.study.parameters import Parameter

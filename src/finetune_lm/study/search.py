@@ -22,10 +22,10 @@ from finetune_lm.arguments import (
 from finetune_lm.data.files import file_hashes
 from finetune_lm.errors import TrialsFailedError, UserError
 from finetune_lm.messages import say
-from finetune_lm.run.directory import is_about_writing
-from finetune_lm.run.identity import MODEL
-from finetune_lm.run.interruption import Interruption
-from finetune_lm.run.record import RunRecord
+from finetune_lm.runs.directory import is_about_writing
+from finetune_lm.runs.identity import MODEL
+from finetune_lm.runs.interruption import Interruption
+from finetune_lm.runs.record import RunRecord
 from finetune_lm.study.lost_trials import REASON, SURPLUS, counted_trials
 from finetune_lm.study.optuna_messages import OptunaMessages
 from finetune_lm.study.plan import Plan, make_plan, make_pruner, make_sampler, sampler_seed

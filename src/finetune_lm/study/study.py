@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 
 from finetune_lm.arguments.data_training_arguments import DrawnSeed
 from finetune_lm.errors import UserError
-from finetune_lm.run.identity import names_of_differences
+from finetune_lm.runs.identity import names_of_differences
 from finetune_lm.study.storage import StoragePlace
 
 RECORD = "finetune_lm"

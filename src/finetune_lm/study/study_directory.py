@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
-from finetune_lm.run import directory as place
+from finetune_lm.runs import directory as place
 
 
 @dataclass(frozen=True)

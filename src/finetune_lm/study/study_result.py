@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments
-from finetune_lm.run.directory import OPTIMIZATION_RESULTS
-from finetune_lm.run.run_result import RunResult
+from finetune_lm.runs.directory import OPTIMIZATION_RESULTS
+from finetune_lm.runs.run_result import RunResult
 
 if TYPE_CHECKING:
     import optuna

@@ -15,7 +15,7 @@ from finetune_lm.evaluation.splits import Split, make_splits
 from finetune_lm.evaluation.unrecorded import NoTable
 from finetune_lm.model_modifiers.callbacks import make_callbacks
 from finetune_lm.recording.loss_history import LossHistory
-from finetune_lm.run.interruption import Interruption
+from finetune_lm.runs.interruption import Interruption
 from finetune_lm.study.initial_state import Generators, InitialState
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import Checkpoints, Saved

@@ -12,7 +12,7 @@ from finetune_lm.arguments import DataTrainingArguments, ModelArguments, without
 from finetune_lm.arguments.values import write_value
 from finetune_lm.errors import TrialsFailedError, UserError, raised_in, users_code
 from finetune_lm.messages import say
-from finetune_lm.run.interruption import Interruption
+from finetune_lm.runs.interruption import Interruption
 from finetune_lm.scoring.memory import free_memory
 from finetune_lm.study.lost_trials import (
     REASON,

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from finetune_lm.errors import UserError, first_line
 from finetune_lm.messages import warn
-from finetune_lm.run.directory import MANIFEST
+from finetune_lm.runs.directory import MANIFEST
 from finetune_lm.whole_files import checksum, sealed, sync, unsealed
 
 if TYPE_CHECKING:

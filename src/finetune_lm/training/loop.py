@@ -21,7 +21,7 @@ from finetune_lm.evaluation.splits import Split
 from finetune_lm.loss_scale import loss_scaled_by
 from finetune_lm.progress_bars import EpochBar
 from finetune_lm.recording.columns import LOSS
-from finetune_lm.run.interruption import Interruption
+from finetune_lm.runs.interruption import Interruption
 from finetune_lm.scoring.scorer import Score
 from finetune_lm.training.checkpoints import Checkpoints
 from finetune_lm.training.learner import Learner

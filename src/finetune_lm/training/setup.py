@@ -9,7 +9,7 @@ from finetune_lm.constants import BF16, FP16, FP32, TF32
 from finetune_lm.errors import UserError
 from finetune_lm.messages import say, warn
 from finetune_lm.models.compiling import compile_model
-from finetune_lm.run.one_process import alone
+from finetune_lm.runs.one_process import alone
 from finetune_lm.scoring.fast.tuning import tune
 
 if TYPE_CHECKING:

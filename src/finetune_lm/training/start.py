@@ -11,7 +11,7 @@ from finetune_lm.messages import say
 from finetune_lm.recording.columns import table_columns
 from finetune_lm.recording.loss_history import LossHistory
 from finetune_lm.recording.tables import TableState, TableWriter
-from finetune_lm.run.directory import METRICS
+from finetune_lm.runs.directory import METRICS
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import BEGINNING, TRAINED, Checkpoints, Saved
 from finetune_lm.training.early_stopping import EarlyStopping

@@ -152,9 +152,10 @@ def names_of_differences(before: dict[str, Any], now: dict[str, Any]) -> list[st
         CODE: lambda path: f"source of {path[1]}",
         MODEL: lambda path: f"{path[1]} of the model",
     }
-    found = (
+    found = dict.fromkeys(
         names[path[0]](path) if path[0] in names else path[0]
         for path, one, other in differences(before, now)
         if path != (MODEL, "config") or one.partition(":")[0] == other.partition(":")[0]
     )
-    return list(dict.fromkeys(found))
+    # A file of which more is read says more; that more is read tells why.
+    return [name for name in found if f"max_{FILES.get(name)}_samples" not in found]

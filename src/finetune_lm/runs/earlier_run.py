@@ -19,15 +19,15 @@ from finetune_lm.arguments.declared import (
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
 from finetune_lm.messages import say, warn
-from finetune_lm.run.directory import (
+from finetune_lm.runs.directory import (
     CHECKPOINTS,
     MANIFEST,
     RUN_JSON,
     TEST_RESULTS_SUFFIX,
 )
-from finetune_lm.run.identity import CODE, CONTENT, FILES, MODEL, differences
-from finetune_lm.run.record import versions
-from finetune_lm.run.run_result import RunResult
+from finetune_lm.runs.identity import CODE, CONTENT, FILES, MODEL, differences
+from finetune_lm.runs.record import versions
+from finetune_lm.runs.run_result import RunResult
 from finetune_lm.whole_files import checksums, unsealed
 
 _ON_RESUME = {

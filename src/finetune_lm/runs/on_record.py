@@ -12,10 +12,10 @@ from finetune_lm.arguments.base import Arguments
 from finetune_lm.data.files import Files, file_hashes
 from finetune_lm.errors import UserError
 from finetune_lm.out_of_memory import is_out_of_memory
-from finetune_lm.run import directory as place
-from finetune_lm.run.earlier_run import EarlierRun
-from finetune_lm.run.interruption import Interrupted
-from finetune_lm.run.record import RunRecord
+from finetune_lm.runs import directory as place
+from finetune_lm.runs.earlier_run import EarlierRun
+from finetune_lm.runs.interruption import Interrupted
+from finetune_lm.runs.record import RunRecord
 
 if TYPE_CHECKING:
     import torch

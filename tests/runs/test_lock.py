@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from finetune_lm.errors import UserError
-from finetune_lm.run import lock as run_lock
-from finetune_lm.run.lock import LOCK, RunLock
+from finetune_lm.runs import lock as run_lock
+from finetune_lm.runs.lock import LOCK, RunLock
 
 
 def test_it_names_its_holder_and_is_gone_afterwards(tmp_path):
@@ -33,7 +33,7 @@ def test_it_names_its_holder_and_is_gone_afterwards(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from finetune_lm.run.lock import RunLock
+from finetune_lm.runs.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(600)

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from finetune_lm.errors import UserError
-from finetune_lm.run.earlier_run import EarlierRun, warn_of_changed_model
-from finetune_lm.run.record import RunRecord, versions
+from finetune_lm.runs.earlier_run import EarlierRun, warn_of_changed_model
+from finetune_lm.runs.record import RunRecord, versions
 from finetune_lm.whole_files import checksums, sealed
 
 CONFIG = {

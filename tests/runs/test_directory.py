@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from finetune_lm.errors import UserError
-from finetune_lm.run.directory import (
+from finetune_lm.runs.directory import (
     check_output_dir,
     choose_output_dir,
     is_about_writing,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_lm.recording.tables import load_metrics
-from finetune_lm.run.directory import METRICS
+from finetune_lm.runs.directory import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
