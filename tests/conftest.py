@@ -43,6 +43,14 @@ def quick_garbage_collection():
 
 
 @pytest.fixture(autouse=True)
+def no_secrets_of_other_tests():
+    """Arguments that live on after their test, in a cycle or a cache, have no say in the next."""
+    yield
+    if (redaction := sys.modules.get("finetune_lm.arguments.redaction")) is not None:
+        redaction._REMEMBERED.clear()
+
+
+@pytest.fixture(autouse=True)
 def usual_matrix_products():
     """Undo what a run sets for its process, of which the next test knows nothing."""
     yield

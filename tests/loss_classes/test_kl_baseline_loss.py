@@ -503,10 +503,10 @@ def test_examples_without_anything_to_predict_do_not_make_it_nan(directories, tm
 
 
 def test_the_baseline_is_loaded_once_as_the_model_was_named(directories, sentences, monkeypatch):
-    from finetune_lm.models import loading
+    from finetune_lm.models import baseline
 
     calls = []
-    original = loading.load_model
+    original = baseline.load_model
 
     def record(args, *others, **options):
         calls.append(args)
@@ -520,7 +520,7 @@ def test_the_baseline_is_loaded_once_as_the_model_was_named(directories, sentenc
         cache_dir="cache",
         token="hf_secret",
     )
-    monkeypatch.setattr(loading, "load_model", record)
+    monkeypatch.setattr(baseline, "load_model", record)
     losses = [make(loaded, sentences, scaleby=s) for s in (1.0, 2.0)]
     assert len(calls) == 1
     assert (calls[0].model_revision, calls[0].cache_dir, calls[0].token) == (
@@ -530,9 +530,9 @@ def test_the_baseline_is_loaded_once_as_the_model_was_named(directories, sentenc
     assert calls[0].model_modifier_fns == []
     [(_, first)], [(_, second)] = (loss._data for loss in losses)
     assert first is second  # and so is what was prepared of the data
-    baseline = origin_of(loaded.model).baseline().model
-    assert not baseline.training
-    assert not any(parameter.requires_grad for parameter in baseline.parameters())
+    untouched = origin_of(loaded.model).baseline().model
+    assert not untouched.training
+    assert not any(parameter.requires_grad for parameter in untouched.parameters())
     make(loaded, sentences, model_kwargs={"attn_implementation": "eager"})
     assert calls[1].model_kwargs == {"attn_implementation": "eager"}
 
