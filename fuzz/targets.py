@@ -30,7 +30,7 @@ from finetune_lm.arguments import (
     parse_arguments,
     references,
 )
-from finetune_lm.arguments.help import argument_names
+from finetune_lm.arguments.command_line import argument_names
 from finetune_lm.data.files import (
     JSON_SUFFIXES,
     TEXT_SUFFIXES,

@@ -12,8 +12,7 @@ import torch
 
 from families import family
 from finetune_lm import DataTrainingArguments, ModelArguments, UserError, load_metrics
-from finetune_lm.arguments.modifiers import modifier_problems
-from finetune_lm.arguments.preprocessing import preprocessing_problems
+from finetune_lm.arguments.given_functions import modifier_problems, preprocessing_problems
 from finetune_lm.cli import main
 from finetune_lm.data.loading import tokenizer_problems
 from finetune_lm.errors import raised_in, users_code

@@ -16,7 +16,7 @@ from finetune_lm.arguments import (
     parse_arguments,
     without_token,
 )
-from finetune_lm.arguments.parser import names_given
+from finetune_lm.arguments.command_line import names_given
 from finetune_lm.errors import UserError, raised_in
 from finetune_lm.runs.interruption import ctrl_c_remembered
 from finetune_lm.streams import (

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 IGNORED_LABEL = -100
+"""The label that losses leave out (the convention of torch's cross-entropy and of transformers)."""
+
 BOS_TOKEN = "token:"
 """Before the name of a token in ``bos_policy``."""
-"""The label that losses leave out (the convention of torch's cross-entropy and of transformers)."""
+
+DATASET_TYPES = ("train", "validation", "test")
+LOSS_DATASET_TYPES = ("train", "validation")
+"""The types of data set of which losses are computed."""
+
+MAX_SEED = 2**32 - 1
+"""The largest seed that numpy takes."""
 
 DEFAULT_MAX_LENGTH = 1024
 """The longest input in tokens, where the model's own limit is not lower."""
@@ -20,6 +28,9 @@ ONCE = "once"
 PER_BATCH = "per_batch"
 PREPROCESSING_STRATEGIES = (ONCE, PER_BATCH)
 """When a preprocessing function is applied: as the data is loaded, or anew for each batch."""
+
+USER_PACKAGES = ("loss_classes", "data_preprocessing", "model_modifiers")
+"""Packages whose documented names can be written without ``finetune_lm.`` before them."""
 
 CONFIG_YAML = "config.yaml"
 """The file in an output directory that repeats its run."""

@@ -12,7 +12,7 @@ from finetune_lm.arguments import (
     config_dict,
     parse_arguments,
 )
-from finetune_lm.arguments.schedules import follows_length
+from finetune_lm.arguments.optimizer_settings import follows_length
 from finetune_lm.errors import UserError
 from finetune_lm.experiment import conduct
 from finetune_lm.messages import say

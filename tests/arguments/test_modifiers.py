@@ -7,7 +7,7 @@ import functools
 import pytest
 
 from finetune_lm.arguments import ModelArguments
-from finetune_lm.arguments.modifiers import modifier_problems
+from finetune_lm.arguments.given_functions import modifier_problems
 from finetune_lm.errors import UserError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune_lm.arguments.preprocessing import preprocessing_problems
+from finetune_lm.arguments.given_functions import preprocessing_problems
 from finetune_lm.cli import main
 from finetune_lm.data_preprocessing import mask_random_tokens, mask_words
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_lm.arguments.nested import DELETE_FIELD
 from finetune_lm.arguments.references import Reference
-from finetune_lm.arguments.values import DELETE_FIELD, read_text, read_value, write_value
+from finetune_lm.arguments.values import read_text, read_value, write_value
 from finetune_lm.errors import UserError
 
 

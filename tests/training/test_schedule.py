@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from finetune_lm import DataTrainingArguments, UserError
-from finetune_lm.arguments.schedules import follows_length, schedule_names
+from finetune_lm.arguments.optimizer_settings import follows_length, schedule_names
 from finetune_lm.training.schedule import make_schedule
 
 

@@ -8,12 +8,17 @@ from typing import Any, ClassVar
 
 from finetune_lm.arguments.checking import conform, type_problems
 from finetune_lm.arguments.declared import default_of, field_types, is_dictionary
-from finetune_lm.arguments.merging import merge
-from finetune_lm.arguments.nearest import choices, did_you_mean
-from finetune_lm.arguments.nested import DEEPEST, HALF_PAIR, is_deeper_than, strings_in
+from finetune_lm.arguments.nested import (
+    DEEPEST,
+    DELETE_FIELD,
+    HALF_PAIR,
+    is_deeper_than,
+    merge,
+    strings_in,
+)
 from finetune_lm.arguments.redaction import is_secret, remember, without_secrets
 from finetune_lm.arguments.references import numbered_names, resolve_references, short_name
-from finetune_lm.arguments.values import DELETE_FIELD
+from finetune_lm.arguments.suggestions import choices, did_you_mean
 from finetune_lm.errors import UserError
 
 

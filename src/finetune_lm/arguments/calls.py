@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_lm.arguments.checking import number_with_comma, show
-from finetune_lm.arguments.nearest import did_you_mean
 from finetune_lm.arguments.references import short_name
+from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.errors import UserError, users_code
 
 Parameter = inspect.Parameter

@@ -15,10 +15,9 @@ from finetune_lm.arguments.declared import (
     is_text,
     item_of,
 )
-from finetune_lm.arguments.dotted_names import meant_by
-from finetune_lm.arguments.nearest import choices
 from finetune_lm.arguments.redaction import is_secret, without_secrets
 from finetune_lm.arguments.references import Reference, describe
+from finetune_lm.arguments.suggestions import choices, meant_by
 
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{0,20},[0-9]{1,20}([eE][+-]?[0-9]{1,5})?")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]{1,20})?")

@@ -1,15 +1,50 @@
-"""The tokens of a command line -> the raw texts that each name was given."""
+"""The names that can be given on a command line, and the raw texts that each was given."""
 
 from __future__ import annotations
 
+import os
 import re
+import types
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
-from finetune_lm.arguments.nested import DEEPEST, HALF_PAIR
+from finetune_lm.arguments.base import Arguments
+from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
+from finetune_lm.arguments.declared import default_of, field_types, is_dictionary
+from finetune_lm.arguments.model_arguments import ModelArguments
+from finetune_lm.arguments.nested import (
+    HALF_PAIR,
+)
+from finetune_lm.arguments.optimization_arguments import OptimizationArguments
+from finetune_lm.arguments.suggestions import did_you_mean, known_elsewhere, nearest
+from finetune_lm.arguments.values import read_text
+from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
+
+GROUPS: tuple[type[Arguments], ...] = (ModelArguments, DataTrainingArguments, OptimizationArguments)
+
+OPTIONS = types.MappingProxyType(
+    {
+        "config": "Take arguments from YAML files as well. Later files override earlier ones, and "
+        "the command line overrides them all.",
+        "resume": "Go on with the run in this output directory, which was stopped. Its arguments "
+        "are in force again; the token has to be given again. Of others only epochs and patience "
+        "can be larger, and those changed that make no difference to the results, such as "
+        "checkpoint_every and on_nan.",
+        "print_config": "Print all arguments as a config file, and do nothing else.",
+        "preview": "Print what the model will be fed for the first examples of each file, so many "
+        "as the number says, and do nothing else. Tokens stand above labels; masks and ignored "
+        "positions are marked.",
+        "help": "Show this help, or with names after it the help for these arguments, and for "
+        "classes and functions, such as KLBaselineLoss, what they take.",
+        "version": "Show the version.",
+        "debug": "After a user's error show where in the code it was found.",
+    }
+)
+_WITH_VALUES = ("config", "preview", "resume")
 
 _NAME = re.compile(r"--[A-Za-z]")
 _DASHES = "-\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
@@ -34,6 +69,20 @@ class Given:
         if not self.texts:
             return True
         return self.texts[0] if len(self.texts) == 1 else list(self.texts)
+
+
+def names_given(argv: Sequence[str], problems: list[str]) -> list[Given]:
+    """Return the names on a command line with the texts that follow each.
+
+    Args:
+        argv: The command line without the program's own name.
+        problems: Messages go here.
+    """
+    return split_command_line(with_hyphens(argv, problems), problems)
+
+
+def _is_name(name: str) -> bool:
+    return name in OPTIONS or any(name == each.name for group in GROUPS for each in fields(group))
 
 
 def split_command_line(argv: Sequence[str], problems: list[str]) -> list[Given]:
@@ -66,9 +115,7 @@ def split_command_line(argv: Sequence[str], problems: list[str]) -> list[Given]:
     return given
 
 
-def with_hyphens(
-    argv: Sequence[str], is_name: Callable[[str], bool], problems: list[str]
-) -> list[str]:
+def with_hyphens(argv: Sequence[str], problems: list[str]) -> list[str]:
     """Return a command line in which names that begin with other dashes begin with `--`.
 
     Text programs make a dash of two hyphens, and so does a page that a command is copied from.
@@ -76,7 +123,6 @@ def with_hyphens(
 
     Args:
         argv: The command line without the program's own name.
-        is_name: Whether there is an argument of a name.
         problems: A message for each goes here.
     """
     mended = []
@@ -88,7 +134,7 @@ def with_hyphens(
         dashes, rest = found.groups()
         name = rest.partition("=")[0]
         others = [dash for dash in dashes if dash != "-"]
-        if not (is_name(name.partition(".")[0]) or (others and len(dashes) > 1)):
+        if not (_is_name(name.partition(".")[0]) or (others and len(dashes) > 1)):
             mended.append(word)
             continue
         if others:
@@ -123,53 +169,111 @@ def check_words(argv: Sequence[str]) -> None:
         raise UserError(*problems)
 
 
-def nest(given: Iterable[tuple[tuple[str, ...], Any]], problems: list[str]) -> dict[str, Any]:
-    """Return a nested dictionary of values by their paths, each of which is given once.
-
-    Args:
-        given: Pairs of a path and a value.
-        problems: A message for each name that is given twice, or both as a value and as a
-            dictionary, goes here.
-    """
-    nested: dict[str, Any] = {}
-    seen: set[tuple[str, ...]] = set()
-    longer: dict[tuple[str, ...], tuple[str, ...]] = {}  # by what they begin with
-    for path, value in given:
-        if not all(path):
-            problems.append(f"{'.'.join(path)} has a dot with no name on one side of it.")
+def read_flags(given: list[Given], problems: list[str]) -> dict[str, bool]:
+    """Return the options that are on or off, of those that are given."""
+    flags: dict[str, bool] = {}
+    for option in given:
+        if option.name not in OPTIONS or option.name in _WITH_VALUES:
             continue
-        if len(path) > DEEPEST:
-            problems.append(f"{'.'.join(path)[:40]}... has more than {DEEPEST} names in a row.")
-            continue
-        beginnings = [path[:n] for n in range(1, len(path))]
-        conflict = _conflict(path, seen, longer, beginnings)
-        if conflict is not None:
-            problems.append(conflict)
-            continue
-        seen.add(path)
-        longer.update(dict.fromkeys(beginnings, path))
-        level = nested
-        for part in path[:-1]:
-            level = level.setdefault(part, {})
-        level[path[-1]] = value
-    return nested
+        if option.name in flags:
+            problems.append(f"{option.name} is given more than once.")
+        if option.texts in ((), ("True",), ("False",)):
+            flags[option.name] = option.texts != ("False",)
+        else:
+            problems.append(f"{option.name} takes no value.")
+    return flags
 
 
-def _conflict(
-    path: tuple[str, ...],
-    seen: set[tuple[str, ...]],
-    longer: dict[tuple[str, ...], tuple[str, ...]],
-    beginnings: list[tuple[str, ...]],
-) -> str | None:
-    if path in seen:
-        return f"{'.'.join(path)} is given more than once."
-    whole, part = next(
-        ((beginning, path) for beginning in beginnings if beginning in seen),
-        (path, longer.get(path)),
-    )
-    if part is None:
+def read_preview(given: list[Given], problems: list[str]) -> int | None:
+    """Return how many examples to show, or None for a run."""
+    options = [each for each in given if each.name == "preview"]
+    if len(options) > 1:
+        problems.append("preview is given more than once.")
+    for option in options:
+        if re.fullmatch(r"0*[1-9][0-9]{0,8}", " ".join(option.texts)):
+            return int(option.texts[0])
+        shown = " ".join(option.texts)[:80] or "nothing"
+        problems.append(f"preview must be a number of examples, at least 1, but got {shown}.")
+    return None
+
+
+def read_config_names(given: list[Given], problems: list[str]) -> list[str]:
+    """Return the names of the config files, in order."""
+    names: list[str] = []
+    for option in (each for each in given if each.name == "config"):
+        if not option.texts:
+            problems.append("config must be followed by the name of a file.")
+        for text in option.texts:
+            name = read_text(text, allows_none=False, allows_bool=False, is_list=False)
+            names.append(str(name))
+    return names
+
+
+def read_resume(given: list[Given], problems: list[str]) -> str | None:
+    """Return the output directory of the run to resume."""
+    options = [each for each in given if each.name == "resume"]
+    if not options:
         return None
-    return (
-        f"{'.'.join(whole)} and {'.'.join(part)} cannot both be given: one sets the whole and the "
-        "other a part of it."
-    )
+    useless = [name for name in ("config", "output_dir") if any(g.name == name for g in given)]
+    problems += [f"{name} has no use with resume: a run goes on with its own." for name in useless]
+    if len(options) > 1:
+        problems.append("resume is given more than once.")
+    texts = options[0].texts
+    if len(texts) != 1:
+        shown = " ".join(texts) or "nothing"
+        problems.append(f"resume must be one output directory but got {shown}.")
+        return None
+    directory = str(read_text(texts[0], allows_none=False, allows_bool=False, is_list=False))
+    # Not Path.is_file, which fails on what is too long for a path.
+    if not os.path.isfile(Path(directory, CONFIG_YAML)):  # noqa: PTH113
+        is_directory = os.path.isdir(directory)  # noqa: PTH112
+        # Without it nothing else can be told apart from mistakes that follow from this one.
+        raise UserError(
+            f"resume must name the output directory of a run but {directory} "
+            f"{f'has no {CONFIG_YAML}' if is_directory else 'is not there'}."
+        )
+    return directory
+
+
+def argument_names() -> list[str]:
+    """Return every name that can be given: arguments, and keys of default dictionaries."""
+    names = [each.name for cls in GROUPS for each in fields(cls)] + list(OPTIONS)
+    for cls in GROUPS:
+        for each in fields(cls):
+            if is_dictionary(field_types(cls)[each.name]):
+                names += _key_names(each.name, default_of(each))
+                names += [f"{each.name}.{key}" for key in each.metadata.get("about_keys", ())]
+    return names
+
+
+def _key_names(name: str, value: dict[str, Any]) -> Iterator[str]:
+    for key, item in value.items():
+        yield f"{name}.{key}"
+        if isinstance(item, dict):
+            yield from _key_names(f"{name}.{key}", item)
+
+
+def suggestion(path: tuple[str, ...]) -> str:
+    """Return what was probably meant by a name that does not exist, as part of a message.
+
+    A name that another program has for an argument leads to ours. A name that is a key of some
+    dictionary, such as `lr`, is found there.
+    """
+    names = argument_names()
+    top_level = [name for name in names if "." not in name]
+    wanted = ".".join(path)
+    known = known_elsewhere(wanted)
+    if known is not None:
+        return f" {known}"
+    inside = [name for name in names if name.endswith(f".{wanted}")]
+    if inside:
+        return f" Did you mean --{inside[0]}?"
+    if path[0] in top_level:
+        return did_you_mean(wanted, names, "--")
+    close = nearest(path[0].replace("-", "_"), top_level)
+    if close is not None:
+        return f" Did you mean --{'.'.join((close, *path[1:]))}?"
+    containing = [name for name in top_level if wanted in name]
+    if containing and len(wanted) > 2:
+        return f" Did you mean --{containing[0]}?"
+    return did_you_mean(wanted, names, "--")

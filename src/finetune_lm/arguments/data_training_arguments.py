@@ -11,32 +11,20 @@ from typing import Annotated, Any
 
 from finetune_lm.arguments.base import (
     Arguments,
-    choice_problem,
-    kwargs_problems,
-    minimum_problem,
 )
-from finetune_lm.arguments.calls import comma_problems, taken_by
+from finetune_lm.arguments.data_training_problems import object_problems, range_problems
 from finetune_lm.arguments.declared import MAY_BE_RAISED, MAY_CHANGE, Affects, option
-from finetune_lm.arguments.optimizer_groups import PARAMS, group_problems
-from finetune_lm.arguments.preprocessing import preprocessing_problems
-from finetune_lm.arguments.reductions import takes_several
+from finetune_lm.arguments.optimizer_settings import PARAMS
 from finetune_lm.arguments.references import default_object, numbered_names, short_name
-from finetune_lm.arguments.schedules import schedule_problems
 from finetune_lm.constants import (
-    BOS_TOKEN,
+    DATASET_TYPES,
     DEFAULT_MAX_LENGTH,
-    ON_NAN,
+    LOSS_DATASET_TYPES,
+    MAX_SEED,
     ONCE,
-    PREPROCESSING_STRATEGIES,
     STOP,
 )
-from finetune_lm.errors import UserError, users_code
-
-DATASET_TYPES = ("train", "validation", "test")
-LOSS_DATASET_TYPES = ("train", "validation")
-BOS_POLICIES = ("auto", "eos", "none", f"{BOS_TOKEN}NAME")
-MAX_SEED = 2**32 - 1
-MAX_COUNT = 2**31 - 1
+from finetune_lm.errors import UserError
 
 _BATCH_SIZE_NOTE = (
     "Preprocessing with the strategy per_batch may turn them into more or fewer examples."
@@ -423,126 +411,7 @@ class DataTrainingArguments(Arguments):
         }
 
     def _range_problems(self) -> list[str]:
-        return [
-            *self._file_problems(),
-            *self._number_problems(),
-            *self._loss_problems(),
-            *(
-                problem
-                for key, strategy in self.data_preprocessing_fn_strategy.items()
-                for problem in choice_problem(
-                    f"data_preprocessing_fn_strategy.{key}", strategy, PREPROCESSING_STRATEGIES
-                )
-            ),
-            *(
-                []
-                if self.bos_policy.startswith(BOS_TOKEN)
-                else choice_problem("bos_policy", self.bos_policy, BOS_POLICIES)
-            ),
-            *choice_problem("on_nan", self.on_nan, ON_NAN),
-        ]
+        return range_problems(self)
 
     def _object_problems(self) -> list[str]:
-        return [
-            *comma_problems(
-                "train_optimizer_kwargs", taken_by(self.train_optimizer), self.optimizer_kwargs()
-            ),
-            *preprocessing_problems(
-                self.data_preprocessing_fn,
-                self.data_preprocessing_fn_kwargs,
-                [key for key in DATASET_TYPES if getattr(self, f"{key}_file")],
-            ),
-            *group_problems(self.train_optimizer_groups, self.train_optimizer),
-            *schedule_problems(self.lr_scheduler, self.lr_scheduler_kwargs),
-        ]
-
-    def _file_problems(self) -> list[str]:
-        for name in ("output_dir", "test_output_file_prefix"):
-            if "\0" in (getattr(self, name) or ""):
-                return [f"{name} cannot have a NUL character in it."]
-        if self.train_file and not self.validation_file:
-            return ["validation_file must be given when train_file is."]
-        if self.validation_file and not self.train_file:
-            return ["train_file must be given when validation_file is."]
-        if not self.train_file and not self.test_file:
-            return ["train_file and validation_file, or test_file, or all three must be given."]
-        return []
-
-    def _number_problems(self) -> list[str]:
-        at_least_one = [
-            "epochs",
-            "max_length",
-            "preprocessing_num_workers",
-            "gradient_accumulation_steps",
-            *(f"max_{key}_samples" for key in DATASET_TYPES),
-            *(f"per_device_{key}_batch_size" for key in DATASET_TYPES),
-        ]
-        at_least_zero = ["min_epochs", "patience", "delta", "checkpoint_every"]
-        problems = [
-            problem
-            for minimum, names in ((1, at_least_one), (0, at_least_zero))
-            for name in names
-            for problem in minimum_problem(name, getattr(self, name), minimum)
-        ]
-        problems += [
-            f"{name} must be at most {MAX_COUNT} but got {value}."
-            for name in (*at_least_one, "min_epochs", "patience")
-            if (value := getattr(self, name)) is not None and value > MAX_COUNT
-        ]
-        if self.min_epochs > self.epochs >= 1:
-            problems.append(
-                f"min_epochs cannot be larger than epochs ({self.epochs}) but got "
-                f"{self.min_epochs}."
-            )
-        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
-            problems.append(f"max_grad_norm must be above 0 but got {self.max_grad_norm:g}.")
-        if not 0 <= self.seed <= MAX_SEED:
-            problems.append(f"seed must be from 0 to {MAX_SEED} but got {self.seed}.")
-        return problems
-
-    def _loss_problems(self) -> list[str]:
-        problems: list[str] = []
-        for dataset_type in LOSS_DATASET_TYPES:
-            name = f"loss_classes.{dataset_type}"
-            classes = self.loss_classes[dataset_type]
-            if not classes:
-                problems.append(f"{name} must name at least one class.")
-            problems += kwargs_problems(
-                f"loss_classes_kwargs.{dataset_type}",
-                self.loss_classes_kwargs[dataset_type],
-                name,
-                classes,
-            )
-            if self.resolves_at_once and self.train_file and not problems:
-                problems += self._reduction_problems(dataset_type)
-                problems += self._loss_value_problems(dataset_type)
-        return problems
-
-    def _reduction_problems(self, dataset_type: str) -> list[str]:
-        """What there is to say about how losses are put together."""
-        function = self.loss_reduction_fns[dataset_type]
-        try:
-            takes_several(function, len(self.loss_classes[dataset_type]))
-        except UserError as error:
-            return [f"loss_reduction_fns.{dataset_type}: {problem}" for problem in error.problems]
-        return []
-
-    def _loss_value_problems(self, dataset_type: str) -> list[str]:
-        """What losses that check their arguments themselves say of these."""
-        problems: list[str] = []
-        classes = self.loss_classes[dataset_type]
-        for cls, name, kwargs in zip(
-            classes, numbered_names(classes), self.kwargs_of_losses(dataset_type), strict=True
-        ):
-            place = f"loss_classes_kwargs.{dataset_type}.{name}"
-            with_comma = comma_problems(place, taken_by(cls), kwargs)
-            problems += with_comma
-            check = getattr(cls, "check", None)
-            if check is None or with_comma:
-                continue
-            try:
-                with users_code(f"the check of {name}"):
-                    check(**kwargs)
-            except UserError as error:
-                problems += [f"{place}: {problem}" for problem in error.problems]
-        return problems
+        return object_problems(self)

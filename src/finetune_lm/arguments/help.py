@@ -1,53 +1,44 @@
-"""The help texts, made from the dataclasses."""
+"""The help texts, made from the dataclasses, and from signatures and docstrings."""
 
 from __future__ import annotations
 
+import inspect
+import re
 import shutil
 import textwrap
-import types
-from collections.abc import Iterator
-from dataclasses import Field, fields
+from collections.abc import Callable, Iterator
+from dataclasses import Field, dataclass, fields
 from typing import Any
 
-from finetune_lm.arguments.base import Arguments
-from finetune_lm.arguments.callable_help import callable_help
-from finetune_lm.arguments.calls import NO_DEFAULT
-from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
+from finetune_lm.arguments.calls import NO_DEFAULT, taken_by
+from finetune_lm.arguments.command_line import GROUPS, OPTIONS, suggestion
 from finetune_lm.arguments.declared import (
     default_of,
     field_types,
     is_dictionary,
     is_required,
 )
-from finetune_lm.arguments.model_arguments import ModelArguments
-from finetune_lm.arguments.nearest import did_you_mean, nearest
-from finetune_lm.arguments.optimization_arguments import OptimizationArguments
-from finetune_lm.arguments.other_names import known_elsewhere
+from finetune_lm.arguments.references import name_of, resolve_name, short_name
+from finetune_lm.arguments.suggestions import dotted_name, known_elsewhere
 from finetune_lm.arguments.values import write_value
 from finetune_lm.errors import UserError
+
+# What a run gives it, whatever it is.
+_GIVEN = ("inputs", "last_epoch", "model", "optimizer", "params", "tokenizer")
+_PLACES = (
+    ("loss_classes.", "--loss_classes_kwargs.train.{name}."),
+    ("data_preprocessing.", "--data_preprocessing_fn_kwargs.train."),
+    ("torch.optim.lr_scheduler.", "--lr_scheduler_kwargs."),
+    ("torch.optim.", "--train_optimizer_kwargs."),
+    ("optuna.samplers.", "--study_kwargs.sampler_kwargs."),
+    ("optuna.pruners.", "--study_kwargs.pruner_kwargs."),
+)
+_SECTION = re.compile(r"(Args|Arguments|Parameters|Attributes|Returns|Raises|Examples?|Note)s?:")
+_ENTRY = re.compile(r"\*{0,2}(?P<name>\w+)(?: *\([^)]*\))? *:(?: +|$)(?P<text>.*)")
 
 USAGE = "usage: finetune-lm --model_name_or_path NAME --train_file FILE --validation_file FILE ..."
 
 _INDENT = "      "
-
-OPTIONS = types.MappingProxyType(
-    {
-        "config": "Take arguments from YAML files as well. Later files override earlier ones, and "
-        "the command line overrides them all.",
-        "resume": "Go on with the run in this output directory, which was stopped. Its arguments "
-        "are in force again; the token has to be given again. Of others only epochs and patience "
-        "can be larger, and those changed that make no difference to the results, such as "
-        "checkpoint_every and on_nan.",
-        "print_config": "Print all arguments as a config file, and do nothing else.",
-        "preview": "Print what the model will be fed for the first examples of each file, so many "
-        "as the number says, and do nothing else. Tokens stand above labels; masks and ignored "
-        "positions are marked.",
-        "help": "Show this help, or with names after it the help for these arguments, and for "
-        "classes and functions, such as KLBaselineLoss, what they take.",
-        "version": "Show the version.",
-        "debug": "After a user's error show where in the code it was found.",
-    }
-)
 
 _VALUES = (
     "Values. A number, True, False, None, {} or [] is what it looks like; quotes ('\"3\"') keep it "
@@ -59,11 +50,7 @@ _VALUES = (
     "key."
 )
 
-_GROUPS: tuple[tuple[str, type[Arguments]], ...] = (
-    ("Model", ModelArguments),
-    ("Data and training", DataTrainingArguments),
-    ("Hyperparameter search", OptimizationArguments),
-)
+_TITLES = ("Model", "Data and training", "Hyperparameter search")
 
 
 def help_for(names: list[str]) -> str:
@@ -111,7 +98,7 @@ def _whole_help() -> str:
         "Options",
         *(f"  --{name}\n{_wrap(text, _INDENT)}" for name, text in OPTIONS.items()),
     ]
-    for title, cls in _GROUPS:
+    for title, cls in zip(_TITLES, GROUPS, strict=True):
         blocks.append(f"{title} ({cls.__name__})")
         blocks += [_argument_help(each, (each.name,)) for each in fields(cls)]
     return "\n\n".join(blocks) + "\n"
@@ -120,7 +107,7 @@ def _whole_help() -> str:
 def _help_at(path: tuple[str, ...]) -> str | None:
     if path[0] in OPTIONS and len(path) == 1:
         return f"  --{path[0]}\n{_wrap(OPTIONS[path[0]], _INDENT)}"
-    for _, cls in _GROUPS:
+    for cls in GROUPS:
         for each in fields(cls):
             if each.name != path[0]:
                 continue
@@ -206,45 +193,93 @@ def _inline(value: Any) -> str:
     return str(value)
 
 
-def argument_names() -> list[str]:
-    """Return every name that can be given: arguments, and keys of default dictionaries."""
-    names = [each.name for _, cls in _GROUPS for each in fields(cls)] + list(OPTIONS)
-    for _, cls in _GROUPS:
-        for each in fields(cls):
-            if is_dictionary(field_types(cls)[each.name]):
-                names += _key_names(each.name, default_of(each))
-                names += [f"{each.name}.{key}" for key in each.metadata.get("about_keys", ())]
-    return names
+@dataclass(frozen=True)
+class CallableHelp:
+    """What there is to say of a class or function.
 
-
-def _key_names(name: str, value: dict[str, Any]) -> Iterator[str]:
-    for key, item in value.items():
-        yield f"{name}.{key}"
-        if isinstance(item, dict):
-            yield from _key_names(f"{name}.{key}", item)
-
-
-def suggestion(path: tuple[str, ...]) -> str:
-    """Return what was probably meant by a name that does not exist, as part of a message.
-
-    A name that another program has for an argument leads to ours. A name that is a key of some
-    dictionary, such as `lr`, is found there.
+    Attributes:
+        name: Its dotted name.
+        summary: The first paragraph of its docstring.
+        arguments: For each argument of its own: how it is given on the command line, its default
+            as the command line has it (`NO_DEFAULT` if it must be given), and what it is for.
     """
-    names = argument_names()
-    top_level = [name for name in names if "." not in name]
-    wanted = ".".join(path)
-    known = known_elsewhere(wanted)
-    if known is not None:
-        return f" {known}"
-    inside = [name for name in names if name.endswith(f".{wanted}")]
-    if inside:
-        return f" Did you mean --{inside[0]}?"
-    if path[0] in top_level:
-        return did_you_mean(wanted, names, "--")
-    close = nearest(path[0].replace("-", "_"), top_level)
-    if close is not None:
-        return f" Did you mean --{'.'.join((close, *path[1:]))}?"
-    containing = [name for name in top_level if wanted in name]
-    if containing and len(wanted) > 2:
-        return f" Did you mean --{containing[0]}?"
-    return did_you_mean(wanted, names, "--")
+
+    name: str
+    summary: str
+    arguments: list[tuple[str, Any, str]]
+
+
+def callable_help(name: str) -> CallableHelp | None:
+    """Return what a class or function takes besides what a run gives it; None if there is none.
+
+    Args:
+        name: Its dotted name, or of one that is documented the last part.
+
+    Raises:
+        UserError: If a dotted name leads to nothing.
+    """
+    dotted = name if "." in name else dotted_name(name)
+    # torch has functions by the hundred, of names that mean other things as well.
+    if dotted is None or re.fullmatch(r"torch\.\w+", dotted):
+        return None
+    function = resolve_name(dotted)
+    if not callable(function):
+        return None
+    dotted = name_of(function) or dotted
+    takes = taken_by(function)
+    own = {} if takes is None else takes.own(_GIVEN)
+    about = _about_arguments(function)
+    prefix = _prefix(dotted, function)
+    return CallableHelp(
+        dotted,
+        " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split()),
+        [
+            (
+                f"{prefix}{key}",
+                _as_given(parameter.default),
+                about.get(key, ""),
+            )
+            for key, parameter in own.items()
+        ],
+    )
+
+
+def _as_given(default: Any) -> Any:
+    if default is NO_DEFAULT:
+        return default
+    return write_value(list(default) if isinstance(default, tuple) else default, is_text=True)
+
+
+def _prefix(dotted: str, function: Callable[..., Any]) -> str:
+    """Return what stands on the command line before the name of an argument."""
+    name = short_name(function)
+    if dotted.startswith("model_modifiers."):
+        is_callback = isinstance(function, type)
+        return (
+            f"--model_{'callbacks_kwargs.POINT' if is_callback else 'modifier_fn_kwargs'}.{name}."
+        )
+    return next((p.format(name=name) for start, p in _PLACES if dotted.startswith(start)), "")
+
+
+def _about_arguments(function: Callable[..., Any]) -> dict[str, str]:
+    """Return what a docstring says of each argument, by the rules of Google's style guide."""
+    docs = [inspect.getdoc(function)]
+    if isinstance(function, type):
+        docs.append(inspect.getdoc(inspect.getattr_static(function, "__init__")))
+    about: dict[str, list[str]] = {}
+    for doc in docs:
+        inside, margin, current = False, 0, ""
+        for line in (doc or "").splitlines():
+            indent = len(line) - len(line.lstrip())
+            if line.strip() and indent == 0:
+                found = _SECTION.fullmatch(line.strip())
+                inside, margin = found is not None and found[1] in ("Args", "Arguments"), 0
+            elif inside and line.strip():
+                margin = margin or indent
+                entry = _ENTRY.fullmatch(line.strip()) if indent == margin else None
+                if entry:
+                    current = entry["name"]
+                    about.setdefault(current, []).append(entry["text"])
+                elif current:
+                    about[current].append(line.strip())
+    return {name: " ".join(lines).replace("``", "").strip() for name, lines in about.items()}

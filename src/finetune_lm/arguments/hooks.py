@@ -1,10 +1,20 @@
-"""The points of a run at which callbacks are called: the one table of them."""
+"""The points of a run, and the callbacks given for them: whether they can be made and called."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from finetune_lm.arguments.base import kwargs_problems
+from finetune_lm.arguments.calls import Takes, keyword_problems, taken_by, value_problems
+from finetune_lm.arguments.references import numbered_names, short_name
+from finetune_lm.arguments.suggestions import choices
+
+_GIVEN = ("model", "tokenizer")
+_CALLED_WITH = ("epoch", "batch")
 
 
 class Hook(NamedTuple):
@@ -81,3 +91,140 @@ HOOKS: Mapping[str, Hook] = MappingProxyType(
     }
 )
 """All points by name, in the order in which a run comes to them."""
+
+
+@dataclass(frozen=True)
+class CallbackEntry:
+    """A callback class at one point of a run.
+
+    Attributes:
+        hook: The point, a name of `HOOKS`.
+        cls: The class.
+        kwargs: What it is made with besides the model and the tokenizer.
+        place: The argument that names it.
+        kwargs_place: The argument that gives its kwargs.
+    """
+
+    hook: str
+    cls: Callable[..., Any]
+    kwargs: dict[str, Any]
+    place: str
+    kwargs_place: str
+
+
+@dataclass(frozen=True)
+class CallbackRow:
+    """The classes that one argument lists for one point of a run, and all kwargs for them."""
+
+    hook: str
+    place: str
+    classes: Sequence[Callable[..., Any]]
+    kwargs_place: str
+    kwargs: Mapping[str, Mapping[str, Any]]
+
+    def entries(self) -> list[CallbackEntry]:
+        """Each class with its own kwargs.
+
+        Where a class is there twice, `MyCallback_2` has what is for the second alone, over what
+        `MyCallback` has for both.
+        """
+        entries = []
+        for cls, numbered in zip(self.classes, numbered_names(self.classes), strict=True):
+            name = short_name(cls)
+            kwargs = {**self.kwargs.get(name, {}), **self.kwargs.get(numbered, {})}
+            place = f"{self.kwargs_place}.{numbered if numbered in self.kwargs else name}"
+            entries.append(CallbackEntry(self.hook, cls, kwargs, self.place, place))
+        return entries
+
+
+def callback_problems(rows: Sequence[CallbackRow]) -> list[str]:
+    """Return a message for each callback that cannot be made or called, as far as that shows."""
+    problems: list[str] = []
+    for row in rows:
+        problems += _unused_kwargs_problems(row, rows)
+        for entry in row.entries():
+            problems += _entry_problems(entry)
+    return list(dict.fromkeys(problems))
+
+
+def _unused_kwargs_problems(row: CallbackRow, rows: Sequence[CallbackRow]) -> list[str]:
+    """Kwargs for what the row does not hold, with the row that does."""
+    problems = []
+    for name, kwargs in row.kwargs.items():
+        found = kwargs_problems(row.kwargs_place, {name: kwargs}, row.place, list(row.classes))
+        holders = [other for other in rows if name in map(short_name, other.classes)]
+        if found and holders and "Did you mean" not in found[0]:
+            found = [f"{found[0]} Did you mean {holders[0].kwargs_place}.{name}?"]
+        problems += found
+    return problems
+
+
+def _entry_problems(entry: CallbackEntry) -> list[str]:
+    return (
+        _point_problems(entry)
+        or _constructor_problems(entry)
+        or _call_problems(entry)
+        or _value_problems(entry)
+    )
+
+
+def _point_problems(entry: CallbackEntry) -> list[str]:
+    """A class may be of use only at some points."""
+    points = getattr(entry.cls, "hook_points", None)
+    if not isinstance(points, tuple) or entry.hook in points:
+        return []
+    wanted = choices(f"model_callbacks.{point}" for point in points)
+    return [f"{short_name(entry.cls)} must be given as {wanted} but came as {entry.place}."]
+
+
+def _constructor_problems(entry: CallbackEntry) -> list[str]:
+    takes = taken_by(entry.cls)
+    if takes is None:
+        return []
+    name = short_name(entry.cls)
+    if len(takes.positional) < len(_GIVEN) and not takes.takes_any_number:
+        return [
+            f"{entry.place}: {name} must be made with {' and '.join(_GIVEN)} but takes {takes}."
+        ]
+    reserved = {p.name for p in takes.positional[: len(_GIVEN)]}
+    return keyword_problems(entry.kwargs_place, name, takes, entry.kwargs, reserved=reserved)
+
+
+def _call_problems(entry: CallbackEntry) -> list[str]:
+    """What the class's instances are called with; of a function that makes them it is not known."""
+    if not isinstance(entry.cls, type):
+        return []
+    name = short_name(entry.cls)
+    method = next((vars(c)["__call__"] for c in entry.cls.__mro__ if "__call__" in vars(c)), None)
+    if method is None:
+        return [f"{entry.place}: {name} must have a method __call__(self, epoch, batch)."]
+    if not isinstance(method, types.FunctionType):
+        return []
+    takes = taken_by(method)
+    assert takes is not None
+    without_self = Takes(dict(list(takes.parameters.items())[1:]))
+    if takes_epoch_and_batch(without_self) is not None:
+        return []
+    shown = ", ".join(map(str, takes.parameters.values()))
+    return [f"{entry.place}: {name}.__call__ must accept epoch and batch but is ({shown})."]
+
+
+def _value_problems(entry: CallbackEntry) -> list[str]:
+    """What a class that checks its arguments itself says of these."""
+    if not isinstance(entry.cls, type):
+        return []
+    return value_problems(entry.kwargs_place, entry.cls, entry.kwargs)
+
+
+def takes_epoch_and_batch(takes: Takes) -> str | None:
+    """Return how a callback takes what it is called with: by ``keyword``, by ``position``, or not.
+
+    Example:
+        >>> takes_epoch_and_batch(taken_by(lambda epoch, batch: None))
+        'keyword'
+        >>> takes_epoch_and_batch(taken_by(lambda e, b: None))
+        'position'
+    """
+    if takes.refusal(**dict.fromkeys(_CALLED_WITH)) is None:
+        return "keyword"
+    return "position" if takes.refusal(*_CALLED_WITH) is None else None

@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from finetune_lm.arguments.base import Arguments, choice_problem, kwargs_problems
-from finetune_lm.arguments.callbacks import CallbackEntry, CallbackRow, callback_problems
 from finetune_lm.arguments.declared import Affects, option
-from finetune_lm.arguments.hooks import HOOKS, PRE_TRAIN_STEP
-from finetune_lm.arguments.modifiers import modifier_problems
+from finetune_lm.arguments.given_functions import modifier_problems
+from finetune_lm.arguments.hooks import (
+    HOOKS,
+    PRE_TRAIN_STEP,
+    CallbackEntry,
+    CallbackRow,
+    callback_problems,
+)
 from finetune_lm.constants import BUILTIN_MODELS, PRECISIONS, TASK_NAMES
 
 

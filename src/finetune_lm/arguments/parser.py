@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -11,29 +10,30 @@ from typing import Any, TypeVar
 
 from finetune_lm.arguments.base import Arguments, prepare
 from finetune_lm.arguments.command_line import (
-    Given,
+    GROUPS,
+    OPTIONS,
     check_words,
-    nest,
-    split_command_line,
-    with_hyphens,
+    names_given,
+    read_config_names,
+    read_flags,
+    read_preview,
+    read_resume,
+    suggestion,
 )
 from finetune_lm.arguments.config_files import read_config_file
 from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
 from finetune_lm.arguments.declared import default_of, field_types, is_dictionary, is_required
-from finetune_lm.arguments.help import OPTIONS, help_for, suggestion
-from finetune_lm.arguments.merging import merge, with_deletions
+from finetune_lm.arguments.help import help_for
 from finetune_lm.arguments.model_arguments import ModelArguments
+from finetune_lm.arguments.nested import DELETE_FIELD, merge, nest, with_deletions
 from finetune_lm.arguments.optimization_arguments import OptimizationArguments
-from finetune_lm.arguments.reading import UNREADABLE, is_readable, read, readable_part
 from finetune_lm.arguments.references import Reference, possible_reference, resolve_name
-from finetune_lm.arguments.values import DELETE_FIELD, read_text
+from finetune_lm.arguments.values import UNREADABLE, is_readable, read, readable_part
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
 
 A = TypeVar("A", bound=Arguments)
 _MOST_SUGGESTIONS = 50
-GROUPS: tuple[type[Arguments], ...] = (ModelArguments, DataTrainingArguments, OptimizationArguments)
-_WITH_VALUES = ("config", "preview", "resume")
 
 
 @dataclass(frozen=True)
@@ -110,16 +110,16 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
     asked_for_help = [each for each in options if each.name == "help"]
     if asked_for_help:
         return ParsedArguments(help=help_for([t for each in asked_for_help for t in each.texts]))
-    flags = _read_flags([each for each in options if each.name not in _WITH_VALUES], problems)
-    resume = _read_resume(given, problems)
-    preview = _read_preview([each for each in options if each.name == "preview"], problems)
+    flags = read_flags(options, problems)
+    resume = read_resume(given, problems)
+    preview = read_preview(given, problems)
     if flags.get("version"):
         return ParsedArguments(version=True)
 
     # What is only printed needs no object, and may come from somebody who is not trusted.
     imports = not flags.get("print_config")
     configs = [] if resume is None else [str(Path(resume, CONFIG_YAML))]
-    configs += _config_files([each for each in options if each.name == "config"], problems)
+    configs += read_config_names(given, problems)
     layers = [
         *(layer for name in configs for layer in _read_config(name, problems, imports)),
         _read_layer(
@@ -149,54 +149,6 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
     )
 
 
-def names_given(argv: Sequence[str], problems: list[str]) -> list[Given]:
-    """Return the names on a command line with the texts that follow each.
-
-    Args:
-        argv: The command line without the program's own name.
-        problems: Messages go here.
-    """
-    return split_command_line(with_hyphens(argv, _is_name, problems), problems)
-
-
-def _is_name(name: str) -> bool:
-    return name in OPTIONS or any(name == each.name for group in GROUPS for each in fields(group))
-
-
-def _read_flags(options: list[Given], problems: list[str]) -> dict[str, bool]:
-    flags: dict[str, bool] = {}
-    for option in options:
-        if option.name in flags:
-            problems.append(f"{option.name} is given more than once.")
-        if option.texts in ((), ("True",), ("False",)):
-            flags[option.name] = option.texts != ("False",)
-        else:
-            problems.append(f"{option.name} takes no value.")
-    return flags
-
-
-def _read_preview(options: list[Given], problems: list[str]) -> int | None:
-    if len(options) > 1:
-        problems.append("preview is given more than once.")
-    for option in options:
-        if re.fullmatch(r"0*[1-9][0-9]{0,8}", " ".join(option.texts)):
-            return int(option.texts[0])
-        shown = " ".join(option.texts)[:80] or "nothing"
-        problems.append(f"preview must be a number of examples, at least 1, but got {shown}.")
-    return None
-
-
-def _config_files(options: list[Given], problems: list[str]) -> list[str]:
-    names: list[str] = []
-    for option in options:
-        if not option.texts:
-            problems.append("config must be followed by the name of a file.")
-        for text in option.texts:
-            name = read_text(text, allows_none=False, allows_bool=False, is_list=False)
-            names.append(str(name))
-    return names
-
-
 def _read_config(name: str, problems: list[str], imports: bool) -> list[_Layer]:
     try:
         file = read_config_file(name)
@@ -204,32 +156,6 @@ def _read_config(name: str, problems: list[str], imports: bool) -> list[_Layer]:
         problems += error.problems
         return []
     return [_read_layer(_Layer(imports, place=file.place), file.entries, problems)]
-
-
-def _read_resume(given: list[Given], problems: list[str]) -> str | None:
-    """Return the output directory of the run to resume."""
-    options = [each for each in given if each.name == "resume"]
-    if not options:
-        return None
-    useless = [name for name in ("config", "output_dir") if any(g.name == name for g in given)]
-    problems += [f"{name} has no use with resume: a run goes on with its own." for name in useless]
-    if len(options) > 1:
-        problems.append("resume is given more than once.")
-    texts = options[0].texts
-    if len(texts) != 1:
-        shown = " ".join(texts) or "nothing"
-        problems.append(f"resume must be one output directory but got {shown}.")
-        return None
-    directory = str(read_text(texts[0], allows_none=False, allows_bool=False, is_list=False))
-    # Not Path.is_file, which fails on what is too long for a path.
-    if not os.path.isfile(Path(directory, CONFIG_YAML)):  # noqa: PTH113
-        is_directory = os.path.isdir(directory)  # noqa: PTH112
-        # Without it nothing else can be told apart from mistakes that follow from this one.
-        raise UserError(
-            f"resume must name the output directory of a run but {directory} "
-            f"{f'has no {CONFIG_YAML}' if is_directory else 'is not there'}."
-        )
-    return directory
 
 
 def _read_layer(

@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_lm.arguments.nearest import did_you_mean
+from finetune_lm.arguments.suggestions import did_you_mean
+from finetune_lm.constants import USER_PACKAGES
 from finetune_lm.errors import UserError
-
-# Packages whose documented names can be written without "finetune_lm." before them.
-USER_PACKAGES = ("loss_classes", "data_preprocessing", "model_modifiers")
 
 
 @dataclass(frozen=True)

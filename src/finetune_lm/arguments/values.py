@@ -1,6 +1,7 @@
-"""One raw text -> one value, by the rules of the command line; and a value -> its text.
+"""Raw texts -> values, by the value rules and by what is declared; and a value -> its text.
 
-Config files hold the same texts, so what `write_value` writes is what `read_value` reads.
+Config files hold the same texts as a command line, so what `write_value` writes is what
+`read_value` reads.
 """
 
 from __future__ import annotations
@@ -12,26 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from finetune_lm.arguments.nested import DEEPEST, is_deeper_than
+from finetune_lm.arguments.declared import allows, annotation_at, is_text, item_of
+from finetune_lm.arguments.nested import DEEPEST, DELETE_FIELD, DeleteField, is_deeper_than
 from finetune_lm.arguments.references import describe, resolve_builtin, resolve_name
 from finetune_lm.errors import UserError
-
-
-class DeleteField:
-    """Stands where a key of a default dictionary is to be removed."""
-
-    def __repr__(self) -> str:
-        return "__delete_field__"
-
-    def __copy__(self) -> DeleteField:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> DeleteField:
-        # There is one of it, and it is recognised by identity.
-        return self
-
-
-DELETE_FIELD = DeleteField()
 
 _WORDS: dict[str, Any] = {
     "True": True,
@@ -179,3 +164,79 @@ def _stays_as_it_is(text: str, is_text: bool) -> bool:
         return True
     # Whether a file of that name exists must not matter: the text may be read elsewhere.
     return _read_number(text) is None and not text.startswith(_PREFIXES) and not _is_dotted(text)
+
+
+Problem = Callable[[tuple[str, ...], str], None]
+"""Takes the path and the message of something that is wrong."""
+
+
+def read(
+    raw: Any,
+    annotation: Any,
+    path: tuple[str, ...],
+    import_name: Callable[[str], Any],
+    problem: Problem,
+) -> Any:
+    """Return the value that a raw value stands for.
+
+    Args:
+        raw: A text, a value that YAML knows (a truth value, None, an infinite number), or a
+            dictionary or list of such.
+        annotation: What the dataclass declares about it.
+        path: Where it belongs, for messages.
+        import_name: What to do with a dotted name.
+        problem: Called with whatever cannot be read; `UNREADABLE` then stands in its place.
+    """
+    if isinstance(raw, dict):
+        return {
+            key: read(item, annotation_at(annotation, key), (*path, key), import_name, problem)
+            for key, item in raw.items()
+        }
+    if isinstance(raw, list):
+        below = item_of(annotation, list)
+        item_annotation = annotation if below is None else below
+        items = [read(item, item_annotation, path, import_name, problem) for item in raw]
+        if any(item is DELETE_FIELD for item in items):
+            problem(path, f"{'.'.join(path)} cannot have __delete_field__ inside a list.")
+        return items
+    if not isinstance(raw, str):
+        return raw
+    try:
+        if is_text(annotation):
+            return read_text(
+                raw,
+                allows_none=allows(annotation, type(None)),
+                allows_bool=allows(annotation, bool),
+                is_list=allows(annotation, list[str]),
+            )
+        return read_value(raw, import_name)
+    except UserError as error:
+        for message in error.problems:
+            problem(path, f"{'.'.join(path)}: {message}")
+        return UNREADABLE
+
+
+class _Unreadable:
+    """Stands where a value could not be read."""
+
+
+UNREADABLE = _Unreadable()
+"""What stands in the place of a value that could not be read."""
+
+
+def is_readable(value: Any) -> bool:
+    """Tell whether nothing in a value was unreadable."""
+    if isinstance(value, dict):
+        return all(map(is_readable, value.values()))
+    if isinstance(value, list):
+        return all(map(is_readable, value))
+    return value is not UNREADABLE
+
+
+def readable_part(value: Any) -> Any:
+    """Return a value without the keys and items in it that were unreadable."""
+    if isinstance(value, dict):
+        return {k: readable_part(v) for k, v in value.items() if v is not UNREADABLE}
+    if isinstance(value, list):
+        return [readable_part(item) for item in value if item is not UNREADABLE]
+    return value

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_lm.arguments.nearest import nearest
+from finetune_lm.arguments.suggestions import nearest
 from finetune_lm.constants import BOS_TOKEN
 from finetune_lm.data.offsets import starts_by_decoding
 from finetune_lm.errors import UserError

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_lm.arguments import DataTrainingArguments
-from finetune_lm.arguments.data_training_arguments import LOSS_DATASET_TYPES
+from finetune_lm.constants import LOSS_DATASET_TYPES
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import distinct_names
 from finetune_lm.evaluation.losses import Losses

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from finetune_lm.arguments.nearest import choices, did_you_mean
-from finetune_lm.arguments.preprocessing import function_problems
+from finetune_lm.arguments.given_functions import function_problems
+from finetune_lm.arguments.suggestions import choices, did_you_mean
 from finetune_lm.constants import ONCE, PREPROCESSING_STRATEGIES
 from finetune_lm.data.files import JSON_SUFFIXES, TEXT_SUFFIXES
 from finetune_lm.data_preprocessing import identity

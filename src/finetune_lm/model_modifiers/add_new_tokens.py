@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from finetune_lm.arguments.nearest import did_you_mean
+from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.errors import UserError
 from finetune_lm.messages import say
 from finetune_lm.model_modifiers._embedding_rows import (

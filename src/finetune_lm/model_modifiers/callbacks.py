@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.arguments.callbacks import takes_epoch_and_batch
 from finetune_lm.arguments.calls import taken_by
-from finetune_lm.arguments.hooks import HOOKS, PRE_TRAIN_STEP
+from finetune_lm.arguments.hooks import HOOKS, PRE_TRAIN_STEP, takes_epoch_and_batch
 from finetune_lm.arguments.references import short_name
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.model_modifiers._freezing import FreezingCallback
@@ -16,7 +15,7 @@ from finetune_lm.model_modifiers._own_randomness import OwnRandomness
 from finetune_lm.model_modifiers.model_callback import ModelCallback
 
 if TYPE_CHECKING:
-    from finetune_lm.arguments.callbacks import CallbackEntry
+    from finetune_lm.arguments.hooks import CallbackEntry
 
 Call = Callable[[int | None, int | None], object]
 """Takes epoch and batch."""

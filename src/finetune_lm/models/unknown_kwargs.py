@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from finetune_lm.arguments.nearest import did_you_mean
+from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.errors import UserError
 
 ACCESS = ("cache_dir", "local_files_only", "proxies", "revision", "subfolder", "token")

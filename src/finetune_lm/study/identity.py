@@ -13,7 +13,7 @@ from finetune_lm.arguments import (
     OptimizationArguments,
 )
 from finetune_lm.arguments.declared import VALIDATION_LOSS
-from finetune_lm.arguments.study_problems import direction_of
+from finetune_lm.arguments.optimization_arguments import direction_of
 from finetune_lm.data.files import Files
 from finetune_lm.runs.directory import as_file_name
 from finetune_lm.runs.identity import identity_of

@@ -14,8 +14,8 @@ from optuna.storages.journal._file import BaseJournalFileLock
 
 from finetune_lm.arguments.calls import NO_DEFAULT, taken_by, takes_named
 from finetune_lm.arguments.checking import show
-from finetune_lm.arguments.nearest import choices, did_you_mean
 from finetune_lm.arguments.references import describe, short_name
+from finetune_lm.arguments.suggestions import choices, did_you_mean
 from finetune_lm.errors import UserError, first_line, users_code
 from finetune_lm.messages import say
 

@@ -14,9 +14,9 @@ from optuna.samplers import BaseSampler
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, OptimizationArguments
 from finetune_lm.arguments.checking import show
 from finetune_lm.arguments.declared import default_of
-from finetune_lm.arguments.nearest import did_you_mean
+from finetune_lm.arguments.optimization_arguments import direction_of
 from finetune_lm.arguments.references import resolve_references, short_name
-from finetune_lm.arguments.study_problems import direction_of
+from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.data.files import Files, read_files
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.evaluation.losses import read_loss_files

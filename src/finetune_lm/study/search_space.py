@@ -14,8 +14,8 @@ from finetune_lm.arguments.declared import (
     alternatives,
     what_affects,
 )
-from finetune_lm.arguments.nearest import choices as listed
-from finetune_lm.arguments.nearest import did_you_mean
+from finetune_lm.arguments.suggestions import choices as listed
+from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.data.files import read_files
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn

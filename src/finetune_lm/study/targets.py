@@ -9,14 +9,12 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from finetune_lm.arguments.calls import NO_DEFAULT, Parameter, taken_by
-from finetune_lm.arguments.data_training_arguments import (
-    LOSS_DATASET_TYPES,
-    DataTrainingArguments,
-)
+from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
 from finetune_lm.arguments.declared import annotation_at, field_types, is_dictionary
 from finetune_lm.arguments.model_arguments import ModelArguments
-from finetune_lm.arguments.nearest import did_you_mean
 from finetune_lm.arguments.references import short_name
+from finetune_lm.arguments.suggestions import did_you_mean
+from finetune_lm.constants import LOSS_DATASET_TYPES
 from finetune_lm.errors import UserError
 from finetune_lm.study.trial_arguments import Place, value_at
 

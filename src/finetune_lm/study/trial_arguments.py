@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
 from finetune_lm.arguments.declared import default_of, field_types, is_dictionary
-from finetune_lm.arguments.merging import with_deletions
+from finetune_lm.arguments.nested import with_deletions
 
 Place = tuple[str | int, ...]
 """Where a value is among the arguments: ``("train_optimizer_kwargs", "lr")``, with an integer for

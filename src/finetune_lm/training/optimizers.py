@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments
-from finetune_lm.arguments.optimizer_groups import NAME, OPTIMIZER, PARAMS, own_kwargs
+from finetune_lm.arguments.optimizer_settings import NAME, OPTIMIZER, PARAMS, own_kwargs
 from finetune_lm.arguments.references import short_name
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.model_modifiers._parameters import checked_patterns, find_all

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments.calls import NO_DEFAULT, taken_by, takes_named
-from finetune_lm.arguments.references import short_name
-from finetune_lm.arguments.schedules import (
+from finetune_lm.arguments.optimizer_settings import (
     N_STABLE,
     N_TRAINING,
     N_WARMUP,
@@ -17,6 +16,7 @@ from finetune_lm.arguments.schedules import (
     lacking_totals,
     maker_of,
 )
+from finetune_lm.arguments.references import short_name
 from finetune_lm.errors import UserError, users_code
 
 if TYPE_CHECKING:

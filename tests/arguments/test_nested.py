@@ -5,8 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_lm.arguments.merging import merge, with_deletions
-from finetune_lm.arguments.values import DELETE_FIELD
+from finetune_lm.arguments.nested import DELETE_FIELD, merge, with_deletions
 
 keys = st.sampled_from(["a", "b", "c", "d.e"])
 leaves = st.integers() | st.none() | st.text() | st.lists(st.integers())

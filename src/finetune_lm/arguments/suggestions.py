@@ -1,13 +1,51 @@
-"""What other trainers and evaluation tools call the arguments, and the arguments they mean.
+"""The names that were probably meant, for error messages.
 
-The names are those of transformers' `TrainingArguments` and example scripts, lm-eval, PyTorch
-Lightning and PEFT, and what people write from memory.
+What other trainers and evaluation tools call the arguments is taken from transformers'
+`TrainingArguments` and example scripts, lm-eval, PyTorch Lightning and PEFT, and from what people
+write from memory.
 """
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from finetune_lm.constants import USER_PACKAGES
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that is most like `name`, or None where none is like it.
+
+    Example:
+        >>> nearest("epoch", ["patience", "epochs"])
+        'epochs'
+    """
+    by_lower_case = {str(candidate).lower(): str(candidate) for candidate in names}
+    close = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1, cutoff=0.6)
+    return by_lower_case[close[0]] if close else None
+
+
+def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """Return `" Did you mean ...?"` with the nearest name, or an empty text."""
+    close = nearest(name, names)
+    return f" Did you mean {prefix}{close}?" if close is not None else ""
+
+
+def choices(names: Iterable[str]) -> str:
+    """Return names as a person would list them: `a, b or c`."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+_PLACES = (
+    *(f"finetune_lm.{package}" for package in USER_PACKAGES),
+    *("torch.optim", "torch.optim.lr_scheduler", "torch"),
+    *("optuna.samplers", "optuna.pruners", "optuna.storages", "optuna.storages.journal"),
+)
+"""Where what can be named is looked for, in this order."""
 
 _OURS: Mapping[str, str] = {
     # The model
@@ -143,3 +181,35 @@ def known_elsewhere(name: str) -> str | None:
 def names_elsewhere() -> list[str]:
     """Return all names that `known_elsewhere` knows."""
     return list(_BY_NAME)
+
+
+def dotted_name(name: str) -> str | None:
+    """Return the dotted name of a class or function that users may mean by its last part alone.
+
+    Upper and lower case do not matter. Optuna is searched only where it is loaded: a run without a
+    study has no use for it.
+
+    Example:
+        >>> dotted_name("klbaselineloss")
+        'loss_classes.KLBaselineLoss'
+    """
+    last = name.rpartition(".")[2].lower()
+    if not last.isidentifier():
+        return None
+    for place in _PLACES:
+        if place.startswith("optuna") and place not in sys.modules:
+            continue
+        for key, value in list(vars(importlib.import_module(place)).items()):
+            if key.lower() == last and not key.startswith("_") and callable(value):
+                return f"{place.removeprefix('finetune_lm.')}.{key}"
+    return None
+
+
+def meant_by(name: object) -> str:
+    """Return `" Did you mean ...?"` with the dotted name, or an empty text.
+
+    Args:
+        name: What was given, of any type.
+    """
+    found = dotted_name(name) if isinstance(name, str) else None
+    return f" Did you mean {found}?" if found is not None and found != name else ""

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate: by transformers' names or as classes, and what they take."""
+"""Groups of parameters, and schedules of the learning rate: whether they can be made."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from finetune_lm.arguments.calls import (
     takes_named,
 )
 from finetune_lm.arguments.checking import show
-from finetune_lm.arguments.dotted_names import meant_by
-from finetune_lm.arguments.nearest import choices, did_you_mean
 from finetune_lm.arguments.references import short_name
+from finetune_lm.arguments.suggestions import choices, did_you_mean, meant_by
+
+NAME = "train_optimizer_groups"
+PARAMS, OPTIMIZER = "params", "optimizer"
 
 N_TRAINING = "num_training_steps"
 N_WARMUP = "num_warmup_steps"
@@ -26,6 +28,63 @@ N_STABLE = "num_stable_steps"
 TOTALS = ("total_steps", "T_max", "total_iters")
 """What classes of torch call the number of steps."""
 _RESERVED = ("optimizer", "last_epoch")
+
+
+def own_kwargs(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of a group: what is neither its parameters nor its optimizer."""
+    return {key: value for key, value in group.items() if key not in (PARAMS, OPTIMIZER)}
+
+
+def group_problems(groups: Mapping[str, Mapping[str, Any]], optimizer: Any) -> list[str]:
+    """Return a message for each thing that is wrong with ``train_optimizer_groups``.
+
+    Args:
+        groups: The groups by name.
+        optimizer: The class of the optimizer that is for groups which name none.
+    """
+    problems = []
+    for name, group in groups.items():
+        prefix = f"{NAME}.{name}"
+        problems += _params_problems(f"{prefix}.{PARAMS}", group.get(PARAMS))
+        cls = group.get(OPTIMIZER, optimizer)
+        if not callable(cls):
+            problems.append(
+                f"{prefix}.{OPTIMIZER} must be a class with its module, such as "
+                f"torch.optim.Muon, but got {show(cls)}."
+            )
+        else:
+            problems += _kwargs_problems(prefix, cls, group)
+    return problems
+
+
+def _params_problems(name: str, patterns: Any) -> list[str]:
+    if not isinstance(patterns, list) or not patterns:
+        return [f"{name} must be given: names of parameters, in which * stands for any text."]
+    problems = []
+    for pattern in patterns:
+        if not isinstance(pattern, str) or not pattern.strip():
+            problems.append(f"{name} must be names of parameters but has {show(pattern)} in it.")
+        elif "[" in pattern:
+            problems.append(
+                f"{name} must be names of whole parameters but has {pattern!r} in it, which is "
+                f"about some entries of one."
+            )
+    return problems
+
+
+def _kwargs_problems(prefix: str, cls: Any, group: Mapping[str, Any]) -> list[str]:
+    takes = taken_by(cls)
+    if takes is None:
+        return []
+    return keyword_problems(
+        prefix,
+        short_name(cls),
+        takes,
+        own_kwargs(group),
+        reserved=(PARAMS,),
+        # The others have what train_optimizer_kwargs gives.
+        is_used=OPTIMIZER in group,
+    )
 
 
 def schedule_problems(schedule: Any, kwargs: Mapping[str, Any]) -> list[str]:
@@ -44,7 +103,7 @@ def schedule_problems(schedule: Any, kwargs: Mapping[str, Any]) -> list[str]:
             f"torch.optim.lr_scheduler.StepLR, but got {schedule!r}."
             f"{meant_by(schedule) or did_you_mean(schedule, names)}"
         ]
-    problems = _value_problems(kwargs)
+    problems = _step_problems(kwargs)
     takes = taken_by(maker_of(schedule))
     if takes is None:
         return problems
@@ -133,7 +192,7 @@ def maker_of(schedule: Any) -> Callable[..., Any]:
     return classes.get(schedule) or function
 
 
-def _value_problems(kwargs: Mapping[str, Any]) -> list[str]:
+def _step_problems(kwargs: Mapping[str, Any]) -> list[str]:
     problems = [
         f"lr_scheduler_kwargs.{name} must be an integer, at least {least}, but got "
         f"{show(kwargs[name])}."

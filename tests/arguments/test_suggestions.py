@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from finetune_lm.arguments import parse_arguments
-from finetune_lm.arguments.dotted_names import dotted_name
-from finetune_lm.arguments.help import argument_names, help_for
-from finetune_lm.arguments.other_names import known_elsewhere, names_elsewhere
+from finetune_lm.arguments.command_line import argument_names
+from finetune_lm.arguments.help import help_for
 from finetune_lm.arguments.references import resolve_name
+from finetune_lm.arguments.suggestions import dotted_name, known_elsewhere, names_elsewhere
 from finetune_lm.errors import UserError
 
 MODEL = ["--model_name_or_path", "gpt2"]

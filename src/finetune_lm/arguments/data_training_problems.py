@@ -1,0 +1,159 @@
+"""What can be found wrong with the arguments for data and training before there are any data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finetune_lm.arguments.base import choice_problem, kwargs_problems, minimum_problem
+from finetune_lm.arguments.calls import comma_problems, taken_by
+from finetune_lm.arguments.given_functions import preprocessing_problems, takes_several
+from finetune_lm.arguments.optimizer_settings import group_problems, schedule_problems
+from finetune_lm.arguments.references import numbered_names
+from finetune_lm.constants import (
+    BOS_TOKEN,
+    DATASET_TYPES,
+    LOSS_DATASET_TYPES,
+    MAX_SEED,
+    ON_NAN,
+    PREPROCESSING_STRATEGIES,
+)
+from finetune_lm.errors import UserError, users_code
+
+if TYPE_CHECKING:
+    from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
+
+BOS_POLICIES = ("auto", "eos", "none", f"{BOS_TOKEN}NAME")
+MAX_COUNT = 2**31 - 1
+
+
+def range_problems(args: DataTrainingArguments) -> list[str]:
+    """Return the problems of values that have the right types."""
+    return [
+        *_file_problems(args),
+        *_number_problems(args),
+        *_loss_problems(args),
+        *(
+            problem
+            for key, strategy in args.data_preprocessing_fn_strategy.items()
+            for problem in choice_problem(
+                f"data_preprocessing_fn_strategy.{key}", strategy, PREPROCESSING_STRATEGIES
+            )
+        ),
+        *(
+            []
+            if args.bos_policy.startswith(BOS_TOKEN)
+            else choice_problem("bos_policy", args.bos_policy, BOS_POLICIES)
+        ),
+        *choice_problem("on_nan", args.on_nan, ON_NAN),
+    ]
+
+
+def object_problems(args: DataTrainingArguments) -> list[str]:
+    """Return what is wrong with classes and functions, and with what they are given."""
+    return [
+        *comma_problems(
+            "train_optimizer_kwargs", taken_by(args.train_optimizer), args.optimizer_kwargs()
+        ),
+        *preprocessing_problems(
+            args.data_preprocessing_fn,
+            args.data_preprocessing_fn_kwargs,
+            [key for key in DATASET_TYPES if getattr(args, f"{key}_file")],
+        ),
+        *group_problems(args.train_optimizer_groups, args.train_optimizer),
+        *schedule_problems(args.lr_scheduler, args.lr_scheduler_kwargs),
+    ]
+
+
+def _file_problems(args: DataTrainingArguments) -> list[str]:
+    for name in ("output_dir", "test_output_file_prefix"):
+        if "\0" in (getattr(args, name) or ""):
+            return [f"{name} cannot have a NUL character in it."]
+    if args.train_file and not args.validation_file:
+        return ["validation_file must be given when train_file is."]
+    if args.validation_file and not args.train_file:
+        return ["train_file must be given when validation_file is."]
+    if not args.train_file and not args.test_file:
+        return ["train_file and validation_file, or test_file, or all three must be given."]
+    return []
+
+
+def _number_problems(args: DataTrainingArguments) -> list[str]:
+    at_least_one = [
+        "epochs",
+        "max_length",
+        "preprocessing_num_workers",
+        "gradient_accumulation_steps",
+        *(f"max_{key}_samples" for key in DATASET_TYPES),
+        *(f"per_device_{key}_batch_size" for key in DATASET_TYPES),
+    ]
+    at_least_zero = ["min_epochs", "patience", "delta", "checkpoint_every"]
+    problems = [
+        problem
+        for minimum, names in ((1, at_least_one), (0, at_least_zero))
+        for name in names
+        for problem in minimum_problem(name, getattr(args, name), minimum)
+    ]
+    problems += [
+        f"{name} must be at most {MAX_COUNT} but got {value}."
+        for name in (*at_least_one, "min_epochs", "patience")
+        if (value := getattr(args, name)) is not None and value > MAX_COUNT
+    ]
+    if args.min_epochs > args.epochs >= 1:
+        problems.append(
+            f"min_epochs cannot be larger than epochs ({args.epochs}) but got {args.min_epochs}."
+        )
+    if args.max_grad_norm is not None and not args.max_grad_norm > 0:
+        problems.append(f"max_grad_norm must be above 0 but got {args.max_grad_norm:g}.")
+    if not 0 <= args.seed <= MAX_SEED:
+        problems.append(f"seed must be from 0 to {MAX_SEED} but got {args.seed}.")
+    return problems
+
+
+def _loss_problems(args: DataTrainingArguments) -> list[str]:
+    problems: list[str] = []
+    for dataset_type in LOSS_DATASET_TYPES:
+        name = f"loss_classes.{dataset_type}"
+        classes = args.loss_classes[dataset_type]
+        if not classes:
+            problems.append(f"{name} must name at least one class.")
+        problems += kwargs_problems(
+            f"loss_classes_kwargs.{dataset_type}",
+            args.loss_classes_kwargs[dataset_type],
+            name,
+            classes,
+        )
+        if args.resolves_at_once and args.train_file and not problems:
+            problems += _reduction_problems(args, dataset_type)
+            problems += _loss_value_problems(args, dataset_type)
+    return problems
+
+
+def _reduction_problems(args: DataTrainingArguments, dataset_type: str) -> list[str]:
+    """What there is to say about how losses are put together."""
+    function = args.loss_reduction_fns[dataset_type]
+    try:
+        takes_several(function, len(args.loss_classes[dataset_type]))
+    except UserError as error:
+        return [f"loss_reduction_fns.{dataset_type}: {problem}" for problem in error.problems]
+    return []
+
+
+def _loss_value_problems(args: DataTrainingArguments, dataset_type: str) -> list[str]:
+    """What losses that check their arguments themselves say of these."""
+    problems: list[str] = []
+    classes = args.loss_classes[dataset_type]
+    for cls, name, kwargs in zip(
+        classes, numbered_names(classes), args.kwargs_of_losses(dataset_type), strict=True
+    ):
+        place = f"loss_classes_kwargs.{dataset_type}.{name}"
+        with_comma = comma_problems(place, taken_by(cls), kwargs)
+        problems += with_comma
+        check = getattr(cls, "check", None)
+        if check is None or with_comma:
+            continue
+        try:
+            with users_code(f"the check of {name}"):
+                check(**kwargs)
+        except UserError as error:
+            problems += [f"{place}: {problem}" for problem in error.problems]
+    return problems
