@@ -236,8 +236,9 @@ def _candidates(cls: type[Any]) -> Iterator[dict[str, Any]]:
         yield {}
 
 
-def _build(cls: type[Any]) -> Any:
-    """A tokenizer of a class.
+@functools.cache
+def _build(cls: type[Any]) -> tuple[Any, dict[str, Any]]:
+    """A tokenizer of a class, and what it is made from.
 
     Raises:
         ValueError: If it can be made from none of the files.
@@ -247,13 +248,13 @@ def _build(cls: type[Any]) -> Any:
     for files in _candidates(cls):
         try:
             tokenizer = cls(**files)
-            made.append((_n_read(tokenizer), -len(made), tokenizer))
+            made.append((_n_read(tokenizer), -len(made), tokenizer, files))
         except Exception as error:
             problems.append(f"{type(error).__name__}: {error}")
     best = max(made, default=None)
     if best is None or not best[0]:
         raise ValueError(f"{cls.__name__}: {problems}")
-    return best[2]
+    return best[2:]
 
 
 def _n_read(tokenizer: Any) -> int:
@@ -275,7 +276,12 @@ BUILT = list(CLASSES)
 """The names of all that can be built."""
 
 
-@functools.cache
 def build(name: str) -> Any:
     """A tokenizer of a class. It must not be changed."""
-    return _build(CLASSES[name])
+    return _build(CLASSES[name])[0]
+
+
+def build_with(name: str, **kwargs: Any) -> Any:
+    """A new tokenizer of a class, with more arguments."""
+    cls = CLASSES[name]
+    return cls(**{**_build(cls)[1], **kwargs})

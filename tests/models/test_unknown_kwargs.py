@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import pytest
 import transformers
 
 from finetune_lm import ModelArguments, UserError
 from finetune_lm.models.loading import identify, load_model
-from finetune_lm.models.unknown_kwargs import check_tokenizer_kwargs
-from tokenizer_classes import BUILT, build
+from finetune_lm.models.unknown_kwargs import check_tokenizer_effects, check_tokenizer_kwargs
+from tokenizer_classes import BUILT, build, build_with
 from tokenizer_kinds import KINDS, tokenizer_of_kind
 
 ALL = [*((build, name) for name in BUILT), *((tokenizer_of_kind, name) for name in KINDS)]
@@ -97,7 +98,6 @@ def test_what_is_right_is_taken(name):
                 "add_prefix_space": False,
                 "extra_special_tokens": [],
                 "clean_up_tokenization_spaces": False,
-                "legacy": True,
             },
             model_kwargs={
                 "dtype": "float32",
@@ -111,3 +111,74 @@ def test_what_is_right_is_taken(name):
             },
         )
     )
+
+
+CHANGE_NOTHING = [
+    ("tiny-lm", {"max_len": 5}, "Did you mean tokenizer_kwargs.model_max_length?"),
+    ("tiny-lm", {"legacy": False}, ""),
+    ("tiny-lm", {"legacy": True}, ""),
+    ("tiny-lm", {"unk_id": 5}, ""),
+    ("tiny-lm", {"do_lower_case": True}, ""),
+    ("tiny-lm", {"errors": "strict"}, ""),
+    ("tiny-lm", {"from_slow": True}, ""),
+    ("tiny-lm", {"max_len": 5, "model_max_length": 64}, ""),
+    ("tiny-mlm", {"add_prefix_space": True}, ""),
+    ("tiny-mlm", {"add_bos_token": True}, ""),
+    ("tiny-mlm", {"merges": []}, ""),
+    ("tiny-seq2seq", {"extra_ids": 5}, ""),
+    ("tiny-seq2seq", {"add_prefix_space": True}, ""),
+    ("tiny-seq2seq", {"special_tokens_pattern": "none"}, ""),
+]
+
+
+@pytest.mark.parametrize(("name", "kwargs", "hint"), CHANGE_NOTHING)
+def test_what_changes_nothing_in_this_tokenizer_is_told(name, kwargs, hint):
+    key = next(iter(kwargs))
+    with pytest.raises(UserError) as caught:
+        load_model(ModelArguments(name, tokenizer_kwargs=kwargs))
+    [problem] = caught.value.problems
+    assert re.match(rf"tokenizer_kwargs\.{key} is nothing that (changes )?the \w+ of", problem)
+    assert hint in problem
+
+
+CHANGE = [
+    ("tiny-lm", {"add_prefix_space": True}),
+    ("tiny-lm", {"add_bos_token": True}),
+    ("tiny-lm", {"padding_side": "left"}),
+    ("tiny-lm", {"truncation_side": "left"}),
+    ("tiny-lm", {"model_max_length": 64}),
+    ("tiny-lm", {"pad_token": "!"}),
+    ("tiny-lm", {"model_input_names": ["input_ids"]}),
+    ("tiny-lm", {"chat_template": "x"}),
+    ("tiny-mlm", {"do_lower_case": False}),
+    ("tiny-mlm", {"strip_accents": False}),
+    ("tiny-mlm", {"split_special_tokens": True}),
+    # Defaults:
+    ("tiny-lm", {"errors": "replace"}),
+    ("tiny-lm", {"add_bos_token": False}),
+    ("tiny-lm", {"eos_token": "<|endoftext|>", "pad_token": None}),
+    ("tiny-lm", {"backend": "tokenizers"}),
+    ("tiny-mlm", {"do_lower_case": True, "add_prefix_space": False}),
+    ("tiny-mlm", {"tokenize_chinese_chars": True}),
+    ("tiny-seq2seq", {"extra_ids": 100}),
+]
+
+
+@pytest.mark.parametrize(("name", "kwargs"), CHANGE)
+def test_what_changes_something_or_is_the_default_is_taken(name, kwargs):
+    load_model(ModelArguments(name, tokenizer_kwargs=kwargs))
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_what_changes_something_in_any_class(name):
+    """A padding side counts in every class; ``mistral_format`` in none."""
+
+    def without(kwargs):
+        assert not kwargs
+        return build_with(name)
+
+    left = build_with(name, padding_side="left")
+    check_tokenizer_effects("model", left, {"padding_side": "left"}, {}, without)
+    kept = build_with(name, mistral_format=True)
+    with pytest.raises(UserError, match=r"tokenizer_kwargs\.mistral_format is nothing"):
+        check_tokenizer_effects("model", kept, {"mistral_format": True}, {}, without)

@@ -20,6 +20,7 @@ from finetune_lm.models.unknown_kwargs import (
     ACCESS,
     check_config_kwargs,
     check_model_kwarg,
+    check_tokenizer_effects,
     check_tokenizer_kwargs,
 )
 from finetune_lm.models.vocabulary import n_embeddings
@@ -116,18 +117,21 @@ def load_model(
     name = args.model_name_or_path
     hub = _hub(args)
     config, task = known or identify(args)
-    tokenizer = _from_pretrained(
-        transformers.AutoTokenizer,
-        "tokenizer_name",
-        _tokenizer_place(args),
-        {**hub, "use_fast": args.use_fast_tokenizer},
-        args.tokenizer_kwargs,
-    )
+    place = _tokenizer_place(args)
+
+    def build_tokenizer(kwargs: dict[str, Any]) -> Any:
+        standard = {**hub, "use_fast": args.use_fast_tokenizer}
+        return _from_pretrained(
+            transformers.AutoTokenizer, "tokenizer_name", place, standard, kwargs
+        )
+
+    tokenizer = build_tokenizer(args.tokenizer_kwargs)
     if args.tokenizer_kwargs:
-        place = _tokenizer_place(args)
         access = {key: args.tokenizer_kwargs[key] for key in ACCESS if key in args.tokenizer_kwargs}
         saved = get_tokenizer_config(model_path(place), **{**hub, **access})
         check_tokenizer_kwargs(place, tokenizer, args.tokenizer_kwargs, saved)
+        saved = {"use_fast": args.use_fast_tokenizer, **saved}
+        check_tokenizer_effects(place, tokenizer, args.tokenizer_kwargs, saved, build_tokenizer)
     # transformers takes the precision of the file, and small updates are lost in 16 bits.
     precision = (
         {} if {"dtype", "torch_dtype"} & args.model_kwargs.keys() else {"dtype": torch.float32}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from finetune_lm.arguments.suggestions import did_you_mean
@@ -84,6 +85,102 @@ def check_tokenizer_kwargs(
     _refuse(
         "tokenizer_kwargs", unknown, known, f"nothing that the {cls.__name__} of {name!r} takes"
     )
+
+
+def check_tokenizer_effects(
+    name: str,
+    tokenizer: Any,
+    given: Mapping[str, Any],
+    saved: Mapping[str, Any],
+    build: Callable[[dict[str, Any]], Any],
+) -> None:
+    """See that all that a tokenizer was given makes another one of it, or is its default.
+
+    Classes take keyword arguments of one another without a word, and some are of no account beside
+    what the files say. So the tokenizer is built once more without each that cannot be seen in it.
+
+    Args:
+        name: Where it is from, for the message.
+        tokenizer: The tokenizer, built with all of them.
+        given: The user's keyword arguments.
+        saved: Its own configuration file.
+        build: Makes the tokenizer with these keyword arguments.
+
+    Raises:
+        UserError: Naming those that change nothing.
+    """
+    doubtful = [
+        key
+        for key, value in given.items()
+        if key not in _WHERE and not (key in _READ and _same(getattr(tokenizer, key, None), value))
+    ]
+    if not doubtful:
+        return
+    idle = []
+    # Once, and first of all: those written in Python keep what they have read.
+    does = _what_it_does(tokenizer)
+    for key in doubtful:
+        try:
+            without = build({other: given[other] for other in given if other != key})
+        except UserError:  # it cannot be without it
+            continue
+        is_default = any(_same(given[key], default) for default in _defaults(key, without, saved))
+        if not is_default and _what_it_does(without) == does:
+            idle.append(key)
+    known = {*type(tokenizer).SPECIAL_TOKENS_ATTRIBUTES, *_READ, *saved} - set(idle)
+    what = f"nothing that changes the {type(tokenizer).__name__} of {name!r}"
+    _refuse("tokenizer_kwargs", idle, known, what)
+
+
+_READ = (
+    *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
+    *("chat_control_tokens", "chat_template", "clean_up_tokenization_spaces"),
+    *("extra_special_tokens", "model_input_names", "model_max_length", "padding_side"),
+    *("response_template", "split_special_tokens", "truncation_side", "verbose"),
+)
+"""What every tokenizer has and goes by."""
+
+_PROBE = "The naïve man's  café , 12 .  책을\u00a0x <s>a</s> b<mask> [MASK] don't <|endoftext|> É"
+"""Text that tokenizers differ about."""
+
+
+def _what_it_does(tokenizer: Any) -> list[str]:
+    """What tells two tokenizers apart in use."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        state = backend.to_str()
+    else:
+        passive = ("init_kwargs", "init_inputs", "name_or_path")
+        attributes = {k: v for k, v in vars(tokenizer).items() if k not in passive}
+        state = re.sub(r" at 0x[0-9a-f]+", "", repr(attributes))
+    ids = tokenizer(_PROBE, verbose=False)["input_ids"]
+    return [
+        str(type(tokenizer)),
+        state,
+        *(str(getattr(tokenizer, key, None)) for key in _READ),
+        str(ids),
+        str(tokenizer.decode(ids)),
+    ]
+
+
+def _defaults(key: str, tokenizer: Any, saved: Mapping[str, Any]) -> Iterator[Any]:
+    """What an argument is where it is not given."""
+    if key in saved:
+        yield saved[key]
+    if key in tokenizer.init_kwargs:
+        yield tokenizer.init_kwargs[key]
+    if hasattr(tokenizer, key):
+        yield getattr(tokenizer, key)
+    for each in type(tokenizer).__mro__:
+        if "__init__" in vars(each):
+            parameters = inspect.signature(vars(each)["__init__"]).parameters
+            if key in parameters:
+                yield parameters[key].default
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are one; a token may be text or more than that."""
+    return str(one) == str(other)
 
 
 def check_model_kwarg(name: str, error: TypeError, config: Any, given: Mapping[str, Any]) -> None:
