@@ -30,7 +30,7 @@ from finetune_lm.data.files import read_files
 from finetune_lm.evaluation.splits import make_splits
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import model_path
-from finetune_lm.study import search, trial_runner
+from finetune_lm.study import search, trial_run
 from finetune_lm.training.learner import make_learner
 from finetune_lm.training.state import TrainingState
 from measuring import Row
@@ -89,7 +89,7 @@ def _between_trials(model: str, args: DataTrainingArguments) -> float:
         ended.append(time.process_time())
 
     with (
-        mock.patch.object(trial_runner, "train", train),
+        mock.patch.object(trial_run, "train", train),
         mock.patch.object(search, "save_plots"),
     ):
         finetune_lm.run(

@@ -28,8 +28,8 @@ from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.identity import identity_of, names_of_differences, paths_of
 from finetune_lm.runs.interruption import Interrupted
 from finetune_lm.scoring.scorer import Forward
-from finetune_lm.study.identity import study_identity
 from finetune_lm.study.search_space import search_space
+from finetune_lm.study.study_record import study_identity
 from helpers import write_lines
 from setups import arguments, setup
 

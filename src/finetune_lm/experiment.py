@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from finetune_lm.evaluation.splits import Split
     from finetune_lm.model_modifiers.callbacks import Callbacks
     from finetune_lm.models.loading import LoadedModel
-    from finetune_lm.study.study_result import StudyResult
+    from finetune_lm.study.results import StudyResult
     from finetune_lm.training.checkpoints import Checkpoints, Saved
     from finetune_lm.training.early_stopping import EarlyStopping
     from finetune_lm.training.learner import Learner
@@ -268,7 +268,7 @@ def study(
     """
     optimization_args.resolve()  # imports Optuna
 
-    from finetune_lm.study.best_run import best_run_args
+    from finetune_lm.study.results import best_run_args
     from finetune_lm.study.search import search
 
     result = search(model_args, data_args, optimization_args, load_without_data)

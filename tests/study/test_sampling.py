@@ -1,9 +1,13 @@
-"""What is proposed follows from the seed and the trial's number."""
+"""Samplers and pruners: what they propose, what they cannot do, what a pruned trial counts as."""
 
 from __future__ import annotations
 
+import sys
+
 import optuna
 import pytest
+from optuna import pruners, samplers
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import (
     GPSampler,
     NSGAIISampler,
@@ -13,9 +17,11 @@ from optuna.samplers import (
     TPESampler,
 )
 
-from finetune_lm.study.lost_trials import WORKER
-from finetune_lm.study.sampling import StudySampler
-from finetune_lm.study.workers import Worker
+import finetune_lm
+from finetune_lm import ModelArguments, UserError
+from finetune_lm.study.sampling import StudySampler, check_sampler, counts_as_completed
+from finetune_lm.study.workers import WORKER, Worker
+from studies import data_args, study_args
 
 MAKE = {
     "random": lambda: RandomSampler(),
@@ -99,3 +105,194 @@ def test_everything_else_is_passed_on():
     made = study(grid, 1)
     made.optimize(objective)  # the grid itself ends it
     assert sorted(proposed(made)) == [1.0, 2.0, 3.0]
+
+
+FLOAT, STEPS = FloatDistribution(0.0, 1.0), FloatDistribution(0.0, 1.0, step=0.5)
+INT, CHOICE = IntDistribution(1, 3), CategoricalDistribution(["a", "b"])
+
+
+class Searched:
+    """What a study searches for, as far as a sampler sees it."""
+
+    def __init__(self, name, distribution):
+        self.name, self.distribution = name, distribution
+
+    def suggest(self, trial):
+        return trial._suggest(self.name, self.distribution)
+
+
+def searched(**distributions):
+    return [Searched(name, distribution) for name, distribution in distributions.items()]
+
+
+class NeedsPackage(samplers.RandomSampler):
+    def sample_relative(self, study, trial, search_space):
+        import a_package_that_is_not_there  # noqa: F401
+
+
+class Leaves(samplers.RandomSampler):
+    def before_trial(self, study, trial):
+        raise SystemExit(0)
+
+
+class Broken(samplers.RandomSampler):
+    def sample_independent(self, *args):
+        return {}["what it wants"]
+
+
+class FailsLate(samplers.RandomSampler):
+    def after_trial(self, *args):
+        raise RuntimeError("It cannot go on.")
+
+
+BAD = {
+    "a grid without a parameter": (
+        samplers.GridSampler({"x": [0.5]}),
+        searched(x=FLOAT, y=INT),
+        "GridSampler cannot propose values for these params: The parameter name, y, is not found",
+    ),
+    "a grid for nothing that is searched for": (
+        samplers.GridSampler({"z": [0.5]}),
+        searched(x=FLOAT),
+        "GridSampler cannot propose values",
+    ),
+    "brute force without a step": (
+        samplers.BruteForceSampler(),
+        searched(x=FLOAT),
+        "BruteForceSampler cannot propose values for these params: FloatDistribution.step must be",
+    ),
+    "a package of Optuna's": (
+        samplers.CmaEsSampler(n_startup_trials=9),
+        searched(x=FLOAT, y=FLOAT),
+        r"CmaEsSampler needs cmaes, .* pip install 'finetune-lm\[cmaes\]'",
+    ),
+    "a package of the user's": (
+        NeedsPackage(),
+        searched(x=FLOAT),
+        "NeedsPackage needs a_package_that_is_not_there, which is not installed: pip install 'a_p",
+    ),
+    "broken": (Broken(), searched(x=FLOAT), "Broken cannot propose values .*: 'what it wants'"),
+    "ends the program": (Leaves(), searched(x=FLOAT), "Leaves cannot propose values"),
+    "breaks after a trial": (FailsLate(), searched(x=FLOAT), "FailsLate .*: It cannot go on."),
+}
+
+
+@pytest.fixture
+def without_cmaes(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cmaes", None)
+
+
+@pytest.mark.usefixtures("without_cmaes")
+@pytest.mark.parametrize("case", BAD)
+def test_what_a_sampler_cannot_do(case):
+    sampler, parameters, message = BAD[case]
+    with pytest.raises(UserError, match=message):
+        check_sampler(sampler, parameters, None)
+
+
+GOOD = {
+    "grid": (samplers.GridSampler({"x": [0.5], "y": [1, 2]}), searched(x=FLOAT, y=INT)),
+    "a grid of one": (samplers.GridSampler({"x": [0.5]}), searched(x=FLOAT)),
+    "brute force": (samplers.BruteForceSampler(), searched(x=STEPS, y=INT, z=CHOICE)),
+    "TPE": (samplers.TPESampler(), searched(x=FLOAT, y=INT, z=CHOICE)),
+    "GP": (samplers.GPSampler(), searched(x=FLOAT, y=INT, z=CHOICE)),
+    "NSGA-II": (samplers.NSGAIISampler(), searched(x=FLOAT, z=CHOICE)),
+    "QMC": (samplers.QMCSampler(), searched(x=FLOAT, y=INT)),
+    "partly fixed": (
+        samplers.PartialFixedSampler({"x": 0.5}, samplers.RandomSampler()),
+        searched(x=FLOAT, y=INT),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", GOOD)
+def test_what_samplers_can_do(case, monkeypatch):
+    sampler, parameters = GOOD[case]
+    before = repr(vars(sampler))
+    check_sampler(sampler, parameters, None)
+    assert repr(vars(sampler)) == before
+
+
+def test_no_more_is_tried_than_there_will_be():
+    class Once(samplers.RandomSampler):
+        def before_trial(self, study, trial):
+            assert trial.number == 0
+
+    check_sampler(Once(), searched(x=FLOAT), 1)
+
+
+def test_one_of_which_there_is_only_one_is_not_tried():
+    class Single(samplers.RandomSampler):
+        def __deepcopy__(self, memo):
+            raise TypeError("there is only one")
+
+        def before_trial(self, study, trial):
+            raise AssertionError
+
+    check_sampler(Single(), searched(x=FLOAT), None)
+
+
+def test_nothing_is_loaded_or_written_before(tmp_path):
+    study = study_args(
+        study_kwargs={
+            "sampler": samplers.GridSampler,
+            "sampler_kwargs": {"search_space": {"x": [1]}},
+        }
+    )
+    with pytest.raises(UserError, match="GridSampler cannot propose"):
+        finetune_lm.run(ModelArguments("not-there"), data_args(tmp_path), study)
+    assert not (tmp_path / "out").exists()
+
+
+WILCOXON = pruners.WilcoxonPruner()
+CASES = [
+    (samplers.GPSampler(), pruners.MedianPruner(), True),
+    (samplers.NSGAIISampler(), pruners.MedianPruner(), True),
+    (samplers.NSGAIIISampler(), pruners.MedianPruner(), True),
+    (samplers.PartialFixedSampler({"x": 1}, samplers.GPSampler()), pruners.MedianPruner(), True),
+    (samplers.TPESampler(), pruners.MedianPruner(), False),
+    (samplers.TPESampler(), WILCOXON, True),
+    (samplers.RandomSampler(), pruners.PatientPruner(WILCOXON, patience=1), True),
+    (samplers.RandomSampler(), pruners.PatientPruner(None, patience=1), False),
+    (samplers.RandomSampler(), pruners.HyperbandPruner(), False),
+    (samplers.QMCSampler(), pruners.NopPruner(), False),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_whether_a_pruned_trial_counts_as_completed(case):
+    sampler, pruner, expected = CASES[case]
+    assert counts_as_completed(sampler, pruner) is expected
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("considers", "expected"), [(True, False), (False, True)])
+def test_cma_es_can_do_either(considers, expected):
+    sampler = samplers.CmaEsSampler.__new__(samplers.CmaEsSampler)
+    sampler._consider_pruned_trials = considers
+    assert counts_as_completed(sampler, pruners.NopPruner()) is expected
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_gaussian_process_learns_nothing_from_pruned_trials():
+    """What the choice above rests on, as Optuna is today."""
+    seen = []
+
+    class Spy(samplers.GPSampler):
+        def _sample_relative_impl(self, study, completed, running, space):
+            seen.append([trial.number for trial in completed])
+            return {}
+
+    study = optuna.create_study(sampler=Spy(n_startup_trials=1))
+
+    def objective(trial):
+        x = trial.suggest_float("x", 0, 1)
+        trial.report(x, 0)
+        if trial.number % 2:
+            raise optuna.TrialPruned
+        return x
+
+    study.optimize(objective, n_trials=5)
+    assert seen[-1] == [0, 2]

@@ -15,8 +15,8 @@ from optuna.storages.journal import (
 )
 
 from finetune_lm import UserError
-from finetune_lm.study.lost_trials import queue_stale
 from finetune_lm.study.storage import WholeLinesJournal, storage_place
+from finetune_lm.study.workers import queue_stale
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import pytest
 
 from finetune_lm import UserError
 from finetune_lm.study.study_directory import (
+    TrialLog,
     check_study_dir,
     choose_study_dir,
     make_study_dir,
@@ -116,3 +117,27 @@ def test_a_single_run_does_not_write_over_a_study(tmp_path):
     (tmp_path / "optimization_results.csv.gz").write_text("x")
     (tmp_path / "optimization_journal.log").write_text("x")
     assert results_in(tmp_path) == ["optimization_journal.log", "optimization_results.csv.gz"]
+
+
+def test_the_log_grows_by_what_each_trial_tries(tmp_path):
+    path = tmp_path / "config.txt"
+    log = TrialLog(path, "ModelArguments\n  x: 1\n\n")
+    head = path.read_text()
+    assert head == "ModelArguments\n  x: 1\n"
+    log.begin(3, {"lr": 1.5e-05, "train_optimizer": "torch.optim.SGD"}, ", again")
+    log.end("2.5 (2 epochs)")
+    first, *lines = path.read_text().removeprefix(head).splitlines()
+    assert first == ""
+    assert lines[0].startswith("trial 3, 20")
+    assert lines[0].endswith(", again")
+    assert lines[1:] == [
+        "  lr:              1.5e-05",
+        "  train_optimizer: torch.optim.SGD",
+        "  2.5 (2 epochs)",
+    ]
+
+
+def test_a_trial_may_try_nothing(tmp_path):
+    log = TrialLog(tmp_path / "config.txt", "x")
+    log.begin(0, {})
+    assert (tmp_path / "config.txt").read_text().startswith("x\n\ntrial 0, ")

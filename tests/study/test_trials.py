@@ -18,9 +18,9 @@ from finetune_lm.cli import main
 from finetune_lm.errors import TrialsFailedError
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.study import trials
-from finetune_lm.study.lost_trials import queue_again
+from finetune_lm.study.parameters import with_values
 from finetune_lm.study.results import load_results
-from finetune_lm.study.trial_arguments import with_values
+from finetune_lm.study.workers import queue_again
 from studies import Interrupt, ListLoss, data_args, run_study, study_args, trials_of
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")

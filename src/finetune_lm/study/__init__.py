@@ -1,7 +1,7 @@
 """Studies: many short runs that search for hyperparameters with Optuna.
 
-`search` goes through a study from start to end. What is searched for is worked out in
-`search_space` and put into arguments by `trial_arguments`; `trial_runner` does a trial's run;
-`study`, `storage` and `workers` let several processes work at one study; `results`, `plots` and
-`trial_log` leave what was found.
+`search` goes through a study from start to end, as its `plan` says. What is searched for is worked
+out in `search_space`: `targets` finds the arguments, `parameters` are put into them. `trials` does
+the trials of a process, each as a `trial_run`; `storage`, `study_record` and `workers` let several
+processes work at one study; `results` and `plots` leave what was found.
 """

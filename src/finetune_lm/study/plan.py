@@ -7,29 +7,23 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from optuna import pruners, samplers
-from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
-
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, OptimizationArguments
 from finetune_lm.arguments.checking import show
 from finetune_lm.arguments.declared import default_of
 from finetune_lm.arguments.optimization_arguments import direction_of
 from finetune_lm.arguments.references import resolve_references, short_name
-from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.data.files import Files, read_files
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.evaluation.losses import read_loss_files
 from finetune_lm.messages import warn
 from finetune_lm.runs.directory import JOURNAL
-from finetune_lm.study.identity import study_identity, study_name
 from finetune_lm.study.objects import make_object, without_foreign_defaults
-from finetune_lm.study.parameters import Parameter
-from finetune_lm.study.sampler_check import check_sampler
+from finetune_lm.study.parameters import Parameter, with_values
+from finetune_lm.study.sampling import check_sampler, make_pruner, make_sampler
 from finetune_lm.study.search_space import search_space
 from finetune_lm.study.storage import StoragePlace, storage_place
 from finetune_lm.study.study_directory import check_study_dir, choose_study_dir
-from finetune_lm.study.trial_arguments import with_values
+from finetune_lm.study.study_record import study_identity, study_name
 
 
 @dataclass(frozen=True)
@@ -130,65 +124,6 @@ def make_plan(
         bool(study_kwargs.get("load_if_exists")),
         _optimize_kwargs(optimization_args.optimize_kwargs),
     )
-
-
-def make_sampler(study_kwargs: dict[str, Any], seed: int) -> BaseSampler:
-    """The sampler that ``study_kwargs`` names, seeded unless it says how.
-
-    Raises:
-        UserError: If it cannot be made, or is no sampler.
-    """
-    kinds = (BaseSampler, "TPESampler", samplers.__all__)
-    made = _make("sampler", study_kwargs, kinds, {"seed": int(seed)})
-    return made or samplers.TPESampler(seed=int(seed))
-
-
-def make_pruner(study_kwargs: dict[str, Any]) -> BasePruner:
-    """The pruner that ``study_kwargs`` names.
-
-    Raises:
-        UserError: If it cannot be made, or is no pruner.
-    """
-    kinds = (BasePruner, "MedianPruner", pruners.__all__)
-    return _make("pruner", study_kwargs, kinds, {}) or pruners.MedianPruner()
-
-
-def sampler_seed(study_kwargs: dict[str, Any], seed: int) -> int:
-    """What the proposals of a study follow from: the sampler's seed, or that of the run."""
-    given = (study_kwargs.get("sampler_kwargs") or {}).get("seed")
-    return int(given) if isinstance(given, int) and given >= 0 else int(seed)
-
-
-def _make(
-    name: str,
-    study_kwargs: dict[str, Any],
-    kinds: tuple[type, str, Sequence[str]],
-    more: dict[str, Any],
-) -> Any:
-    """The object that ``study_kwargs`` has under a name; None if it has none, for Optuna's own.
-
-    Args:
-        name: ``sampler`` or ``pruner``.
-        study_kwargs: The study's keyword arguments.
-        kinds: What the object must be, one of Optuna's for an example, and all of them.
-        more: What the class is given if it takes it.
-    """
-    where = f"study_kwargs.{name}"
-    value, kwargs = study_kwargs.get(name), study_kwargs.get(f"{name}_kwargs") or {}
-    if value is None:
-        return None
-    kind, example, known = kinds
-    # A class of another kind is not called: it could do anything.
-    is_other = isinstance(value, type) and not issubclass(value, kind)
-    made = value if is_other else make_object(value, kwargs, where, more)
-    if not isinstance(made, kind):
-        names = [f"optuna.{name}s.{each}" for each in known]
-        given = f"optuna.{name}s.{value}" if isinstance(value, str) else short_name(value)
-        raise UserError(
-            f"{where} must be a class like optuna.{name}s.{example} but got {show(value)}."
-            f"{did_you_mean(given, names)}"
-        )
-    return made
 
 
 def _without_foreign_defaults(study_kwargs: dict[str, Any]) -> dict[str, Any]:

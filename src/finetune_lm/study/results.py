@@ -1,10 +1,12 @@
-"""The table of a study: a row for each trial."""
+"""What a study has found: the table of its trials, and the best of them, run again in full."""
 
 from __future__ import annotations
 
 import gzip
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +14,25 @@ import optuna
 import pyarrow as pa
 from optuna.trial import FrozenTrial, TrialState
 
+from finetune_lm.arguments import (
+    DataTrainingArguments,
+    ModelArguments,
+    OptimizationArguments,
+    config_dict,
+)
+from finetune_lm.constants import CONFIG_YAML
+from finetune_lm.messages import say
 from finetune_lm.recording.csv_text import MISSING, csv_text
-from finetune_lm.study.lost_trials import REASON, REPEATS, WORKER
-from finetune_lm.study.parameters import Parameter
+from finetune_lm.runs.directory import BEST_TRIAL, OPTIMIZATION_RESULTS
+from finetune_lm.runs.run_result import RunResult
+from finetune_lm.study.parameters import Parameter, with_values
+from finetune_lm.study.workers import REASON, REPEATS, WORKER
 from finetune_lm.whole_files import write_whole
 
 if TYPE_CHECKING:
+    import optuna
     import pandas as pd
+
 
 N_EPOCHS = "n_epochs"
 """How many epochs a trial has finished."""
@@ -131,3 +145,85 @@ def _time(time: Any) -> str | None:
 def _seconds(trial: FrozenTrial) -> float | None:
     duration = trial.duration
     return None if duration is None else round(duration.total_seconds(), 3)
+
+
+@dataclass(frozen=True)
+class StudyResult(RunResult):
+    """What a study has found by now, and where it is.
+
+    ``best_loss`` is the value of the best trial; ``best_epoch`` is the epoch that reached it.
+
+    Attributes:
+        study: Optuna's study, with all of its trials.
+        best_number: The number of the best trial; None if none has been completed.
+        best_params: The values that it tried, by the names of the parameters.
+        best_args: Its arguments for data and training.
+    """
+
+    study: optuna.Study | None = None
+    best_number: int | None = None
+    best_params: dict[str, Any] = field(default_factory=dict)
+    best_args: DataTrainingArguments | None = None
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """The table of all trials, read when first asked for."""
+        from finetune_lm.study.results import load_results
+
+        return load_results(self.output_dir / OPTIMIZATION_RESULTS)
+
+
+def best_run_args(result: StudyResult, model_args: ModelArguments) -> DataTrainingArguments | None:
+    """The arguments of the best trial's run, if it is for this process to do.
+
+    Its directory is ``best_trial`` in the study's. If that has the run of another trial, which was
+    the best before the study was gone on with, it is ``best_trial_`` and the number.
+
+    Args:
+        result: What the study has found.
+        model_args: The model.
+
+    Returns:
+        The arguments with the directory, which has been made. None if no trial has been completed,
+        if others are still under way, or if another process does the run or has done it.
+    """
+    assert result.study is not None
+    if result.best_args is None:
+        return None
+    if result.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        say("the best trial is not run again yet: trials are still under way in other processes.")
+        return None
+    directory = result.output_dir / BEST_TRIAL
+    args = with_values(result.best_args, {("output_dir",): str(directory)})
+    if not _make(directory):
+        if _is_same_run(directory, model_args, args):
+            say(f"the best trial has been run again before: {directory}")
+            return None
+        directory = result.output_dir / f"{BEST_TRIAL}_{result.best_number}"
+        args = with_values(result.best_args, {("output_dir",): str(directory)})
+        if not _make(directory):
+            say(f"the best trial is not run again: {directory} is there already.")
+            return None
+    return args
+
+
+def _make(directory: Path) -> bool:
+    """Make a directory, unless it is there; of several processes one succeeds."""
+    try:
+        directory.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _is_same_run(directory: Path, model_args: ModelArguments, args: DataTrainingArguments) -> bool:
+    import yaml
+
+    path = directory / CONFIG_YAML
+    if not path.exists():
+        return True  # another process has just begun with it
+    mine = config_dict(model_args, args, OptimizationArguments())
+    try:
+        return bool(yaml.safe_load(path.read_bytes()) == mine)
+    except (yaml.YAMLError, ValueError, RecursionError):  # somebody has written into it
+        return False

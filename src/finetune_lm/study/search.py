@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gc
+import logging
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 
 from finetune_lm.arguments import (
@@ -21,32 +26,40 @@ from finetune_lm.arguments import (
 )
 from finetune_lm.data.files import file_hashes
 from finetune_lm.errors import TrialsFailedError, UserError
-from finetune_lm.messages import say
+from finetune_lm.messages import say, warn
 from finetune_lm.runs.directory import is_about_writing
 from finetune_lm.runs.identity import MODEL
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.record import RunRecord
-from finetune_lm.study.lost_trials import REASON, SURPLUS, counted_trials
-from finetune_lm.study.optuna_messages import OptunaMessages
-from finetune_lm.study.plan import Plan, make_plan, make_pruner, make_sampler, sampler_seed
+from finetune_lm.study.parameters import with_values
+from finetune_lm.study.plan import Plan, make_plan
 from finetune_lm.study.plots import save_plots
-from finetune_lm.study.pruning import counts_as_completed
-from finetune_lm.study.results import BEST_EPOCH, best_trial, results_table, write_results
-from finetune_lm.study.sampling import StudySampler
+from finetune_lm.study.results import (
+    BEST_EPOCH,
+    StudyResult,
+    best_trial,
+    results_table,
+    write_results,
+)
+from finetune_lm.study.sampling import (
+    StudySampler,
+    counts_as_completed,
+    make_pruner,
+    make_sampler,
+    sampler_seed,
+)
 from finetune_lm.study.storage import short_reason
-from finetune_lm.study.study import (
+from finetune_lm.study.study_directory import StudyDirectory, TrialLog, make_study_dir
+from finetune_lm.study.study_record import (
     StudyRecord,
     begin_study,
     check_same,
     find_study,
     load_study,
 )
-from finetune_lm.study.study_directory import StudyDirectory, make_study_dir
-from finetune_lm.study.study_result import StudyResult
-from finetune_lm.study.trial_arguments import with_values
-from finetune_lm.study.trial_log import TrialLog
-from finetune_lm.study.trial_runner import LoadModel, TrialRunner
+from finetune_lm.study.trial_run import LoadModel, TrialRunner
 from finetune_lm.study.trials import Trials
+from finetune_lm.study.workers import REASON, SURPLUS, counted_trials
 from finetune_lm.whole_files import write_whole
 
 
@@ -323,3 +336,88 @@ def _cannot_write(directory: StudyDirectory, error: OSError) -> UserError:
         f"{directory.path} cannot be written into: {error.strerror or error}. What was written "
         f"before is kept."
     )
+
+
+_HOME = str(Path(optuna.__file__).parent)
+# It tells of each trial in several lines; a study says so itself, in one.
+_ABOUT_TRIALS = ("optuna.study.study", "optuna.study._optimize")
+
+
+class OptunaMessages:
+    """Gathers Optuna's warnings while it is active, and passes each on once.
+
+    What Optuna calls experimental is put together into one line, by `tell_experimental`.
+    """
+
+    def __init__(self) -> None:
+        self._experimental: dict[str, None] = {}
+        self._has_told: set[str] = set()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Take Optuna's warnings and log records."""
+        handler = _Handler(self._tell)
+        logger = logging.getLogger("optuna")
+        verbosity = optuna.logging.get_verbosity()
+        has_default_handler = optuna.logging._default_handler in logger.handlers
+        optuna.logging.disable_default_handler()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        logger.addHandler(handler)
+        try:
+            with warnings.catch_warnings():
+                shown = warnings.showwarning
+                warnings.simplefilter("always", ExperimentalWarning)
+
+                def show(
+                    message: Warning | str, category: type[Warning], filename: str, *rest: Any
+                ) -> None:
+                    if issubclass(category, ExperimentalWarning):
+                        self._experimental.setdefault(_feature(str(message)))
+                    elif filename.startswith(_HOME) or "optuna" in str(message):
+                        self._tell(str(message))
+                    else:
+                        shown(message, category, filename, *rest)
+
+                warnings.showwarning = show  # type: ignore[assignment]
+                yield
+        finally:
+            logger.removeHandler(handler)
+            optuna.logging.set_verbosity(verbosity)
+            if has_default_handler:
+                optuna.logging.enable_default_handler()
+
+    def tell_experimental(self) -> None:
+        """Say what may change with another version of Optuna, as far as it is not said yet."""
+        new = [name for name in self._experimental if name not in self._has_told]
+        if new:
+            warn(
+                f"Optuna {optuna.__version__} calls {', '.join(new)} experimental: another version "
+                f"of it may do otherwise."
+            )
+            self._has_told.update(new)
+
+    def _tell(self, message: str) -> None:
+        message = " ".join(message.split())
+        # The number of a trial does not make another message of it.
+        key = re.sub(r"\d+", "0", message)
+        if key not in self._has_told:
+            self._has_told.add(key)
+            warn(message)
+
+
+class _Handler(logging.Handler):
+    def __init__(self, tell: Any) -> None:
+        super().__init__(logging.WARNING)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name not in _ABOUT_TRIALS:
+            self._tell(record.getMessage())
+
+
+def _feature(message: str) -> str:
+    """What a warning calls experimental."""
+    found = re.match(r"Argument ``(\w+)``|([\w.]+) is experimental", message)
+    if found is None:
+        return message
+    return found[1] or found[2].rpartition(".")[2]

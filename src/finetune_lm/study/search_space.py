@@ -19,9 +19,8 @@ from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.data.files import read_files
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
-from finetune_lm.study.parameters import Parameter, stored
+from finetune_lm.study.parameters import Parameter, stored, with_values
 from finetune_lm.study.targets import Target, find_targets
-from finetune_lm.study.trial_arguments import with_values
 
 KINDS = ("float", "int", "categorical")
 _SUGGEST_KEYS = ("log", "step")

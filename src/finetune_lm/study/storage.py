@@ -19,8 +19,8 @@ from finetune_lm.arguments.checking import show
 from finetune_lm.arguments.redaction import without_secrets
 from finetune_lm.arguments.references import describe
 from finetune_lm.errors import UserError, first_line
-from finetune_lm.study.lost_trials import queue_stale
 from finetune_lm.study.objects import make_object
+from finetune_lm.study.workers import queue_stale
 
 HEARTBEAT_SECONDS = 60
 GRACE_SECONDS = 600

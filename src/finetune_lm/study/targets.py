@@ -16,7 +16,7 @@ from finetune_lm.arguments.references import short_name
 from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.constants import LOSS_DATASET_TYPES
 from finetune_lm.errors import UserError
-from finetune_lm.study.trial_arguments import Place, value_at
+from finetune_lm.study.parameters import Place, value_at
 
 _SPECIFICATION_KEYS = ("values", "type", "suggest_kwargs")
 _ITEM = re.compile(r"(.+)_(\d+)")

@@ -14,7 +14,11 @@ from finetune_lm.errors import TrialsFailedError, UserError, raised_in, users_co
 from finetune_lm.messages import say
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.scoring.memory import free_memory
-from finetune_lm.study.lost_trials import (
+from finetune_lm.study.parameters import Parameter, with_values
+from finetune_lm.study.results import BEST_EPOCH, N_EPOCHS, PRUNED, best_trial
+from finetune_lm.study.study_directory import TrialLog
+from finetune_lm.study.trial_run import TrialRunner
+from finetune_lm.study.workers import (
     REASON,
     REPEATS,
     SURPLUS,
@@ -22,11 +26,6 @@ from finetune_lm.study.lost_trials import (
     counted_trials,
     queue_again,
 )
-from finetune_lm.study.parameters import Parameter
-from finetune_lm.study.results import BEST_EPOCH, N_EPOCHS, PRUNED, best_trial
-from finetune_lm.study.trial_arguments import with_values
-from finetune_lm.study.trial_log import TrialLog
-from finetune_lm.study.trial_runner import TrialRunner
 from finetune_lm.training.early_stopping import EarlyStopping
 
 MOST_FAILURES_IN_A_ROW = 3

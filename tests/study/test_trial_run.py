@@ -14,11 +14,70 @@ from finetune_lm.data_preprocessing import mask_random_tokens
 from finetune_lm.experiment import load_without_data
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.runs.interruption import Interruption
-from finetune_lm.study.trial_arguments import with_values
-from finetune_lm.study.trial_runner import TrialRunner
+from finetune_lm.study.parameters import with_values
+from finetune_lm.study.trial_run import InitialState, TrialRunner
 from finetune_lm.training.early_stopping import EarlyStopping
 from helpers import save_family
 from studies import Misbehave, data_args
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert", "pythia"])
+def test_everything_is_as_it_was(name):
+    model = family(name).model
+    model.train()
+    next(model.children()).eval()
+    first = next(iter(model.parameters()))
+    first.requires_grad_(False)
+    inputs = torch.tensor([[5, 6, 7]])
+
+    def outputs():
+        torch.manual_seed(0)
+        return model(inputs).logits.detach().clone()
+
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    ids = {key: id(value) for key, value in model.named_parameters()}
+    flags = [module.training for module in model.modules()]
+    result = outputs()
+    state = InitialState(model)
+    for _ in range(2):
+        first.requires_grad_(True)
+        Misbehave(model, None)(0, 0)
+        model(inputs).logits.sum().backward()
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+        assert not torch.equal(outputs(), result)
+        state.restore()
+        after = model.state_dict()
+        assert after.keys() == before.keys()
+        assert all(torch.equal(after[key], before[key]) for key in before)
+        assert {key: id(value) for key, value in model.named_parameters()} == ids
+        assert [module.training for module in model.modules()] == flags
+        assert all(parameter.grad is None for parameter in model.parameters())
+        assert not first.requires_grad
+        assert torch.equal(outputs(), result)
+        # A hook that was registered is not called either, nor can it still be taken away.
+        first.requires_grad_(True)
+        model(inputs).logits.sum().backward()
+        state.restore()
+
+
+def test_hooks_that_were_there_stay():
+    model = family("gpt2").model
+    embeddings = model.get_input_embeddings()
+    calls = []
+    embeddings.register_forward_hook(lambda *_: calls.append(1))
+    state = InitialState(model)
+    embeddings.register_forward_hook(lambda *_: calls.append(2))
+    state.restore()
+    model(torch.tensor([[5]]))
+    assert calls == [1]
+
+
+def test_tied_weights_stay_tied():
+    model = family("gpt2").model
+    state = InitialState(model)
+    model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(model.lm_head.weight))
+    state.restore()
+    assert model.lm_head.weight is model.get_input_embeddings().weight
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +165,9 @@ def test_a_trial_does_not_know_those_before_it(models, tmp_path, case):
 
 def test_the_callback_of_this_test_would_leave_something_behind(models, tmp_path, monkeypatch):
     """Without the restoring the test above would fail."""
-    from finetune_lm.study import trial_runner
+    from finetune_lm.study import trial_run
 
-    monkeypatch.setattr(trial_runner.InitialState, "restore", lambda self: None)
+    monkeypatch.setattr(trial_run.InitialState, "restore", lambda self: None)
     args = data_args(tmp_path)
     model_args = ModelArguments(models["gpt2"], model_pre_train_step_callbacks=[Misbehave])
     runner = TrialRunner(model_args, args, load_without_data, {"epochs"})
@@ -116,10 +175,10 @@ def test_the_callback_of_this_test_would_leave_something_behind(models, tmp_path
 
 
 def test_what_trials_do_not_change_is_made_once(models, tmp_path, monkeypatch):
-    from finetune_lm.study import trial_runner
+    from finetune_lm.study import trial_run
 
     made = []
-    original = trial_runner.load_datasets
+    original = trial_run.load_datasets
 
     def count(*args):
         made.append("data")
@@ -129,7 +188,7 @@ def test_what_trials_do_not_change_is_made_once(models, tmp_path, monkeypatch):
         made.append("model")
         return load_without_data(*args)
 
-    monkeypatch.setattr(trial_runner, "load_datasets", count)
+    monkeypatch.setattr(trial_run, "load_datasets", count)
     args = data_args(tmp_path)
     runner = TrialRunner(ModelArguments(models["gpt2"]), args, load, {"train_optimizer_kwargs"})
     model = runner.loaded.model

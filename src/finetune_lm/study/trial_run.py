@@ -1,11 +1,11 @@
-"""The run of one trial, with all that trials share made once."""
+"""The run of one trial: it begins from the same state as all others, and shares what they can."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments
 from finetune_lm.arguments.declared import Affects, what_affects
@@ -14,9 +14,9 @@ from finetune_lm.data.loading import check_kinds, load_datasets
 from finetune_lm.evaluation.splits import Split, make_splits
 from finetune_lm.evaluation.unrecorded import NoTable
 from finetune_lm.model_modifiers.callbacks import make_callbacks
+from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.recording.loss_history import LossHistory
 from finetune_lm.runs.interruption import Interruption
-from finetune_lm.study.initial_state import Generators, InitialState
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import Checkpoints, Saved
 from finetune_lm.training.early_stopping import EarlyStopping
@@ -30,6 +30,89 @@ if TYPE_CHECKING:
 
     from finetune_lm.data.dataset import Dataset
     from finetune_lm.models.loading import LoadedModel
+
+
+# What a callback or a loss may hang onto a module, and forget.
+_HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+    *("_backward_hooks", "_backward_pre_hooks"),
+)
+_TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+
+
+@dataclass
+class _ModuleState:
+    """One module: its own tensors and flags, without those of the modules in it."""
+
+    module: Any
+    parameters: dict[str, Any]
+    buffers: dict[str, Any]
+    submodules: dict[str, Any]
+    hooks: dict[str, dict[Any, Any]]
+    is_training: bool
+
+
+class InitialState:
+    """A model's weights, buffers, flags and hooks, to be put back in place.
+
+    The copy is on the device where the model is, and takes as much memory as the model. Weights
+    that are tied are kept once.
+
+    Args:
+        model: The model, as a trial is to find it.
+
+    Example:
+        >>> state = InitialState(model)  # doctest: +SKIP
+        >>> train(model)  # doctest: +SKIP
+        >>> state.restore()  # doctest: +SKIP
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._modules = [
+            _ModuleState(
+                module,
+                dict(module._parameters),
+                dict(module._buffers),
+                dict(module._modules),
+                {name: dict(getattr(module, name, {})) for name in _HOOKS},
+                module.training,
+            )
+            for module in model.modules()
+        ]
+        self._parameters = [(p, p.requires_grad, _tensor_hooks(p)) for p in model.parameters()]
+        self._weights = BestState(model)
+        self._weights.keep()
+
+    def restore(self) -> None:
+        """Put everything back, bit for bit."""
+        for state in self._modules:
+            module = state.module
+            # Also those that were replaced, added or taken away.
+            _refill(module._parameters, state.parameters)
+            _refill(module._buffers, state.buffers)
+            _refill(module._modules, state.submodules)
+            for name, kept in state.hooks.items():
+                _refill(getattr(module, name, None), kept)
+            module.training = state.is_training
+        for parameter, requires_grad, hooks in self._parameters:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = None
+            for name in _TENSOR_HOOKS:
+                _refill(getattr(parameter, name, None), hooks[name])
+        self._weights.restore()
+
+
+def _refill(dictionary: dict[Any, Any] | None, kept: dict[Any, Any]) -> None:
+    """Make a dictionary what it was, also where others hold on to it."""
+    if dictionary is not None:
+        dictionary.clear()
+        dictionary.update(kept)
+
+
+def _tensor_hooks(tensor: Any) -> dict[str, dict[Any, Any]]:
+    return {name: dict(getattr(tensor, name, None) or {}) for name in _TENSOR_HOOKS}
+
 
 LoadModel = Callable[
     [ModelArguments, DataTrainingArguments, Files], "tuple[accelerate.Accelerator, LoadedModel]"
@@ -56,9 +139,9 @@ class _Shared:
     accelerator: accelerate.Accelerator
     loaded: LoadedModel
     initial: InitialState
-    before_data: Generators
+    before_data: Mapping[str, Any]
     datasets: dict[str, list[Dataset]]
-    after_data: Generators
+    after_data: Mapping[str, Any]
 
 
 class TrialRunner:
@@ -167,12 +250,12 @@ class TrialRunner:
         shared.initial.restore()
         datasets = shared.datasets
         if self._feeds_anew:
-            shared.before_data.restore()
+            restore_generators(shared.before_data)
             files = read_files(args)
             check_kinds(files, shared.loaded.name, shared.loaded.task, args)
             datasets = load_datasets(files, shared.loaded, args)
         else:
-            shared.after_data.restore()
+            restore_generators(shared.after_data)
         [training] = make_splits("train", datasets, shared.loaded, args, None)
         [validation] = make_splits("validation", datasets, shared.loaded, args, None)
         callbacks = make_callbacks(
@@ -190,9 +273,9 @@ class TrialRunner:
         files = read_files(args)
         accelerator, loaded = self._load_model(self._model_args, args, files)
         initial = InitialState(loaded.model)
-        before_data = Generators()
+        before_data = generator_states()
         datasets = load_datasets(files, loaded, args)
-        return _Shared(accelerator, loaded, initial, before_data, datasets, Generators())
+        return _Shared(accelerator, loaded, initial, before_data, datasets, generator_states())
 
     def _release(self) -> None:
         """Let go of what a trial leaves: gradients, and the optimizer that accelerate keeps."""
