@@ -22,6 +22,7 @@ from finetune_lm.arguments import (
     parse_arguments,
 )
 from finetune_lm.errors import UserError
+from raw_texts import TEXTS
 
 BASE = ["--model_name_or_path", "gpt2", "--test_file", "test.txt.gz"]
 
@@ -178,48 +179,15 @@ def test_a_token_in_a_broken_file_is_not_shown() -> None:
     assert "secret" not in problems_of("model_kwargs: {token: hf_secret}\nepochs: x\n")[0]
 
 
-texts = st.text() | st.sampled_from(
-    [
-        *("1", "1e5", "nan", "True", "None", "{}", "[]", "a.b", "torch.sum", "import:x", "x.txt"),
-        *("callable:sum", "json:[1]", "'a'", '"a"', "'", '""', "--name", "-1", "a\nb", "yes", "no"),
-        *(
-            "null",
-            "~",
-            "true",
-            "__delete_field__",
-            "2001-01-01",
-            "1:30",
-            "012",
-            "\x85",
-            "é😀",
-            "#x",
-        ),
-        *("- x", "a: b", "!!str", "&a", "*a", " x ", "\ufeff", "", "<<", "=", ".inf", "\t", "\x00"),
-        *(
-            "a\n\n b",
-            "\u2028",
-            "a  b " * 60,
-            "'\n",
-            ".nan",
-            "+1",
-            "0x1F",
-            "1_0",
-            "\\",
-            "%",
-            "@",
-            "`",
-        ),
-    ]
-)
 leaves = (
-    texts
+    TEXTS
     | st.integers()
     | st.floats()
     | st.booleans()
     | st.none()
     | st.sampled_from([sum, int, print, json, json.loads, json.JSONDecoder.decode])
 )
-keys = texts.filter(lambda key: key not in ("token", "use_auth_token", "hub_token"))
+keys = TEXTS.filter(lambda key: key not in ("token", "use_auth_token", "hub_token"))
 values = st.recursive(
     leaves, lambda nested: st.lists(nested) | st.dictionaries(keys, nested), max_leaves=10
 )
@@ -236,7 +204,7 @@ def canonical(value: Any) -> Any:
     return (kind, repr(value)) if kind else value
 
 
-@given(values, texts.filter(str.strip), st.lists(texts))
+@given(values, TEXTS.filter(str.strip), st.lists(TEXTS))
 def test_what_is_written_reads_back(value: Any, text: str, files: list[str]) -> None:
     model = ModelArguments("gpt2", model_kwargs={"x": value}, model_revision=text, cache_dir=text)
     data = DataTrainingArguments(

@@ -12,6 +12,7 @@ import pytest
 
 from finetune_lm.arguments import ParsedArguments, parse_arguments
 from finetune_lm.arguments.references import Reference
+from finetune_lm.cli import main
 from finetune_lm.errors import UserError
 
 BASE = ["--model_name_or_path", "gpt2", "--test_file", "test.txt.gz"]
@@ -396,3 +397,10 @@ def test_a_value_that_cannot_be_read_does_not_hide_a_wrong_key_beside_it() -> No
     first, second = caught.value.problems
     assert "'loss_classes.Nothing' cannot be imported" in first
     assert "loss_classes.trian does not exist" in second
+
+
+@pytest.mark.parametrize("texts", [["0"], ["-1"], ["x"], ["1", "2"], []])
+def test_a_preview_needs_a_number(texts, capsys):
+    argv = ["--model_name_or_path", "x", "--test_file", "x.txt.gz", "--preview", *texts]
+    assert main(argv) == 2
+    assert "preview must be a number of examples, at least 1, but got" in capsys.readouterr().err

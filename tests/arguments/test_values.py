@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from finetune_lm.arguments.nested import DELETE_FIELD
 from finetune_lm.arguments.references import Reference
 from finetune_lm.arguments.values import read_text, read_value, write_value
 from finetune_lm.errors import UserError
+from raw_texts import TEXTS
 
 
 @pytest.mark.parametrize(
@@ -164,28 +164,7 @@ def test_declared_text_may_allow_more() -> None:
     assert read_text("[]", allows_none=False, allows_bool=False, is_list=True) == []
 
 
-texts = st.text() | st.sampled_from(
-    [
-        *("1", "1e5", "nan", "True", "None", "{}", "[]", "a.b", "torch.sum", "import:x", "x.txt"),
-        *("callable:sum", "json:[1]", "'a'", '"a"', "'", '""', "--name", "-1", "a\nb", "yes", "no"),
-        *(
-            "null",
-            "~",
-            "true",
-            "__delete_field__",
-            "2001-01-01",
-            "1:30",
-            "012",
-            "\x85",
-            "é😀",
-            "#x",
-        ),
-        *("- x", "a: b", "!!str", "&a", "*a", " x ", "\ufeff", "", "<<", "=", ".inf", "\t", "\x00"),
-    ]
-)
-
-
-@given(texts)
+@given(TEXTS)
 def test_a_written_text_reads_back(text: str) -> None:
     assert read_value(write_value(text)) == text
     written = write_value(text, is_text=True)

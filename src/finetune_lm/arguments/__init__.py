@@ -1,8 +1,12 @@
 """The arguments of a run: dataclasses, read from a command line and from config files.
 
-A command line becomes names with raw texts (`command_line`), the texts become values (`reading`,
-`values`, `references`), the values are put over the defaults (`merging`) and checked (`checking`,
-`base`), and the dataclasses hold the result (`parser`). `config` writes them out again.
+A command line becomes names with raw texts (`command_line`), and so does a config file
+(`config_files`, which writes them too). The texts become values (`values`, `references`), the
+values are put over the defaults (`nested`) and checked (`base`, `checking`), and the dataclasses
+hold the result; `parser` goes through all of this. What a dataclass says about each of its fields
+is read in `declared`. Whether classes and functions can be called with what they are given is asked
+in `calls`: for functions in `given_functions`, for callbacks in `hooks`, for optimizers and
+schedules in `optimizer_settings`.
 """
 
 from finetune_lm.arguments.config_files import config_dict, config_text, config_yaml

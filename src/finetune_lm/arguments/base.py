@@ -17,8 +17,8 @@ from finetune_lm.arguments.nested import (
     strings_in,
 )
 from finetune_lm.arguments.redaction import is_secret, remember, without_secrets
-from finetune_lm.arguments.references import numbered_names, resolve_references, short_name
-from finetune_lm.arguments.suggestions import choices, did_you_mean
+from finetune_lm.arguments.references import resolve_references
+from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.errors import UserError
 
 
@@ -134,43 +134,4 @@ def _unknown_key_problems(name: str, value: dict[str, Any], keys: tuple[str, ...
         f"{did_you_mean(key, keys, f'{name}.')}"
         for key in value
         if key not in keys
-    ]
-
-
-def choice_problem(name: str, value: Any, allowed: tuple[str, ...]) -> list[str]:
-    """Return a message where a value is not one of those that exist."""
-    if value in allowed:
-        return []
-    return [f"{name} must be {choices(allowed)} but got {value!r}.{did_you_mean(value, allowed)}"]
-
-
-def minimum_problem(name: str, value: float | None, minimum: int) -> list[str]:
-    """Return a message where a number is below what it can be. None is never too small."""
-    # Written so that NaN, which compares as False with everything, is a problem too.
-    if value is None or value >= minimum:
-        return []
-    shown = int(value) if isinstance(value, float) and value.is_integer() else value
-    if minimum == 0 and value < 0:
-        return [f"{name} cannot be negative but got {shown}."]
-    return [f"{name} must be at least {minimum} but got {shown}."]
-
-
-def kwargs_problems(
-    kwargs_name: str, kwargs: dict[str, Any], name: str, of: list[Any]
-) -> list[str]:
-    """Return a message for each class or function that is given kwargs but is not used.
-
-    Args:
-        kwargs_name: Dotted name of the dictionary of kwargs.
-        kwargs: Kwargs by the name of a class or function.
-        name: Dotted name of the list of classes or functions.
-        of: The classes or functions in that list.
-    """
-    names = list(dict.fromkeys([*map(short_name, of), *numbered_names(of)]))
-    listed = f"holds {', '.join(names)}" if names else "is empty"
-    return [
-        f"{kwargs_name}.{key} has no use because {name} {listed}."
-        f"{did_you_mean(key, names, f'{kwargs_name}.')}"
-        for key in kwargs
-        if key not in names
     ]

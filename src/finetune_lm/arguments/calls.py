@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_lm.arguments.checking import number_with_comma, show
-from finetune_lm.arguments.references import short_name
+from finetune_lm.arguments.references import numbered_names, short_name
 from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.errors import UserError, users_code
 
@@ -145,6 +145,27 @@ def _is_number(default: Any) -> bool:
     if isinstance(default, list | tuple):
         return any(map(_is_number, default))
     return isinstance(default, int | float) and not isinstance(default, bool)
+
+
+def kwargs_problems(
+    kwargs_name: str, kwargs: dict[str, Any], name: str, of: list[Any]
+) -> list[str]:
+    """Return a message for each class or function that is given kwargs but is not used.
+
+    Args:
+        kwargs_name: Dotted name of the dictionary of kwargs.
+        kwargs: Kwargs by the name of a class or function.
+        name: Dotted name of the list of classes or functions.
+        of: The classes or functions in that list.
+    """
+    names = list(dict.fromkeys([*map(short_name, of), *numbered_names(of)]))
+    listed = f"holds {', '.join(names)}" if names else "is empty"
+    return [
+        f"{kwargs_name}.{key} has no use because {name} {listed}."
+        f"{did_you_mean(key, names, f'{kwargs_name}.')}"
+        for key in kwargs
+        if key not in names
+    ]
 
 
 def value_problems(

@@ -1,4 +1,4 @@
-"""Whether the value of an argument is of the type that its annotation declares."""
+"""Whether a value is what an argument declares, and how a message shows it where it is not."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from finetune_lm.arguments.declared import (
     item_of,
 )
 from finetune_lm.arguments.redaction import is_secret, without_secrets
-from finetune_lm.arguments.references import Reference, describe
-from finetune_lm.arguments.suggestions import choices, meant_by
+from finetune_lm.arguments.references import (
+    Reference,
+    describe,
+)
+from finetune_lm.arguments.suggestions import choices, did_you_mean, meant_by
 
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{0,20},[0-9]{1,20}([eE][+-]?[0-9]{1,5})?")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]{1,20})?")
@@ -123,6 +126,24 @@ def _expectation(annotation: Any) -> str:
         float: "a number",
         str: "text",
     }[annotation]
+
+
+def choice_problem(name: str, value: Any, allowed: tuple[str, ...]) -> list[str]:
+    """Return a message where a value is not one of those that exist."""
+    if value in allowed:
+        return []
+    return [f"{name} must be {choices(allowed)} but got {value!r}.{did_you_mean(value, allowed)}"]
+
+
+def minimum_problem(name: str, value: float | None, minimum: int) -> list[str]:
+    """Return a message where a number is below what it can be. None is never too small."""
+    # Written so that NaN, which compares as False with everything, is a problem too.
+    if value is None or value >= minimum:
+        return []
+    shown = int(value) if isinstance(value, float) and value.is_integer() else value
+    if minimum == 0 and value < 0:
+        return [f"{name} cannot be negative but got {shown}."]
+    return [f"{name} must be at least {minimum} but got {shown}."]
 
 
 def show(value: Any) -> str:

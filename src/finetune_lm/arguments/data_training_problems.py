@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from finetune_lm.arguments.base import choice_problem, kwargs_problems, minimum_problem
-from finetune_lm.arguments.calls import comma_problems, taken_by
+from finetune_lm.arguments.calls import comma_problems, kwargs_problems, taken_by
+from finetune_lm.arguments.checking import choice_problem, minimum_problem
 from finetune_lm.arguments.given_functions import preprocessing_problems, takes_several
 from finetune_lm.arguments.optimizer_settings import group_problems, schedule_problems
 from finetune_lm.arguments.references import numbered_names

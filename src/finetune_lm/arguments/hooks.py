@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from finetune_lm.arguments.base import kwargs_problems
-from finetune_lm.arguments.calls import Takes, keyword_problems, taken_by, value_problems
+from finetune_lm.arguments.calls import (
+    Takes,
+    keyword_problems,
+    kwargs_problems,
+    taken_by,
+    value_problems,
+)
 from finetune_lm.arguments.references import numbered_names, short_name
 from finetune_lm.arguments.suggestions import choices
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune_lm.arguments.base import Arguments, choice_problem, kwargs_problems
+from finetune_lm.arguments.base import Arguments
+from finetune_lm.arguments.calls import kwargs_problems
+from finetune_lm.arguments.checking import choice_problem
 from finetune_lm.arguments.declared import Affects, option
 from finetune_lm.arguments.given_functions import modifier_problems
 from finetune_lm.arguments.hooks import (

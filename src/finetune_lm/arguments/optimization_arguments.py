@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from finetune_lm.arguments.base import Arguments, minimum_problem
-from finetune_lm.arguments.checking import show
+from finetune_lm.arguments.base import Arguments
+from finetune_lm.arguments.checking import minimum_problem, show
 from finetune_lm.arguments.declared import Affects, option
 from finetune_lm.arguments.references import default_object, resolve_references
 from finetune_lm.arguments.suggestions import did_you_mean

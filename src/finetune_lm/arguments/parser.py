@@ -28,7 +28,7 @@ from finetune_lm.arguments.model_arguments import ModelArguments
 from finetune_lm.arguments.nested import DELETE_FIELD, merge, nest, with_deletions
 from finetune_lm.arguments.optimization_arguments import OptimizationArguments
 from finetune_lm.arguments.references import Reference, possible_reference, resolve_name
-from finetune_lm.arguments.values import UNREADABLE, is_readable, read, readable_part
+from finetune_lm.arguments.values import UNREADABLE, is_readable, read_as_declared, readable_part
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
 
@@ -182,7 +182,7 @@ def _read_layer(
     problems += [layer.locate((), message) for message in nesting_problems]
     for name, raw in raw_values.items():
         group = owners[name]
-        layer.values[name] = read(
+        layer.values[name] = read_as_declared(
             raw,
             field_types(group)[name],
             (name,),

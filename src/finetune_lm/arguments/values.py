@@ -170,7 +170,7 @@ Problem = Callable[[tuple[str, ...], str], None]
 """Takes the path and the message of something that is wrong."""
 
 
-def read(
+def read_as_declared(
     raw: Any,
     annotation: Any,
     path: tuple[str, ...],
@@ -189,13 +189,17 @@ def read(
     """
     if isinstance(raw, dict):
         return {
-            key: read(item, annotation_at(annotation, key), (*path, key), import_name, problem)
+            key: read_as_declared(
+                item, annotation_at(annotation, key), (*path, key), import_name, problem
+            )
             for key, item in raw.items()
         }
     if isinstance(raw, list):
         below = item_of(annotation, list)
         item_annotation = annotation if below is None else below
-        items = [read(item, item_annotation, path, import_name, problem) for item in raw]
+        items = [
+            read_as_declared(item, item_annotation, path, import_name, problem) for item in raw
+        ]
         if any(item is DELETE_FIELD for item in items):
             problem(path, f"{'.'.join(path)} cannot have __delete_field__ inside a list.")
         return items

@@ -15,7 +15,7 @@ from finetune_lm.arguments import (
     config_dict,
 )
 from finetune_lm.arguments.declared import RESULT, Affects, what_affects
-from finetune_lm.arguments.user_code import source_hashes
+from finetune_lm.arguments.source_hashes import source_hashes
 from finetune_lm.data.files import Files, content_hash, distinct_names
 
 AllArguments = tuple[ModelArguments, DataTrainingArguments, OptimizationArguments]

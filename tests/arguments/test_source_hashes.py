@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from finetune_lm.arguments.references import default_object
-from finetune_lm.arguments.user_code import source_hashes
+from finetune_lm.arguments.source_hashes import source_hashes
 from finetune_lm.loss_classes import OutputsDefaultLoss
 
 FILES = {

@@ -1,4 +1,4 @@
-"""The user's own source code behind the arguments, by which it is told that it has been edited."""
+"""Hashes of the user's own source code behind the arguments, which tell that it was edited."""
 
 from __future__ import annotations
 
