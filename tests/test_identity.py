@@ -266,3 +266,37 @@ def test_the_identity_is_on_record(tmp_path):
     assert "stateful" in identity["code"]
     assert len(identity["model"]["weights"]) == 64
     assert not {"output_dir", "cache_dir", "token"} & identity.keys()
+
+
+def test_a_text_is_no_file_because_there_is_one_of_that_name():
+    """A file called ``train`` has nothing to do with a split of that name."""
+    texts = {"split_name": "train", "mode": "min", "words": ["min", "train"], "by": "The man."}
+    changed = {"loss_classes_kwargs": {"train": {"OutputsDefaultLoss": texts}}}
+    before, *_ = of_run(**changed)
+    for name in ("train", "min", "The man."):
+        Path(name).write_text("anything")
+    assert of_run(**changed)[0] == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("word_list", "words.txt"),
+        ("word_list", "./words"),
+        ("word_list", "lists/words"),
+        ("vocab_file", "words"),
+        ("path", "words"),
+        ("word_files", ["words", "others"]),
+        ("fileName", "words"),
+    ],
+)
+def test_a_path_counts_by_what_the_file_says(key, value):
+    changed = {"loss_classes_kwargs": {"train": {"OutputsDefaultLoss": {key: value}}}}
+    path = Path(value if isinstance(value, str) else value[0])
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("glass")
+    before, *_ = of_run(**changed)
+    path.write_text("box")
+    assert names_of_differences(before, of_run(**changed)[0]) == ["loss_classes_kwargs"]
+    path.write_text("glass")
+    assert of_run(**changed)[0] == before

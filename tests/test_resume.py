@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -14,8 +15,9 @@ import pytest
 
 import finetune_lm
 from crashing import difference
-from finetune_lm import UserError
+from finetune_lm import DataTrainingArguments, UserError
 from finetune_lm.cli import main
+from finetune_lm.data.files import arguments_of_missing_files
 from finetune_lm.runs import interruption
 from finetune_lm.runs.interruption import Interrupted
 from finetune_lm.scoring.scorer import Forward
@@ -432,6 +434,52 @@ def test_another_kl_file(signals):
     with_kl()
     Path("kl.txt.gz").rename("moved.txt.gz")
     assert main(["--resume", "parts", name, "moved.txt.gz"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "argument"),
+    [
+        ("train.txt.gz", "train_file"),
+        ("check.txt.gz", "validation_file"),
+        ("try.txt.gz", "test_file"),
+    ],
+)
+def test_the_argument_of_a_file_that_is_not_there_is_named(signals, file, argument):
+    data = own_data()
+    data["test_file"] = [write_lines(Path("try.txt.gz"), ["The boy left."]), data["train_file"]]
+    stop(signals, 2, **data)
+    content = Path(file).read_bytes()
+    Path(file).unlink()
+    with pytest.raises(UserError) as caught:
+        finetune_lm.resume("parts")
+    # A problem of a file for each argument that names it.
+    *problems, hint = caught.value.problems
+    assert set(problems) == {f"there is no file {file}."}
+    names = [argument, "test_file"][: 1 + (file == "train.txt.gz")]
+    now = " ".join(f"--{name} PATH" for name in sorted(names))
+    assert hint == f"If data files have moved, say where they are now: --resume parts {now}"
+    # One that is there has not moved, whatever is wrong with it.
+    Path(file).write_bytes(content + gzip.compress(b"a\rb\n"))
+    with pytest.raises(UserError) as caught:
+        finetune_lm.resume("parts")
+    assert all("carriage return" in problem for problem in caught.value.problems)
+
+
+def test_the_argument_of_a_file_of_a_loss_is_named(signals):
+    stop(signals, 2, **with_kl())
+    Path("kl.txt.gz").unlink()
+    with pytest.raises(UserError) as caught:
+        finetune_lm.resume("parts")
+    assert caught.value.problems == (
+        "loss_classes_kwargs.train.KLBaselineLoss: there is no file kl.txt.gz.",
+    )
+    # A loss that reads files, and does not look for them when its arguments are checked.
+    kwargs = {"train": {"OutputsDefaultLoss": {"files": ["gone.txt.gz"], "split": "gone"}}}
+    data = DataTrainingArguments(test_file="nowhere.txt.gz", loss_classes_kwargs=kwargs)
+    assert arguments_of_missing_files(data) == [
+        "loss_classes_kwargs.train.OutputsDefaultLoss.files",
+        "test_file",
+    ]
 
 
 def test_an_edited_config(signals):

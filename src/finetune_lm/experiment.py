@@ -22,7 +22,7 @@ from finetune_lm.arguments import (
 )
 from finetune_lm.arguments.redaction import hides_secrets
 from finetune_lm.constants import CONFIG_YAML
-from finetune_lm.data.files import Examples, Files, read_files
+from finetune_lm.data.files import Examples, Files, arguments_of_missing_files, read_files
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.losses import read_loss_files
 from finetune_lm.messages import warn
@@ -235,12 +235,13 @@ def read_data(
         files = read_files(args)
         return files, read_loss_files(args) if files["train"] else []
     except UserError as error:
-        if earlier is None:
+        missing = arguments_of_missing_files(args)
+        if earlier is None or not missing:
             raise
+        now = " ".join(f"--{name} PATH" for name in missing)
         raise UserError(
             *error.problems,
-            f"If data files have moved, say where they are now: --resume {earlier.directory} "
-            f"--train_file PATH, or whatever the argument is.",
+            f"If data files have moved, say where they are now: --resume {earlier.directory} {now}",
         ) from error
 
 

@@ -106,6 +106,24 @@ def read_files(args: DataTrainingArguments) -> Files:
     return files
 
 
+def arguments_of_missing_files(args: DataTrainingArguments) -> list[str]:
+    """The arguments that name data files which are not there, such as ``train_file``."""
+    values = args.effective()
+    names = {name: values[name] for name in ("train_file", "validation_file", "test_file")}
+    found = {name for name, value in names.items() if any(map(_is_missing, strings_in(value)))}
+    for dataset_type, by_class in values["loss_classes_kwargs"].items():
+        for loss, kwargs in by_class.items():
+            for key, value in kwargs.items():
+                ends = (*TEXT_SUFFIXES, *JSON_SUFFIXES)
+                if any(text.endswith(ends) and _is_missing(text) for text in strings_in(value)):
+                    found.add(f"loss_classes_kwargs.{dataset_type}.{loss}.{key}")
+    return sorted(found)
+
+
+def _is_missing(path: str) -> bool:
+    return not os.path.exists(path)  # noqa: PTH110 - Path.exists fails on a long path
+
+
 def dataset_name(path: str) -> str:
     """The name of a data file without its directory and suffix."""
     name = Path(path).name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,21 +88,25 @@ def _data(group: list[Any], *, named: bool) -> list[Any]:
     return [list(pair) for pair in zip(names, hashes, strict=True)]
 
 
-def _by_content(written: Any, value: Any, contents: Mapping[str, str]) -> Any:
+def _by_content(written: Any, value: Any, contents: Mapping[str, str], key: str = "") -> Any:
     """Keyword arguments in which what a file says stands for its path.
 
     Args:
         written: The arguments in plain types.
         value: The arguments themselves.
         contents: What data files say, by their paths.
+        key: Under which key they are.
     """
     if isinstance(written, dict) and isinstance(value, dict):
-        return {key: _by_content(w, value.get(key), contents) for key, w in written.items()}
+        return {k: _by_content(w, value.get(k), contents, str(k)) for k, w in written.items()}
     if isinstance(written, list) and isinstance(value, list | tuple):
-        return [_by_content(w, v, contents) for w, v in zip(written, value, strict=True)]
+        return [_by_content(w, v, contents, key) for w, v in zip(written, value, strict=True)]
     if isinstance(value, str):
         if value in contents:
             return CONTENT + contents[value]
+        # A file that happens to be called as a split is, or a mode, is not what is meant by it.
+        if not (_OF_FILE.search(key) or _LIKE_PATH.search(value)):
+            return written
         try:
             if Path(value).is_file():
                 with Path(value).open("rb") as file:
@@ -109,6 +114,13 @@ def _by_content(written: Any, value: Any, contents: Mapping[str, str]) -> Any:
         except (OSError, ValueError):  # no name of a file
             pass
     return written
+
+
+_OF_FILE = re.compile(r"(^|_)(file|path)(s|_?names?)?$", re.IGNORECASE)
+"""A key whose value is the path of a file, whatever it looks like."""
+
+_LIKE_PATH = re.compile(r"[/\\]|\.[A-Za-z]\w*$")
+"""A text that looks like the path of a file: with a separator or a suffix."""
 
 
 def _forget(config: dict[str, Any], place: Place) -> None:
