@@ -5,8 +5,8 @@ A command line becomes names with raw texts (`command_line`), and so does a conf
 values are put over the defaults (`nested`) and checked (`base`, `checking`), and the dataclasses
 hold the result; `parser` goes through all of this. What a dataclass says about each of its fields
 is read in `declared`. Whether classes and functions can be called with what they are given is asked
-in `calls`: for functions in `given_functions`, for callbacks in `hooks`, for optimizers and
-schedules in `optimizer_settings`.
+in `calls`: for functions in `given_functions`, for losses in `given_losses`, for callbacks in
+`hooks`, for optimizers and schedules in `optimizer_settings`.
 """
 
 from finetune_lm.arguments.config_files import config_dict, config_text, config_yaml

@@ -169,7 +169,7 @@ def kwargs_problems(
 
 
 def value_problems(
-    prefix: str, function: Callable[..., Any], given: Mapping[str, Any]
+    prefix: str, function: Callable[..., Any], given: Mapping[str, Any], name: str | None = None
 ) -> list[str]:
     """What a function or class with an attribute ``check`` says itself of keyword arguments.
 
@@ -180,6 +180,7 @@ def value_problems(
         prefix: The dotted name under which they are given, for messages.
         function: The function or class.
         given: The keyword arguments.
+        name: What it is called, where that is not its own name.
     """
     check = getattr(function, "check", None)
     if check is None:
@@ -189,7 +190,7 @@ def value_problems(
         if not isinstance(held, staticmethod | classmethod):
             return []
     try:
-        with users_code(f"the check of {short_name(function)}"):
+        with users_code(f"the check of {name or short_name(function)}"):
             check(**given)
     except UserError as error:
         return [f"{prefix}: {problem}" for problem in error.problems]

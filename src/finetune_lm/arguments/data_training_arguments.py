@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
@@ -14,8 +14,14 @@ from finetune_lm.arguments.base import (
 )
 from finetune_lm.arguments.data_training_problems import object_problems, range_problems
 from finetune_lm.arguments.declared import MAY_BE_RAISED, MAY_CHANGE, Affects, option
+from finetune_lm.arguments.given_losses import (
+    attributes_from_kwargs,
+    effective_loss_kwargs,
+    kwargs_of_losses,
+    loss_kwargs,
+)
 from finetune_lm.arguments.optimizer_settings import PARAMS
-from finetune_lm.arguments.references import default_object, numbered_names, short_name
+from finetune_lm.arguments.references import default_object
 from finetune_lm.constants import (
     DATASET_TYPES,
     DEFAULT_MAX_LENGTH,
@@ -316,7 +322,7 @@ class DataTrainingArguments(Arguments):
         super().__post_init__()
         taken = {each.name for each in fields(self)} | set(dir(type(self)))
         problems: list[str] = []
-        for name, dotted, value in self._attributes_from_kwargs():
+        for name, dotted, value in attributes_from_kwargs(self):
             if name in taken:
                 problems.append(
                     f"{dotted} cannot be set because {name} is the name of another argument."
@@ -327,18 +333,6 @@ class DataTrainingArguments(Arguments):
         if problems:
             raise UserError(*problems)
 
-    def _attributes_from_kwargs(self) -> Iterator[tuple[str, str, Any]]:
-        for key, value in self.train_optimizer_kwargs.items():
-            yield key, f"train_optimizer_kwargs.{key}", value
-        for dataset_type, by_class in self.loss_classes_kwargs.items():
-            for class_name, kwargs in by_class.items():
-                for key, value in kwargs.items():
-                    yield (
-                        f"{dataset_type}_{class_name}_{key}",
-                        f"loss_classes_kwargs.{dataset_type}.{class_name}.{key}",
-                        value,
-                    )
-
     def optimizer_kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments that the optimizer is made with."""
         return {
@@ -346,68 +340,19 @@ class DataTrainingArguments(Arguments):
         }
 
     def loss_kwargs(self, dataset_type: str, class_name: str) -> dict[str, Any]:
-        """Return the keyword arguments that a loss is made with.
-
-        An attribute such as `train_KLBaselineLoss_scaleby` counts even where no such key was
-        given, because a study may search for a value that has a default of its own.
-
-        Args:
-            dataset_type: "train" or "validation".
-            class_name: Name of the loss class, without its module; with a number behind it, as the
-                tables have it, for one of several losses of that class.
-        """
-        by_class = self.loss_classes_kwargs.get(dataset_type, {})
-        kwargs = dict(by_class.get(class_name, {}))
-        prefix = f"{dataset_type}_{class_name}_"
-        # train_KL_Mean_scaleby is scaleby of the loss KL_Mean, not Mean_scaleby of the loss KL.
-        classes = self.loss_classes.get(dataset_type, [])
-        others = {*map(short_name, classes), *numbered_names(classes), *by_class}
-        longer = tuple(
-            f"{dataset_type}_{other}_" for other in others if other.startswith(f"{class_name}_")
-        )
-        declared = {each.name for each in fields(self)}
-        for name, value in vars(self).items():
-            is_of_longer = bool(longer) and name.startswith(longer)
-            if name.startswith(prefix) and name not in declared and not is_of_longer:
-                kwargs[name.removeprefix(prefix)] = value
-        return kwargs
+        """Return the keyword arguments of a loss; see `given_losses.loss_kwargs`."""
+        return loss_kwargs(self, dataset_type, class_name)
 
     def kwargs_of_losses(self, dataset_type: str) -> list[dict[str, Any]]:
-        """Return the keyword arguments that each loss of a type of data set is made with.
-
-        Where a class is there twice, `KLBaselineLoss_2` has what is for its second loss alone, over
-        what `KLBaselineLoss` has for both.
-
-        Args:
-            dataset_type: "train" or "validation".
-        """
-        classes = self.loss_classes[dataset_type]
-        return [
-            {
-                key: value
-                for name in dict.fromkeys([short_name(cls), numbered])
-                for key, value in self.loss_kwargs(dataset_type, name).items()
-            }
-            for cls, numbered in zip(classes, numbered_names(classes), strict=True)
-        ]
+        """Return those of all losses in order; see `given_losses.kwargs_of_losses`."""
+        return kwargs_of_losses(self, dataset_type)
 
     def effective(self) -> dict[str, Any]:
         """Return the values that are used: attributes override the kwargs they came from."""
-        loss_kwargs: dict[str, dict[str, dict[str, Any]]] = {}
-        for dataset_type, by_class in self.loss_classes_kwargs.items():
-            classes = self.loss_classes.get(dataset_type, [])
-            used = [*map(short_name, classes), *numbered_names(classes)]
-            found = {
-                name: self.loss_kwargs(dataset_type, name)
-                for name in dict.fromkeys([*by_class, *used])
-            }
-            loss_kwargs[dataset_type] = {
-                name: kwargs for name, kwargs in found.items() if kwargs or name in by_class
-            }
         return {
             **super().effective(),
             "train_optimizer_kwargs": self.optimizer_kwargs(),
-            "loss_classes_kwargs": loss_kwargs,
+            "loss_classes_kwargs": effective_loss_kwargs(self),
         }
 
     def _range_problems(self) -> list[str]:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from finetune_lm.arguments.calls import comma_problems, kwargs_problems, taken_by
+from finetune_lm.arguments.calls import comma_problems, taken_by
 from finetune_lm.arguments.checking import choice_problem, minimum_problem
-from finetune_lm.arguments.given_functions import preprocessing_problems, takes_several
+from finetune_lm.arguments.given_functions import preprocessing_problems
+from finetune_lm.arguments.given_losses import loss_problems
 from finetune_lm.arguments.optimizer_settings import group_problems, schedule_problems
-from finetune_lm.arguments.references import numbered_names
 from finetune_lm.constants import (
     BOS_TOKEN,
     DATASET_TYPES,
-    LOSS_DATASET_TYPES,
     MAX_SEED,
     ON_NAN,
     PREPROCESSING_STRATEGIES,
 )
-from finetune_lm.errors import UserError, users_code
 
 if TYPE_CHECKING:
     from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
@@ -31,7 +29,7 @@ def range_problems(args: DataTrainingArguments) -> list[str]:
     return [
         *_file_problems(args),
         *_number_problems(args),
-        *_loss_problems(args),
+        *loss_problems(args),
         *(
             problem
             for key, strategy in args.data_preprocessing_fn_strategy.items()
@@ -106,54 +104,4 @@ def _number_problems(args: DataTrainingArguments) -> list[str]:
         problems.append(f"max_grad_norm must be above 0 but got {args.max_grad_norm:g}.")
     if not 0 <= args.seed <= MAX_SEED:
         problems.append(f"seed must be from 0 to {MAX_SEED} but got {args.seed}.")
-    return problems
-
-
-def _loss_problems(args: DataTrainingArguments) -> list[str]:
-    problems: list[str] = []
-    for dataset_type in LOSS_DATASET_TYPES:
-        name = f"loss_classes.{dataset_type}"
-        classes = args.loss_classes[dataset_type]
-        if not classes:
-            problems.append(f"{name} must name at least one class.")
-        problems += kwargs_problems(
-            f"loss_classes_kwargs.{dataset_type}",
-            args.loss_classes_kwargs[dataset_type],
-            name,
-            classes,
-        )
-        if args.resolves_at_once and args.train_file and not problems:
-            problems += _reduction_problems(args, dataset_type)
-            problems += _loss_value_problems(args, dataset_type)
-    return problems
-
-
-def _reduction_problems(args: DataTrainingArguments, dataset_type: str) -> list[str]:
-    """What there is to say about how losses are put together."""
-    function = args.loss_reduction_fns[dataset_type]
-    try:
-        takes_several(function, len(args.loss_classes[dataset_type]))
-    except UserError as error:
-        return [f"loss_reduction_fns.{dataset_type}: {problem}" for problem in error.problems]
-    return []
-
-
-def _loss_value_problems(args: DataTrainingArguments, dataset_type: str) -> list[str]:
-    """What losses that check their arguments themselves say of these."""
-    problems: list[str] = []
-    classes = args.loss_classes[dataset_type]
-    for cls, name, kwargs in zip(
-        classes, numbered_names(classes), args.kwargs_of_losses(dataset_type), strict=True
-    ):
-        place = f"loss_classes_kwargs.{dataset_type}.{name}"
-        with_comma = comma_problems(place, taken_by(cls), kwargs)
-        problems += with_comma
-        check = getattr(cls, "check", None)
-        if check is None or with_comma:
-            continue
-        try:
-            with users_code(f"the check of {name}"):
-                check(**kwargs)
-        except UserError as error:
-            problems += [f"{place}: {problem}" for problem in error.problems]
     return problems

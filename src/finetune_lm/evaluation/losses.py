@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments.calls import check_call
-from finetune_lm.arguments.given_functions import takes_several
+from finetune_lm.arguments.given_losses import takes_several
 from finetune_lm.arguments.references import numbered_names, short_name
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.evaluation.memory import in_loss

@@ -16,8 +16,8 @@ from finetune_lm.arguments import (
     config_dict,
 )
 from finetune_lm.arguments.declared import RESULT, Affects, what_affects
-from finetune_lm.arguments.source_hashes import source_hashes
 from finetune_lm.data.files import Files, content_hash, distinct_names
+from finetune_lm.runs.source_hashes import source_hashes
 
 AllArguments = tuple[ModelArguments, DataTrainingArguments, OptimizationArguments]
 Place = tuple[str | int, ...]

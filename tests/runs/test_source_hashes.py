@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from finetune_lm.arguments.references import default_object
-from finetune_lm.arguments.source_hashes import source_hashes
 from finetune_lm.loss_classes import OutputsDefaultLoss
+from finetune_lm.runs.source_hashes import source_hashes
 
 FILES = {
     "own_a.py": "import own_b\nfrom own_pack import deep\nclass A(own_b.B):\n    pass\n",
