@@ -49,6 +49,31 @@ def test_a_table_without_rows_and_one_in_pieces():
     assert csv_text(pieces, header=False) == b"TRUE\nFALSE\nTRUE\n"
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.sampled_from(["true", "false", ",", "\n", '"', "t", "fals"])).map("".join),
+            st.none() | st.booleans(),
+            st.none() | st.booleans(),
+        ),
+        min_size=1,
+    ),
+    st.booleans(),
+)
+def test_words_of_a_text_that_look_like_cells_stay_as_they_are(rows, is_last):
+    texts, ones, others = map(list, zip(*rows, strict=True))
+    columns = {"is,true,": pa.array(ones, pa.bool_()), "has": pa.array(others, pa.bool_())}
+    text = {"word": pa.array(texts, pa.string())}
+    found = csv_text(pa.table({**columns, **text} if is_last else {**text, **columns}))
+    lines = list(csv.reader(io.StringIO(found.decode(), newline="")))[1:]
+    capitals = {True: "TRUE", False: "FALSE", None: "NA"}
+    expected = [[capitals[one], capitals[other]] for one, other in zip(ones, others, strict=True)]
+    assert lines == [
+        [*cells, word] if is_last else [word, *cells]
+        for cells, word in zip(expected, texts, strict=True)
+    ]
+
+
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 

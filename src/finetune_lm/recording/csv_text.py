@@ -8,11 +8,6 @@ import pyarrow.csv
 
 MISSING = "NA"
 
-# pyarrow writes true and false, which R reads as text. So they are written as text between two
-# marks, which are taken out afterwards with the quotes around them. UTF-8 has no such byte.
-_MARK = 0xFF
-_BOOLEANS = pa.array([b"\xffFALSE\xff", b"\xffTRUE\xff"]).view(pa.string())
-
 
 def csv_text(rows: pa.Table, *, header: bool = True) -> bytes:
     r"""Rows as CSV: text quoted, ``TRUE`` and ``FALSE``, and an unquoted ``NA`` for no value.
@@ -27,25 +22,41 @@ def csv_text(rows: pa.Table, *, header: bool = True) -> bytes:
     """
     # pyarrow writes anything for a part without rows that others follow.
     rows = rows.combine_chunks()
-    is_marked = False
-    for number, field in enumerate(rows.schema):
-        if pa.types.is_boolean(field.type):
-            values = rows[number].combine_chunks().cast(pa.int8())
-            rows = rows.set_column(number, field.name, _BOOLEANS.take(values))
-            is_marked = True
+    booleans = [column for column in rows.columns if pa.types.is_boolean(column.type)]
     out = pa.BufferOutputStream()
     options = pyarrow.csv.WriteOptions(include_header=header, null_string=MISSING)
     pyarrow.csv.write_csv(rows, out, options)
     text = out.getvalue()
-    return _without_marks(text) if is_marked else bytes(text.to_pybytes())
+    n = sum(len(column) - column.null_count for column in booleans)
+    return _with_capitals(text, n) if n else bytes(text.to_pybytes())
 
 
-def _without_marks(text: pa.Buffer) -> bytes:
-    """A text without marks and the quotes outside of each two."""
-    characters = np.frombuffer(text, dtype=np.uint8)
-    marks = np.flatnonzero(characters == _MARK)
-    keep = np.ones(len(characters), dtype=bool)
-    keep[marks] = False
-    keep[marks[0::2] - 1] = False
-    keep[marks[1::2] + 1] = False
-    return characters[keep].tobytes()
+def _with_capitals(text: pa.Buffer, n: int) -> bytes:
+    """A text whose booleans, of which there are so many, are in capitals.
+
+    pyarrow writes ``true`` and ``false``, which R reads as text.
+    """
+    characters = np.array(np.frombuffer(text, dtype=np.uint8))
+    # At each place the four characters from there, to be looked at and written together.
+    fours = np.ndarray((len(characters) - 3,), np.uint32, characters.data, strides=(1,))
+    is_separator = (characters == ord(",")) | (characters == ord("\n"))
+    is_begin = (characters == ord("t")) | (characters == ord("f"))
+    is_begin[1:] &= is_separator[:-1]
+    places = np.flatnonzero(is_begin)
+    # Behind the last of the fours there is nothing but the end of a line, which is in no word.
+    begin_with = fours[np.minimum(places, len(fours) - 1)]
+    cells = []
+    for word in (b"true", b"false"):
+        begins = places[begin_with == np.frombuffer(word[:4], np.uint32)]
+        for letter in word[4:]:
+            begins = begins[characters[begins + 4] == letter]
+        cells.append(begins[is_separator[begins + len(word)]])
+    if sum(map(len, cells)) > n:
+        # Some are between commas or at the ends of lines in a text, which stands in quotes.
+        quotes = np.flatnonzero(characters == ord('"'))
+        cells = [begins[np.searchsorted(quotes, begins) % 2 == 0] for begins in cells]
+    for begins, word in zip(cells, (b"TRUE", b"FALSE"), strict=True):
+        fours[begins] = np.frombuffer(word[:4], np.uint32)
+        for letter in word[4:]:
+            characters[begins + 4] = letter
+    return characters.tobytes()
