@@ -27,6 +27,11 @@ Place = tuple[str | int, ...]
 """Where a value is among the arguments: ``("train_optimizer_kwargs", "lr")``, with an integer for
 the item of a list."""
 
+Stored = None | bool | int | float | str
+"""What a storage can hold as a choice."""
+
+_NAMELESS = (type(None), bool, int, float, str, np.generic, os.PathLike)
+
 
 def with_values(args: DataTrainingArguments, values: Mapping[Place, Any]) -> DataTrainingArguments:
     """Return a copy of arguments with some values set.
@@ -82,12 +87,6 @@ def _copy(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _copy(item) for key, item in value.items()}
     return [_copy(item) for item in value] if isinstance(value, list) else value
-
-
-_NAMELESS = (type(None), bool, int, float, str, np.generic, os.PathLike)
-
-Stored = None | bool | int | float | str
-"""What a storage can hold as a choice."""
 
 
 @dataclass(frozen=True, eq=False)

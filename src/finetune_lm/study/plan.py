@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,9 @@ class Plan:
         name: The study's name.
         identity: All that its trials' values depend on, but the seed.
         study_kwargs: What samplers and pruners are made with.
-        direction: ``minimize`` or ``maximize``.
         output_dir: Where this process writes.
         place: Where the study is kept.
         storage: The same for people, as it is put on record.
-        load_if_exists: Whether a study that is there may be gone on with.
         optimize_kwargs: For Optuna's ``optimize``.
     """
 
@@ -55,12 +53,24 @@ class Plan:
     name: str
     identity: dict[str, Any]
     study_kwargs: dict[str, Any]
-    direction: str
     output_dir: Path
     place: StoragePlace
     storage: str
-    load_if_exists: bool
     optimize_kwargs: dict[str, Any]
+
+    @property
+    def direction(self) -> str:
+        """``minimize`` or ``maximize``."""
+        return direction_of(self.study_kwargs)
+
+    @property
+    def load_if_exists(self) -> bool:
+        """Whether a study that is there may be gone on with."""
+        return bool(self.study_kwargs.get("load_if_exists"))
+
+    def seeded(self, seed: int) -> Plan:
+        """The same with the seed that all trials of the study have."""
+        return replace(self, data_args=with_values(self.data_args, {("seed",): int(seed)}))
 
 
 def make_plan(
@@ -117,11 +127,9 @@ def make_plan(
         name,
         identity,
         study_kwargs,
-        direction_of(study_kwargs),
         output_dir,
         place,
         storage,
-        bool(study_kwargs.get("load_if_exists")),
         _optimize_kwargs(optimization_args.optimize_kwargs),
     )
 

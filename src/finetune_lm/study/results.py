@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,16 +22,16 @@ from finetune_lm.arguments import (
     config_dict,
 )
 from finetune_lm.constants import CONFIG_YAML
+from finetune_lm.errors import TrialsFailedError
 from finetune_lm.messages import say
 from finetune_lm.recording.csv_text import MISSING, csv_text
 from finetune_lm.runs.directory import BEST_TRIAL, OPTIMIZATION_RESULTS
 from finetune_lm.runs.run_result import RunResult
 from finetune_lm.study.parameters import Parameter, with_values
-from finetune_lm.study.workers import REASON, REPEATS, WORKER
+from finetune_lm.study.workers import REASON, REPEATS, SURPLUS, WORKER
 from finetune_lm.whole_files import write_whole
 
 if TYPE_CHECKING:
-    import optuna
     import pandas as pd
 
 
@@ -147,6 +148,39 @@ def _seconds(trial: FrozenTrial) -> float | None:
     return None if duration is None else round(duration.total_seconds(), 3)
 
 
+def summary(study: optuna.Study) -> dict[str, Any]:
+    """How many trials have come to which end, and the best of them, for the record."""
+    best = best_trial(study)
+    return {
+        "trials": dict(Counter(trial.state.name for trial in study.get_trials(deepcopy=False))),
+        "best_trial": None if best is None else best.number,
+        "best_validation_loss": None if best is None else best.value,
+        "best_params": None if best is None else best.params,
+    }
+
+
+def check_not_all_failed(study: optuna.Study, table: Path) -> None:
+    """See that a study has come to something, or may yet.
+
+    Args:
+        study: The study.
+        table: Where its table is.
+
+    Raises:
+        TrialsFailedError: If every trial has failed, with the reason.
+    """
+    trials = [
+        trial for trial in study.get_trials(deepcopy=False) if SURPLUS not in trial.user_attrs
+    ]
+    if not trials or any(trial.state != TrialState.FAIL for trial in trials):
+        return
+    n = "the only trial" if len(trials) == 1 else f"all {len(trials)} trials"
+    raise TrialsFailedError(
+        f"{n} of the study failed; the last because of: {trials[-1].user_attrs.get(REASON)}. What "
+        f"was tried is in {table}."
+    )
+
+
 @dataclass(frozen=True)
 class StudyResult(RunResult):
     """What a study has found by now, and where it is.
@@ -168,9 +202,39 @@ class StudyResult(RunResult):
     @cached_property
     def trials(self) -> pd.DataFrame:
         """The table of all trials, read when first asked for."""
-        from finetune_lm.study.results import load_results
-
         return load_results(self.output_dir / OPTIMIZATION_RESULTS)
+
+
+def study_result(
+    study: optuna.Study,
+    parameters: Sequence[Parameter],
+    args: DataTrainingArguments,
+    output_dir: Path,
+) -> StudyResult:
+    """What a study has found by now, which is also said.
+
+    Args:
+        study: The study.
+        parameters: What it searches for.
+        args: The arguments without a study, with the seed of its trials.
+        output_dir: Where its table is.
+    """
+    best = best_trial(study)
+    if best is None:
+        say("the study has no best trial yet.")
+        return StudyResult(output_dir, study=study)
+    values = {p: p.value_of(best.params[p.name]) for p in parameters}
+    shown = ", ".join(f"{p.name} {best.params[p.name]}" for p in parameters)
+    say(f"best trial: {best.number}, validation loss {best.value:.4f} ({shown})")
+    return StudyResult(
+        output_dir,
+        best.value,
+        best.user_attrs.get(BEST_EPOCH),
+        study=study,
+        best_number=best.number,
+        best_params={p.name: value for p, value in values.items()},
+        best_args=with_values(args, {p.place: value for p, value in values.items()}),
+    )
 
 
 def best_run_args(result: StudyResult, model_args: ModelArguments) -> DataTrainingArguments | None:

@@ -14,42 +14,39 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.trial import TrialState
 
 from finetune_lm.arguments import (
     DataTrainingArguments,
     ModelArguments,
     OptimizationArguments,
-    config_text,
     config_yaml,
     without_token,
 )
 from finetune_lm.data.files import file_hashes
-from finetune_lm.errors import TrialsFailedError, UserError
+from finetune_lm.errors import UserError
 from finetune_lm.messages import say, warn
 from finetune_lm.runs.directory import is_about_writing
 from finetune_lm.runs.identity import MODEL
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.record import RunRecord
-from finetune_lm.study.parameters import with_values
 from finetune_lm.study.plan import Plan, make_plan
 from finetune_lm.study.plots import save_plots
 from finetune_lm.study.results import (
-    BEST_EPOCH,
     StudyResult,
-    best_trial,
+    check_not_all_failed,
     results_table,
+    study_result,
+    summary,
     write_results,
 )
 from finetune_lm.study.sampling import (
     StudySampler,
-    counts_as_completed,
     make_pruner,
     make_sampler,
     sampler_seed,
 )
 from finetune_lm.study.storage import short_reason
-from finetune_lm.study.study_directory import StudyDirectory, TrialLog, make_study_dir
+from finetune_lm.study.study_directory import StudyDirectory, make_study_dir
 from finetune_lm.study.study_record import (
     StudyRecord,
     begin_study,
@@ -59,8 +56,12 @@ from finetune_lm.study.study_record import (
 )
 from finetune_lm.study.trial_run import LoadModel, TrialRunner
 from finetune_lm.study.trials import Trials
-from finetune_lm.study.workers import REASON, SURPLUS, counted_trials
+from finetune_lm.study.workers import counted_trials
 from finetune_lm.whole_files import write_whole
+
+_OPTUNA = str(Path(optuna.__file__).parent)
+# It tells of each trial in several lines; a study says so itself, in one.
+_ABOUT_TRIALS = ("optuna.study.study", "optuna.study._optimize")
 
 
 def search(
@@ -87,7 +88,7 @@ def search(
     messages = OptunaMessages()
     with messages.active():
         plan = make_plan(model_args, data_args, optimization_args)
-        runner, record = _load(plan, load_model)
+        plan, runner, record = _load(plan, load_model)
         messages.tell_experimental()
         directory = make_study_dir(plan.output_dir)
         # Signals wait until the end of it all, when it is on record how the search ended.
@@ -95,53 +96,46 @@ def search(
             Interruption() as interruption,
             _on_record(directory, plan, runner, record) as run_record,
         ):
-            study = _open(plan, record)
-            _write_config(directory, plan, record)
+            study = _open(plan)
+            _write_config(directory, plan)
             try:
                 with run_record.timed("search"):
-                    _do_trials(study, plan, runner, record, directory, interruption)
+                    _do_trials(study, plan, runner, directory, interruption)
             finally:
-                _write(study, plan, record, directory)
-                _put_on_record(study, run_record)
-            _check_not_all_failed(study, directory)
-        return _result(study, plan, record, directory)
+                _write(study, plan, directory)
+                run_record.add(**summary(study))
+            check_not_all_failed(study, directory.results)
+        return study_result(study, plan.parameters, plan.data_args, directory.path)
 
 
-def _load(plan: Plan, load_model: LoadModel) -> tuple[TrialRunner, StudyRecord]:
+def _load(plan: Plan, load_model: LoadModel) -> tuple[Plan, TrialRunner, StudyRecord]:
     """Load all that trials share, and find the study or begin it.
 
     A study is begun only when everything is loaded, so that a mistake leaves none behind. One that
-    is there already says which seed its trials have.
+    is there already says which seed its trials have, which is then that of the plan.
     """
     mine = StudyRecord(plan.identity, plan.data_args.seed)
     found = find_study(plan.place, plan.name, mine, load_if_exists=plan.load_if_exists)
-    record = found or mine
     while True:
-        runner = TrialRunner(
-            plan.model_args,
-            _seeded(plan.data_args, record.seed),
-            load_model,
-            {str(parameter.place[0]) for parameter in plan.parameters},
-        )
+        seed = (found or mine).seed
+        plan = plan.seeded(seed)
+        searched = {str(parameter.place[0]) for parameter in plan.parameters}
+        runner = TrialRunner(plan.model_args, plan.data_args, load_model, searched)
         mine = replace(mine, identity={**plan.identity, MODEL: runner.loaded.origin})
         if found is not None:
             check_same(found, mine, plan.name, plan.place)
-            return runner, record
-        found = begin_study(
+            return plan, runner, found
+        begun = begin_study(
             plan.place, plan.name, mine, plan.direction, load_if_exists=plan.load_if_exists
         )
-        if found.seed == record.seed:
-            return runner, found
-        record = found  # another process has begun it meanwhile, from another seed
+        if begun.seed == seed:
+            return plan, runner, begun
+        found = begun  # another process has begun it meanwhile, from another seed
 
 
-def _seeded(args: DataTrainingArguments, seed: int) -> DataTrainingArguments:
-    return with_values(args, {("seed",): int(seed)})
-
-
-def _open(plan: Plan, record: StudyRecord) -> optuna.Study:
-    kwargs = plan.study_kwargs
-    sampler = StudySampler(make_sampler(kwargs, record.seed), sampler_seed(kwargs, record.seed))
+def _open(plan: Plan) -> optuna.Study:
+    kwargs, seed = plan.study_kwargs, plan.data_args.seed
+    sampler = StudySampler(make_sampler(kwargs, seed), sampler_seed(kwargs, seed))
     return load_study(plan.place, plan.name, sampler, make_pruner(kwargs))
 
 
@@ -149,35 +143,17 @@ def _do_trials(
     study: optuna.Study,
     plan: Plan,
     runner: TrialRunner,
-    record: StudyRecord,
     directory: StudyDirectory,
     interruption: Interruption,
 ) -> None:
     n_before = len(counted_trials(study))
     say(
-        f"study {plan.name!r}, kept in {plan.place.shown}, seed {record.seed}"
+        f"study {plan.name!r}, kept in {plan.place.shown}, seed {plan.data_args.seed}"
         + (f", {n_before} trials so far" if n_before else "")
     )
-    log = TrialLog(directory.config_text, _head(plan, record))
-
-    def after_trial() -> None:
-        write_results(directory.results, results_table(study, plan.parameters, record.seed))
-
     try:
         with _quick_garbage_collection():
-            trials = Trials(
-                study,
-                plan.parameters,
-                runner,
-                plan.model_args,
-                _seeded(plan.data_args, record.seed),
-                pruned_counts=counts_as_completed(study.sampler.wrapped, study.pruner),
-                max_trials=plan.optimization_args.max_trials,
-                log=log,
-                after_trial=after_trial,
-                interruption=interruption,
-            )
-            trials.do(plan.optimize_kwargs)
+            Trials(study, plan, runner, directory, interruption).do()
     except KeyboardInterrupt:
         say(
             "the study goes on when the same command is given again, with "
@@ -201,84 +177,23 @@ def _quick_garbage_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _write(study: optuna.Study, plan: Plan, record: StudyRecord, directory: StudyDirectory) -> None:
+def _write(study: optuna.Study, plan: Plan, directory: StudyDirectory) -> None:
     """Leave the table and the plots, with what other processes have found by now."""
+    seed = plan.data_args.seed
     while True:
-        table = results_table(study, plan.parameters, record.seed)
+        table = results_table(study, plan.parameters, seed)
         write_results(directory.results, table)
         # What another process has written meanwhile may have been newer than this.
-        if results_table(study, plan.parameters, record.seed).equals(table):
+        if results_table(study, plan.parameters, seed).equals(table):
             break
     save_plots(study, directory.plots, directory.interactive_plots)
 
 
-def _write_config(directory: StudyDirectory, plan: Plan, record: StudyRecord) -> None:
+def _write_config(directory: StudyDirectory, plan: Plan) -> None:
     """Write the arguments, for ``--config``."""
-    args = _seeded(plan.data_args, record.seed)
     with write_whole(directory.config_yaml) as aside:
-        text = config_yaml(plan.model_args, args, plan.optimization_args)
+        text = config_yaml(plan.model_args, plan.data_args, plan.optimization_args)
         aside.write_text(text, encoding="utf-8")
-
-
-def _head(plan: Plan, record: StudyRecord) -> str:
-    args = _seeded(plan.data_args, record.seed)
-    text = config_text(plan.model_args, args, plan.optimization_args)
-    return f"{text}\nStudy\n  name:    {plan.name}\n  storage: {plan.place.shown}\n"
-
-
-def _check_not_all_failed(study: optuna.Study, directory: StudyDirectory) -> None:
-    """See that a study has come to something, or may yet.
-
-    Raises:
-        TrialsFailedError: If every trial has failed, with the reason.
-    """
-    trials = [
-        trial for trial in study.get_trials(deepcopy=False) if SURPLUS not in trial.user_attrs
-    ]
-    if not trials or any(trial.state != TrialState.FAIL for trial in trials):
-        return
-    n = "the only trial" if len(trials) == 1 else f"all {len(trials)} trials"
-    raise TrialsFailedError(
-        f"{n} of the study failed; the last because of: {trials[-1].user_attrs.get(REASON)}. What "
-        f"was tried is in {directory.results}."
-    )
-
-
-def _put_on_record(study: optuna.Study, record: RunRecord) -> None:
-    states: dict[str, int] = {}
-    for trial in study.get_trials(deepcopy=False):
-        states[trial.state.name] = states.get(trial.state.name, 0) + 1
-    best = best_trial(study)
-    record.add(
-        trials=states,
-        best_trial=None if best is None else best.number,
-        best_validation_loss=None if best is None else best.value,
-        best_params=None if best is None else best.params,
-    )
-
-
-def _result(
-    study: optuna.Study, plan: Plan, record: StudyRecord, directory: StudyDirectory
-) -> StudyResult:
-    best = best_trial(study)
-    if best is None:
-        say("the study has no best trial yet.")
-        return StudyResult(directory.path, study=study)
-    values = {p: p.value_of(best.params[p.name]) for p in plan.parameters}
-    args = with_values(
-        _seeded(plan.data_args, record.seed), {p.place: value for p, value in values.items()}
-    )
-    shown = ", ".join(f"{p.name} {best.params[p.name]}" for p in plan.parameters)
-    say(f"best trial: {best.number}, validation loss {best.value:.4f} ({shown})")
-    return StudyResult(
-        directory.path,
-        best.value,
-        best.user_attrs.get(BEST_EPOCH),
-        study=study,
-        best_number=best.number,
-        best_params={p.name: value for p, value in values.items()},
-        best_args=args,
-    )
 
 
 @contextmanager
@@ -338,11 +253,6 @@ def _cannot_write(directory: StudyDirectory, error: OSError) -> UserError:
     )
 
 
-_HOME = str(Path(optuna.__file__).parent)
-# It tells of each trial in several lines; a study says so itself, in one.
-_ABOUT_TRIALS = ("optuna.study.study", "optuna.study._optimize")
-
-
 class OptunaMessages:
     """Gathers Optuna's warnings while it is active, and passes each on once.
 
@@ -373,7 +283,7 @@ class OptunaMessages:
                 ) -> None:
                     if issubclass(category, ExperimentalWarning):
                         self._experimental.setdefault(_feature(str(message)))
-                    elif filename.startswith(_HOME) or "optuna" in str(message):
+                    elif filename.startswith(_OPTUNA) or "optuna" in str(message):
                         self._tell(str(message))
                     else:
                         shown(message, category, filename, *rest)

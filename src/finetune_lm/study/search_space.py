@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from finetune_lm.arguments import DataTrainingArguments
@@ -89,23 +90,27 @@ def _parameters(target: Target) -> list[Parameter]:
         raise UserError(
             f"{where}.suggest_kwargs must be a dictionary but got {show(suggest_kwargs)}."
         )
-    default = target.default
-    if _is_list_of_numbers(default) and not any(isinstance(v, list | tuple) for v in values):
-        if any(isinstance(item, float) for item in default):
-            default = list(map(float, default))
-        return [
-            _parameter(
-                f"{target.name}_{i}", (*target.place, i), where, item, given_type, Any, values,
-                suggest_kwargs,
-            )
-            for i, item in enumerate(default)
-        ]  # fmt: skip
+    targets = [target]
+    if _is_list_of_numbers(target.default) and not any(isinstance(v, list | tuple) for v in values):
+        targets = _items(target)
+    return [_parameter(each, given_type, values, suggest_kwargs) for each in targets]
+
+
+def _items(target: Target) -> list[Target]:
+    """A target for each number of a list, which are of one kind."""
+    numbers = target.default
+    if any(isinstance(number, float) for number in numbers):
+        numbers = list(map(float, numbers))
     return [
-        _parameter(
-            target.name, target.place, where, default, given_type, target.annotation, values,
-            suggest_kwargs,
+        replace(
+            target,
+            name=f"{target.name}_{i}",
+            place=(*target.place, i),
+            default=number,
+            annotation=Any,
         )
-    ]  # fmt: skip
+        for i, number in enumerate(numbers)
+    ]
 
 
 def _values(where: str, specification: Mapping[str, Any]) -> list[Any]:
@@ -124,28 +129,22 @@ def _values(where: str, specification: Mapping[str, Any]) -> list[Any]:
 
 
 def _parameter(
-    name: str,
-    place: tuple[str | int, ...],
-    where: str,
-    default: Any,
-    given_type: str | None,
-    annotation: Any,
-    values: list[Any],
-    suggest_kwargs: Mapping[str, Any],
+    target: Target, given_type: str | None, values: list[Any], suggest_kwargs: Mapping[str, Any]
 ) -> Parameter:
-    kind = _kind(where, default, given_type, annotation, values)
+    kind = _kind(target, given_type, values)
+    where = f"params.{target.path}"
     if kind == "categorical":
         _check_choices(where, values, suggest_kwargs)
-        return Parameter(name, place, kind, choices=tuple(values))
-    bounds = _bounds(where, default, kind, values)
+        return Parameter(target.name, target.place, kind, choices=tuple(values))
+    bounds = _bounds(where, target.default, kind, values)
     _check_suggest_kwargs(where, kind, bounds, suggest_kwargs)
-    return Parameter(name, place, kind, bounds, suggest_kwargs=dict(suggest_kwargs))
+    kwargs = dict(suggest_kwargs)
+    return Parameter(target.name, target.place, kind, bounds, suggest_kwargs=kwargs)
 
 
-def _kind(
-    where: str, default: Any, given_type: str | None, annotation: Any, values: Sequence[Any]
-) -> str:
+def _kind(target: Target, given_type: str | None, values: Sequence[Any]) -> str:
     """``float``, ``int`` or ``categorical``."""
+    default = target.default
     if given_type == "categorical":
         return given_type
     if _is_number(default):
@@ -154,7 +153,9 @@ def _kind(
         # A whole number as the default of something that may have a fraction, such as a weight
         # decay of 0, does not make whole numbers of the values.
         any_float = any(isinstance(value, float) for value in values)
-        whole = isinstance(default, int) and (_is_declared_whole(annotation) or not any_float)
+        whole = isinstance(default, int) and (
+            _is_declared_whole(target.annotation) or not any_float
+        )
         return "int" if whole else "float"
     numbers = all(map(_is_number, values))
     if default is None and numbers and len(values) == 2:
@@ -163,7 +164,7 @@ def _kind(
         return "int" if all(isinstance(value, int) for value in values) else "float"
     if given_type is not None:
         raise UserError(
-            f"{where}.type can be {given_type} only for a number, but the default is "
+            f"params.{target.path}.type can be {given_type} only for a number, but the default is "
             f"{show(default)}. Its values are choices; leave the type out."
         )
     return "categorical"

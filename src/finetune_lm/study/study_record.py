@@ -28,7 +28,11 @@ from finetune_lm.runs.identity import identity_of, names_of_differences
 from finetune_lm.study.parameters import Parameter
 from finetune_lm.study.storage import StoragePlace
 
+RECORD = "finetune_lm"
+"""Under which name a study has its identity and seed."""
+
 _LONGEST_NAME = 120
+_WAIT_SECONDS = 30.0
 
 
 def study_identity(
@@ -78,12 +82,6 @@ def study_name(
     )
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     return f"{readable[:_LONGEST_NAME]}_{digest}"
-
-
-RECORD = "finetune_lm"
-"""Under which name a study has its identity and seed."""
-
-_WAIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)

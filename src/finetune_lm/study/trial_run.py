@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from finetune_lm.models.loading import LoadedModel
 
 
+LoadModel = Callable[
+    [ModelArguments, DataTrainingArguments, Files], "tuple[accelerate.Accelerator, LoadedModel]"
+]
+"""Seeds the generators and loads a model, as a single run does."""
+
 # What a callback or a loss may hang onto a module, and forget.
 _HOOKS = (
     *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
@@ -39,6 +44,9 @@ _HOOKS = (
     *("_backward_hooks", "_backward_pre_hooks"),
 )
 _TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+
+# A trial that differs in none of these is fed the same tensors.
+_FED = frozenset(what_affects({Affects.INPUTS}, DataTrainingArguments))
 
 
 @dataclass
@@ -112,15 +120,6 @@ def _refill(dictionary: dict[Any, Any] | None, kept: dict[Any, Any]) -> None:
 
 def _tensor_hooks(tensor: Any) -> dict[str, dict[Any, Any]]:
     return {name: dict(getattr(tensor, name, None) or {}) for name in _TENSOR_HOOKS}
-
-
-LoadModel = Callable[
-    [ModelArguments, DataTrainingArguments, Files], "tuple[accelerate.Accelerator, LoadedModel]"
-]
-"""Seeds the generators and loads a model, as a single run does."""
-
-# A trial that differs in none of these is fed the same tensors.
-_FED = frozenset(what_affects({Affects.INPUTS}, DataTrainingArguments))
 
 
 @dataclass(frozen=True)

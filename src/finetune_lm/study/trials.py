@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from finetune_lm.arguments import DataTrainingArguments, ModelArguments, without_token
+from finetune_lm.arguments import config_text, without_token
 from finetune_lm.arguments.values import write_value
 from finetune_lm.errors import TrialsFailedError, UserError, raised_in, users_code
 from finetune_lm.messages import say
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.scoring.memory import free_memory
-from finetune_lm.study.parameters import Parameter, with_values
-from finetune_lm.study.results import BEST_EPOCH, N_EPOCHS, PRUNED, best_trial
-from finetune_lm.study.study_directory import TrialLog
+from finetune_lm.study.parameters import with_values
+from finetune_lm.study.plan import Plan
+from finetune_lm.study.results import (
+    BEST_EPOCH,
+    N_EPOCHS,
+    PRUNED,
+    best_trial,
+    results_table,
+    write_results,
+)
+from finetune_lm.study.sampling import counts_as_completed
+from finetune_lm.study.study_directory import StudyDirectory, TrialLog
 from finetune_lm.study.trial_run import TrialRunner
 from finetune_lm.study.workers import (
     REASON,
@@ -46,41 +54,28 @@ class Trials:
 
     Args:
         study: The study.
-        parameters: What it searches for.
+        plan: What it is to do.
         runner: Does the run of a trial.
-        model_args: Only for the access token, which must not get into a message.
-        data_args: The arguments without a study.
-        pruned_counts: Whether a pruned trial counts as completed, with the best it had come to.
-        max_trials: How many trials the study has at most; None for no limit.
-        log: Where it is put down what each trial tries.
-        after_trial: Called when a trial has come to its end, however it did.
+        directory: Where it is put down what each trial tries, and how all came out.
         interruption: Knows whether somebody wants the process to stop.
     """
 
     def __init__(
         self,
         study: optuna.Study,
-        parameters: Sequence[Parameter],
+        plan: Plan,
         runner: TrialRunner,
-        model_args: ModelArguments,
-        data_args: DataTrainingArguments,
-        *,
-        pruned_counts: bool,
-        max_trials: int | None,
-        log: TrialLog,
-        after_trial: Callable[[], None],
+        directory: StudyDirectory,
         interruption: Interruption,
     ) -> None:
         self._study = study
-        self._parameters = parameters
+        self._plan = plan
         self._runner = runner
-        self._model_args = model_args
-        self._data_args = data_args
-        self._pruned_counts = pruned_counts
-        self._max_trials = max_trials
-        self._log = log
-        self._after_trial = after_trial
         self._interruption = interruption
+        self._max_trials = plan.optimization_args.max_trials
+        self._pruned_counts = counts_as_completed(study.sampler.wrapped, study.pruner)
+        self._table = directory.results
+        self._log = TrialLog(directory.config_text, _head(plan))
         self._lost = LostTrials(study)
         self._failures_in_a_row = 0
         self._begun: list[int] = []
@@ -97,25 +92,21 @@ class Trials:
             len(counted_trials(self._study)) >= self._max_trials
         )
 
-    def look_after_others(self) -> None:
-        """Queue again what other processes have left unfinished."""
-        self._lost.repeat()
-
-    def do(self, optimize_kwargs: dict[str, Any]) -> None:
+    def do(self) -> None:
         """Do trials until there are enough, as Optuna's ``optimize`` is told.
 
         Raises:
             UserError: If three in a row fail.
             KeyboardInterrupt: If a signal came. The trial that was under way is queued again.
         """
-        self.look_after_others()
+        self._lost.repeat()
         if self.are_enough():
             say(f"the study has its {self._max_trials} trials already.")
             return
         kwargs = {
-            **optimize_kwargs,
+            **self._plan.optimize_kwargs,
             "catch": (Exception,),
-            "callbacks": [self._follow_up, *optimize_kwargs.get("callbacks", ())],
+            "callbacks": [self._follow_up, *self._plan.optimize_kwargs["callbacks"]],
         }
         n_trials = kwargs.pop("n_trials", None)
         while n_trials is None or self.n_begun < n_trials:
@@ -154,9 +145,9 @@ class Trials:
             raise
         except Exception as error:
             place = f"{name} raised " if (name := raised_in(error)) else ""
-            reason = without_token(f"{place}{type(error).__name__}: {error}", self._model_args)
+            reason = without_token(f"{place}{type(error).__name__}: {error}", self._plan.model_args)
             if isinstance(error, UserError):
-                reason = without_token(str(error), self._model_args)
+                reason = without_token(str(error), self._plan.model_args)
             reason = " ".join(reason.split())[:_LONGEST_REASON]
         # Out of the handler, so that nothing holds on to the tensors of what went wrong.
         free_memory()
@@ -168,12 +159,12 @@ class Trials:
         if self._is_surplus(trial):
             trial.set_user_attr(SURPLUS, True)
             raise UserError("the study had all of its trials")
-        values = {parameter: parameter.suggest(trial) for parameter in self._parameters}
+        values = {parameter: parameter.suggest(trial) for parameter in self._plan.parameters}
         repeats = trial.user_attrs.get(REPEATS)
         note = f", which does trial {repeats} again" if repeats is not None else ""
         self._log.begin(trial.number, trial.params, note)
         args = with_values(
-            self._data_args, {parameter.place: value for parameter, value in values.items()}
+            self._plan.data_args, {parameter.place: value for parameter, value in values.items()}
         )
         problems = args.problems()
         if problems:
@@ -222,14 +213,15 @@ class Trials:
         if not is_surplus:
             self._log.end(line)
             say(f"trial {trial.number}: {line}{self._best_so_far()}")
-        self._after_trial()
+        seed = self._plan.data_args.seed
+        write_results(self._table, results_table(study, self._plan.parameters, seed))
         if self._failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
             raise TrialsFailedError(
                 f"{self._failures_in_a_row} trials in a row failed, so the study was stopped; the "
                 f"last because of: {self._last_reason}"
             )
         self._interruption.check()
-        self.look_after_others()
+        self._lost.repeat()
         if is_surplus or self.are_enough():
             study.stop()
 
@@ -237,7 +229,7 @@ class Trials:
         """How a trial came out, in a line."""
         values = ", ".join(
             f"{parameter.name} {_short(trial.params[parameter.name])}"
-            for parameter in self._parameters
+            for parameter in self._plan.parameters
             if parameter.name in trial.params
         )
         n_epochs = trial.user_attrs.get(N_EPOCHS, 0)
@@ -277,6 +269,11 @@ class Trials:
             return None
         trial: FrozenTrial = self._study.get_trials(deepcopy=False)[self._begun[-1]]
         return trial
+
+
+def _head(plan: Plan) -> str:
+    text = config_text(plan.model_args, plan.data_args, plan.optimization_args)
+    return f"{text}\nStudy\n  name:    {plan.name}\n  storage: {plan.place.shown}\n"
 
 
 def _short(value: Any) -> str:

@@ -19,6 +19,24 @@ from optuna.trial import FrozenTrial, TrialState
 
 from finetune_lm.messages import say, warn
 
+WORKER = "worker"
+"""Which process does a trial."""
+REASON = "reason"
+"""Why a trial failed."""
+REPEATS = "repeats"
+"""The number of the trial that this one does again."""
+ATTEMPT = "attempt"
+"""How many times the values of a trial were begun by now."""
+SURPLUS = "surplus"
+"""Marks a trial that was begun though the study had all of its trials."""
+
+MAX_ATTEMPTS = 3
+"""Values that took their process down with them so often are not tried again."""
+
+_SECONDS_BETWEEN_QUESTIONS = 600.0
+# Every process describes itself in a trial as soon as there is one.
+_NOBODYS_AFTER = datetime.timedelta(hours=1)
+
 _DEAD = frozenset("ZXx")
 """States of a process that has ended and only waits to be taken note of."""
 
@@ -175,25 +193,6 @@ def _run(*command: str) -> subprocess.CompletedProcess[str] | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-WORKER = "worker"
-"""Which process does a trial."""
-REASON = "reason"
-"""Why a trial failed."""
-REPEATS = "repeats"
-"""The number of the trial that this one does again."""
-ATTEMPT = "attempt"
-"""How many times the values of a trial were begun by now."""
-SURPLUS = "surplus"
-"""Marks a trial that was begun though the study had all of its trials."""
-
-MAX_ATTEMPTS = 3
-"""Values that took their process down with them so often are not tried again."""
-
-_SECONDS_BETWEEN_QUESTIONS = 600.0
-# Every process describes itself in a trial as soon as there is one.
-_NOBODYS_AFTER = datetime.timedelta(hours=1)
 
 
 class LostTrials:
