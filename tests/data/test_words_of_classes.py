@@ -8,8 +8,11 @@ import unicodedata
 import numpy as np
 import pytest
 
+from finetune_lm.data.label_words import LabelWords
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.data.words import align, word_spans
+from finetune_lm.data_preprocessing import mask_words
+from finetune_lm.models.vocabulary import Vocabulary
 from tokenizer_classes import BUILT, build
 from tokenizer_kinds import KINDS, tokenizer_of_kind
 
@@ -85,3 +88,40 @@ def test_texts_of_many_scripts(name):
         text = " ".join(choose.choice(words) for _ in range(choose.choice([1, 2, 5, 40])))
         assert all_known(tokenizer, text)
         assert_words_come_back(tokenizer, text)
+
+
+WORDS = "the old cat bit a big red fish"
+SPACED = {"ClvpTokenizer", "GPTNeoXJapaneseTokenizer"}
+"""Those that have a token for a space, which is not at the beginning of a word."""
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT if name not in SPACED])
+def test_word_limits_that_tokens_are_spelled_with(name):
+    """A word's beginning may be marked, or its end, or that it goes on."""
+    tokenizer = build(name)
+    text = " ".join(word for word in WORDS.split() if _is_known(tokenizer, word))
+    ids = np.array(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    vocabulary = Vocabulary(tokenizer)
+    found = LabelWords.of_ids(vocabulary, [ids])
+    number = found.word_num.values
+    words = [found.words[number == i][0] for i in range(number.max(initial=-1) + 1)]
+    assert words == text.split()
+    goes_on = vocabulary.continues(ids[None], after_space=True)[0]
+    assert goes_on.tolist() == [False, *(number[1:] == number[:-1]).tolist()]
+
+
+def _is_known(tokenizer, word):
+    ids = tokenizer(word, add_special_tokens=False, verbose=False)["input_ids"]
+    return decoded(tokenizer, ids) == letters(word)
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_mask_words_masks_words_that_are_several_tokens(name):
+    tokenizer = build(name)
+    if tokenizer.mask_token_id is None or not _is_known(tokenizer, "fish"):
+        pytest.skip("no mask token, or no such letters")
+    batch = tokenizer(["the fish bit a fish", "catfish fishes"], padding=True, return_tensors="pt")
+    masked = mask_words(dict(batch), tokenizer, words_to_mask=["fish"])["input_ids"]
+    n_masked = (masked == tokenizer.mask_token_id).sum(dim=1).tolist()
+    assert n_masked[0] >= 2
+    assert n_masked[1] == 0

@@ -26,6 +26,9 @@ in what that makes of a text (`finetune_lm.model_modifiers.add_new_tokens`)."""
 GOES_ON = "@@"
 """How some tokenizers (BERTweet, PhoBERT, CTRL) mark a token whose word goes on behind it."""
 
+ENDS = "</w>"
+"""How others (OpenAI GPT, CLIP, Herbert, XLM) mark a token that is the end of its word."""
+
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -47,6 +50,7 @@ class Vocabulary:
         self._begins_word = np.zeros(size, dtype=bool)
         self._begins_inside = np.zeros(size, dtype=bool)
         self._ends_inside = np.zeros(size, dtype=bool)
+        self._goes_on = np.zeros(size, dtype=bool)
         self._is_space = np.zeros(size, dtype=bool)
         self._is_cut = np.zeros(size, dtype=bool)
         self._cut: dict[tuple[int, ...], tuple[bool, bool]] = {}
@@ -54,6 +58,7 @@ class Vocabulary:
         anchor = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
         self._anchor: list[int] = list(anchor[-1:])
         self._anchor_text = self._decode([self._anchor])[0]
+        self._marks_ends = _marks_ends(tokenizer)
 
         self.mask_id: int | None = tokenizer.mask_token_id
         """The token that masks a position, if there is one."""
@@ -91,8 +96,14 @@ class Vocabulary:
         return self._learned(ids, self._texts)
 
     def begins_word(self, ids: IntArray) -> BoolArray:
-        """Whether each token is spelled as the beginning of a word: shaped like ``ids``."""
-        return self._learned(ids, self._begins_word)
+        """Whether each token is spelled as the beginning of a word: shaped like ``ids``.
+
+        Where a vocabulary marks the ends of words, that is behind each token that has the mark.
+        """
+        begins = self._learned(ids, self._begins_word)
+        if self._marks_ends:
+            begins[..., 1:] = ~self._learned(ids, self._goes_on)[..., :-1]
+        return begins
 
     def begins_inside(self, ids: IntArray) -> BoolArray:
         """Whether each token begins with a letter or digit and without a space before it."""
@@ -139,8 +150,11 @@ class Vocabulary:
             run = tuple(ids[row, first:last].tolist())
             if run not in self._cut:
                 text = self._decode([[*self._anchor, *run]])[0][len(self._anchor_text) :]
+                text = text.strip() if self._marks_ends else text
                 self._cut[run] = _is_of_word(text[:1]), _is_of_word(text[-1:])
             begins[row, first], ends[row, last - 1] = self._cut[run]
+        if self._marks_ends:
+            ends &= self._learned(ids, self._goes_on)
         return begins, ends
 
     def is_structural(self, ids: IntArray) -> BoolArray:
@@ -172,8 +186,15 @@ class Vocabulary:
             with_space = [str(entry).startswith(SPACE) for entry in entries]
             self._texts[new] = _printable(list(np.where(with_space, rests, alone)))
             self._begins_word[new] = [rest[:1].isspace() for rest in rests]
-            self._begins_inside[new] = [_is_of_word(rest[:1]) for rest in rests]
-            self._ends_inside[new] = [_is_of_word(rest[-1:]) for rest in rests]
+            insides = rests
+            if self._marks_ends:
+                # Behind the anchor, which is all of a word, there is a space that they do not have.
+                insides = [text.strip().removesuffix(GOES_ON) for text in alone]
+                self._goes_on[new] = [_goes_on(str(entry), self._marks_ends) for entry in entries]
+                # A special token's word is itself.
+                self._goes_on[np.intersect1d(new, [*self.special_ids, *self._standalone_ids])] = 0
+            self._begins_inside[new] = [_is_of_word(text[:1]) for text in insides]
+            self._ends_inside[new] = [_is_of_word(text[-1:]) for text in insides]
             self._is_cut[new] = [_UNDECODABLE in rest for rest in rests]
             self._is_space[new] = [rest != "" and rest.isspace() for rest in rests]
             self._known[new] = True
@@ -205,6 +226,24 @@ def padding_id(tokenizer: Any) -> int:
     """What padding holds. It is masked and never a label, so EOS, or anything, will do."""
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(int(i) for i in ids if i is not None)
+
+
+def _marks_ends(tokenizer: Any) -> str | None:
+    """The mark by which a vocabulary tells ends of words, or that they go on; None if it has none.
+
+    A word that no vocabulary has shows it; one entry that happens to look so does not count.
+    """
+    ids = tokenizer("kxjvwpkxjvw", add_special_tokens=False, verbose=False)["input_ids"]
+    *others, last = map(str, tokenizer.convert_ids_to_tokens(ids)) if ids else [""]
+    for mark in (ENDS, GOES_ON):
+        if not _goes_on(last, mark) and others and all(_goes_on(e, mark) for e in others):
+            return mark
+    return None
+
+
+def _goes_on(entry: str, mark: str) -> bool:
+    """Whether the word of a token goes on behind it."""
+    return entry.endswith(mark) if mark == GOES_ON else not entry.endswith(mark)
 
 
 def _is_of_word(character: str) -> bool:
