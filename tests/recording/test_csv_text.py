@@ -49,6 +49,15 @@ def test_a_table_without_rows_and_one_in_pieces():
     assert csv_text(pieces, header=False) == b"TRUE\nFALSE\nTRUE\n"
 
 
+@pytest.mark.parametrize("n_letters", [0, 1, 7, 2**15 - 10, 2**15 - 6, 2**15 - 5, 2**15, 70_000])
+def test_long_texts(n_letters):
+    table = pa.table({"a": [True, None], "word": ["t" * n_letters, "x"], "b": [False, True]})
+    expected = f'TRUE,"{"t" * n_letters}",FALSE\nNA,"x",TRUE\n'
+    assert csv_text(table, header=False).decode() == expected
+    many = pa.table({"a": [True, False, None] * 7_001})
+    assert csv_text(many, header=False) == b"TRUE\nFALSE\nNA\n" * 7_001
+
+
 @given(
     st.lists(
         st.tuples(

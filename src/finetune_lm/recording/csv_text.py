@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
 MISSING = "NA"
+
+_PIECE = 2**15
+"""How much text is looked through at a time, in bytes."""
 
 
 def csv_text(rows: pa.Table, *, header: bool = True) -> bytes:
@@ -39,10 +43,7 @@ def _with_capitals(text: pa.Buffer, n: int) -> bytes:
     characters = np.array(np.frombuffer(text, dtype=np.uint8))
     # At each place the four characters from there, to be looked at and written together.
     fours = np.ndarray((len(characters) - 3,), np.uint32, characters.data, strides=(1,))
-    is_separator = (characters == ord(",")) | (characters == ord("\n"))
-    is_begin = (characters == ord("t")) | (characters == ord("f"))
-    is_begin[1:] &= is_separator[:-1]
-    places = np.flatnonzero(is_begin)
+    places = _behind_separators(characters, b"tf")
     # Behind the last of the fours there is nothing but the end of a line, which is in no word.
     begin_with = fours[np.minimum(places, len(fours) - 1)]
     cells = []
@@ -50,7 +51,7 @@ def _with_capitals(text: pa.Buffer, n: int) -> bytes:
         begins = places[begin_with == np.frombuffer(word[:4], np.uint32)]
         for letter in word[4:]:
             begins = begins[characters[begins + 4] == letter]
-        cells.append(begins[is_separator[begins + len(word)]])
+        cells.append(begins[_is_separator(characters[begins + len(word)])])
     if sum(map(len, cells)) > n:
         # Some are between commas or at the ends of lines in a text, which stands in quotes.
         quotes = np.flatnonzero(characters == ord('"'))
@@ -60,3 +61,22 @@ def _with_capitals(text: pa.Buffer, n: int) -> bytes:
         for letter in word[4:]:
             characters[begins + 4] = letter
     return characters.tobytes()
+
+
+def _behind_separators(characters: npt.NDArray[np.uint8], letters: bytes) -> npt.NDArray[np.int64]:
+    """Where one of two letters is first in a line or behind a comma, in or out of quotes."""
+    found = [np.flatnonzero([characters[0] in letters])]
+    # Piece by piece, since to get large pieces of memory costs more than to look through them.
+    for begin in range(0, len(characters), _PIECE):
+        piece = characters[begin : begin + _PIECE + 1]
+        is_place = piece[1:] == letters[0]
+        is_place |= piece[1:] == letters[1]
+        is_place &= _is_separator(piece[:-1])
+        found.append(np.flatnonzero(is_place) + (begin + 1))
+    return np.concatenate(found)
+
+
+def _is_separator(characters: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = characters == ord(",")
+    found |= characters == ord("\n")
+    return found
