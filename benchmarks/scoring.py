@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-
-import torch
 
 import workload
 from finetune_lm.evaluation.evaluate import record_surprisals
@@ -64,10 +63,8 @@ def ours(texts: str, tuned: bool) -> Callable[[], object]:
     columns = RunColumns.of(loaded, 1, MetadataColumns([data.metadata], [data.path]))
     forward = Forward(model, data, workload.BATCH_SIZE, needs_logits=False, fast=True)
     split = Split("test", data, workload.BATCH_SIZE, forward, TokenRows(data, "test", columns))
-    device = torch.device("cpu")
-    return lambda: record_surprisals(
-        model, split, lambda number, rows: None, epoch=None, device=device
-    )
+    run = workload.run_of(loaded)
+    return lambda: deque(record_surprisals(run, split, None, []), maxlen=0)
 
 
 def minicons(texts: str, tuned: bool) -> Callable[[], object]:

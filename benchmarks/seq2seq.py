@@ -14,13 +14,13 @@ from finetune_lm.data.files import Examples
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.evaluation.evaluate import evaluate
 from finetune_lm.evaluation.losses import Losses
+from finetune_lm.evaluation.passes import Pass
 from finetune_lm.evaluation.splits import Split
-from finetune_lm.evaluation.unrecorded import NoTable
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.recording.columns import MetadataColumns
-from finetune_lm.recording.loss_history import LossHistory
+from finetune_lm.recording.recorder import Measured, Recorder
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
 from finetune_lm.scoring.scorer import Forward
 from measuring import Row, smallest
@@ -56,10 +56,10 @@ def run(quick: bool = False) -> list[Row]:
 
         return call
 
-    device = torch.device("cpu")
+    run = workload.run_of(LoadedModel("random", TASKS["seq2seq"], model, tokenizer), _Rows())
 
     def ours() -> None:
-        evaluate(model, split, NoTable(), LossHistory(), epoch=0, device=device)
+        evaluate(run, split, 0, Pass(), lambda: None)
 
     def forwards() -> None:
         with torch.no_grad():
@@ -76,6 +76,16 @@ def run(quick: bool = False) -> list[Row]:
         Row.at_most(f"{what}, forward passes a batch", "–", counts["forward"] / n, 1),
         Row.at_most(f"{what}, calls of generate", "–", counts["generate"], 0),
     ]
+
+
+class _Rows(Recorder):
+    """Has the rows made, as a table does."""
+
+    def batch(self, measured: Measured) -> None:
+        """Make them."""
+        measured.split.rows.of_batch(
+            measured.batch, measured.score, epoch=0, batch_number=0, losses=measured.losses
+        )
 
 
 def _split(model: transformers.PreTrainedModel, tokenizer: object) -> Split:

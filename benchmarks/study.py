@@ -25,11 +25,12 @@ import torch
 import transformers
 
 import finetune_lm
-from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArguments, experiment
+from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArguments
 from finetune_lm.data.files import read_files
 from finetune_lm.evaluation.splits import make_splits
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import model_path
+from finetune_lm.runs.loading import load
 from finetune_lm.study import search, trial_run
 from finetune_lm.training.learner import make_learner
 from finetune_lm.training.state import TrainingState
@@ -110,7 +111,7 @@ def _loading(model: str, args: DataTrainingArguments) -> float:
     times = []
     for _ in range(N_LOADS):
         begin = time.process_time()
-        accelerator, loaded, datasets = experiment.load(model_args, args, read_files(args))
+        accelerator, loaded, datasets = load(model_args, args, read_files(args))
         [training] = make_splits("train", datasets, loaded, args, None)
         make_learner(args, loaded, accelerator, Callbacks(), training)
         times.append(time.process_time() - begin)
@@ -120,11 +121,12 @@ def _loading(model: str, args: DataTrainingArguments) -> float:
 def _fresh_process(model: str, args: DataTrainingArguments) -> float:
     """The same in a new process, which has everything to import first."""
     code = f"""
-from finetune_lm import DataTrainingArguments, ModelArguments, experiment
+from finetune_lm import DataTrainingArguments, ModelArguments
 from finetune_lm.data.files import read_files
+from finetune_lm.runs.loading import load
 args = DataTrainingArguments(train_file={args.train_file!r},
     validation_file={args.validation_file!r}, seed=1)
-experiment.load(ModelArguments({model!r}), args, read_files(args))
+load(ModelArguments({model!r}), args, read_files(args))
 """
     times = []
     for _ in range(N_LOADS):

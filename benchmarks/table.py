@@ -7,6 +7,7 @@ import itertools
 import pyarrow as pa
 
 import workload
+from finetune_lm.recording.columns import table_columns
 from finetune_lm.recording.tables import TableWriter
 from measuring import Row, smallest
 
@@ -23,12 +24,17 @@ def run(quick: bool = False) -> list[Row]:
     model = workload.causal_model("tiny", workload.SMALL_VOCABULARY)
     made = workload.experiment(model, tokenizer, workload.taught())
     tables = []
+    rows = made.training.rows
+    assert rows is not None
+    columns = table_columns(
+        with_sequence_type=False, losses=rows.run.losses, metadata=rows.run.metadata.names
+    )
     for number, batch in enumerate(made.batches):
-        score, losses = made.learn(batch, number)
+        measured = made.learn(batch, number)
         tables.append(
-            made.training.rows.of_batch(
-                batch, score, epoch=0, batch_number=number, losses=losses
-            ).select(made.state.table.columns)
+            rows.of_batch(
+                batch, measured.score, epoch=0, batch_number=number, losses=measured.losses
+            ).select(columns)
         )
     tables *= N_EPOCHS
     n_rows = sum(map(len, tables))
@@ -37,7 +43,7 @@ def run(quick: bool = False) -> list[Row]:
 
     def ours() -> None:
         path = directory / f"table{next(numbers)}.csv.gz"
-        with TableWriter(path, made.state.table.columns) as writer:
+        with TableWriter(path, columns) as writer:
             for number, rows in enumerate(tables, start=1):
                 writer.write(rows)
                 if number % (len(tables) // N_EPOCHS) == 0:

@@ -26,25 +26,29 @@ from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import Examples
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
-from finetune_lm.evaluation.evaluate import evaluate, record_batch
+from finetune_lm.evaluation.evaluate import evaluate, take_in
 from finetune_lm.evaluation.losses import Losses
 from finetune_lm.evaluation.splits import Split
-from finetune_lm.evaluation.unrecorded import NoRows, NoTable
 from finetune_lm.loss_classes import OutputsDefaultLoss
+from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import LoadedModel, model_path
 from finetune_lm.models.tasks import TASKS
-from finetune_lm.recording.columns import MetadataColumns, table_columns
+from finetune_lm.recording.columns import MetadataColumns
 from finetune_lm.recording.loss_history import LossHistory
-from finetune_lm.recording.tables import TableWriter
+from finetune_lm.recording.recorder import BatchAt, Measured, Recorder
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
-from finetune_lm.scoring.scorer import Forward, Score
+from finetune_lm.recording.token_table import TokenTable
+from finetune_lm.runs.context import Run
+from finetune_lm.runs.device import make_accelerator
+from finetune_lm.runs.interruption import Interruption
+from finetune_lm.scoring.scorer import Forward
 from finetune_lm.training.best_state import BestState
+from finetune_lm.training.checkpoints import Checkpoints
 from finetune_lm.training.early_stopping import EarlyStopping
 from finetune_lm.training.learner import Learner
 from finetune_lm.training.loop import learn, train_epoch
 from finetune_lm.training.optimizers import make_optimizer
 from finetune_lm.training.progress import Progress
-from finetune_lm.training.setup import make_accelerator
 from finetune_lm.training.state import TrainingState
 from finetune_lm.training.step import Update
 
@@ -256,16 +260,16 @@ class Experiment:
     """What a run makes of its arguments: here a training and a validation on the same data.
 
     Attributes:
+        run: What a run has.
         learner: The model and its optimizer.
         training: The training data.
-        args: The arguments.
-        state: Where rows and losses go.
+        state: Where the training is.
         update: Makes the updates.
     """
 
+    run: Run
     learner: Learner
     training: Split
-    args: DataTrainingArguments
     state: TrainingState
     update: Update
 
@@ -274,40 +278,39 @@ class Experiment:
         """The batches of the training data, in order."""
         return list(self.training.dataset.batches(BATCH_SIZE))
 
-    def learn(self, batch: Batch, number: int = 0) -> tuple[Score, dict[str, float] | None]:
+    def learn(self, batch: Batch, number: int = 0) -> Measured:
         """Learn from a batch, as the training loop does."""
-        return learn(self.learner, self.training, batch, self.args, self.update, 0, number)
+        return learn(self.run, self.learner, BatchAt(self.training, batch, 0, number), self.update)
 
     def step(self, batch: Batch, number: int = 0) -> None:
         """Learn from a batch and record it, as the training loop does."""
-        score, losses = self.learn(batch, number)
-        record_batch(
-            self.training,
-            batch,
-            score,
-            losses,
-            self.state.table,
-            self.state.history,
-            self.state.progress.training,
-            0,
-            number,
-        )
+        take_in(self.run, self.learn(batch, number), self.state.progress.training)
 
     def epoch(self) -> None:
         """Learn from all of the data, validate on them, and put the epoch on disk."""
-        state = self.state
-        train_epoch(self.learner, self.training, self.args, state)
-        evaluate(
-            self.learner.model,
-            self.training,
-            state.table,
-            state.history,
-            epoch=state.progress.epoch,
-            device=state.device,
-            progress=state.progress.validation,
-        )
-        state.table.end_piece()
-        state.progress.begin_epoch(state.progress.epoch + 1)
+        progress = self.state.progress
+        train_epoch(self.run, self.learner, self.training, self.state, _nothing)
+        evaluate(self.run, self.training, progress.epoch, progress.validation, _nothing)
+        for recorder in self.run.recorders:
+            recorder.pass_over("validation", progress.epoch, {})
+        progress.begin_epoch(progress.epoch + 1)
+
+
+def _nothing() -> None:
+    pass
+
+
+def run_of(loaded: LoadedModel, *recorders: Recorder, seed: int = 1, **more: Any) -> Run:
+    """What a run has, of one that nothing stops and of which no checkpoint is kept."""
+    return Run(
+        DataTrainingArguments(seed=seed, **more),
+        loaded,
+        make_accelerator(False),
+        Callbacks(),
+        Interruption(),
+        Checkpoints(Path(), 0),
+        recorders,
+    )
 
 
 def experiment(
@@ -338,27 +341,16 @@ def experiment(
     losses = Losses([OutputsDefaultLoss], [{}], torch.sum, model, tokenizer)
     metadata = MetadataColumns([data.metadata], [data.path], LOSSES)
     columns = RunColumns.of(loaded, 1, metadata, LOSSES)
-    rows = TokenRows(data, "train", columns) if recorded else NoRows()
+    rows = TokenRows(data, "train", columns) if recorded else None
     forward = Forward(model, data, BATCH_SIZE, needs_logits=losses.need_logits, fast=fast)
     split = Split("train", data, BATCH_SIZE, forward, rows, losses)
+    path = scratch_directory() / f"{next(_numbers)}.csv.gz"
+    recorders = [TokenTable(path, columns), LossHistory()] if recorded else []
     kwargs = {"lr": 2e-6, "weight_decay": 0.0, "fused": fused}
-    args = DataTrainingArguments(seed=1, train_optimizer_kwargs=kwargs)
-    learner = Learner(model, make_optimizer(args, model), make_accelerator(False))
-    names = table_columns(with_sequence_type=False, losses=LOSSES, metadata=metadata.names)
-    state = TrainingState(
-        model=model,
-        device=learner.accelerator.device,
-        table=TableWriter(scratch_directory() / f"{next(_numbers)}.csv.gz", names)
-        if recorded
-        else NoTable(),
-        history=LossHistory(),
-        stopping=EarlyStopping(None, 0.0, 0),
-        best=BestState(model),
-        progress=Progress(1),
-        parts={},
-        origin={},
-    )
-    return Experiment(learner, split, args, state, Update(learner))
+    run = run_of(loaded, *recorders, train_optimizer_kwargs=kwargs)
+    learner = Learner(model, make_optimizer(run.args, model), run.accelerator)
+    state = TrainingState(model, EarlyStopping(None, 0.0, 0), BestState(model), Progress(1))
+    return Experiment(run, learner, split, state, Update(learner))
 
 
 _numbers = itertools.count()

@@ -72,7 +72,7 @@ def kl(weight: float) -> list[str]:
 
 NEW_WORD = [
     *("--model_modifier_fns", "model_modifiers.add_new_tokens"),
-    *("--model_modifier_fn_kwargs.add_new_tokens.tokens_to_add", "flomped"),
+    *("--model_modifier_fn_kwargs.add_new_tokens.added_tokens", "flomped"),
     *("--model_pre_train_step_callbacks", "model_modifiers.UnfreezeWordTokensCallback"),
     "--model_pre_train_step_callbacks_kwargs.UnfreezeWordTokensCallback.words_to_unfreeze",
     "flomped",

@@ -674,10 +674,10 @@ def test_interrupted_training_keeps_the_best_model(models, files, monkeypatch):
 
     train_epoch = loop.train_epoch
 
-    def interrupted(learner, split, args, state, *rest):
+    def interrupted(run, learner, split, state, *rest):
         if state.progress.epoch == 2:
             raise KeyboardInterrupt
-        return train_epoch(learner, split, args, state, *rest)
+        return train_epoch(run, learner, split, state, *rest)
 
     monkeypatch.setattr(loop, "train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -16,7 +16,7 @@ import finetune_lm
 from finetune_lm import DataTrainingArguments
 from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.loss_classes import KLBaselineLoss, OutputsDefaultLoss
-from finetune_lm.progress_bars import EpochBar, TestBar
+from finetune_lm.recording.progress_bars import EpochBar, TestBar
 from setups import arguments, setup
 
 ONE = {"loss": 3.41234, "OutputsDefaultLoss": 3.41234}

@@ -32,11 +32,11 @@ def history(n_epochs, n_batches, several=False, n_validation=1, first=0):
                 losses |= {"KLBaselineLoss": 2.0, "Other": 3.0}
             made.add("train", epoch, batch, losses)
         if epoch >= 0:
-            made.end_epoch("train", epoch, {**losses, "loss": 2.0 + epoch / n_epochs})
+            made.pass_over("train", epoch, {**losses, "loss": 2.0 + epoch / n_epochs})
         for batch in range(n_validation):
             losses = {"loss": 2.0 + batch, "OutputsDefaultLoss": 2.0}
             made.add("validation", epoch, batch, losses)
-        made.end_epoch("validation", epoch, {"loss": 2.0, "OutputsDefaultLoss": 2.0})
+        made.pass_over("validation", epoch, {"loss": 2.0, "OutputsDefaultLoss": 2.0})
     return made
 
 

@@ -17,11 +17,11 @@ from crashing import difference
 from families import family
 from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArguments, UserError
 from finetune_lm.arguments import config_yaml, parse_arguments
+from finetune_lm.runs.device import make_accelerator
 from finetune_lm.runs.interruption import Interrupted
 from finetune_lm.scoring.scorer import Forward
 from finetune_lm.training.optimizers import make_optimizer
 from finetune_lm.training.schedule import make_schedule
-from finetune_lm.training.setup import make_accelerator
 from setups import arguments, setup
 
 AdamW, SGD, Muon = torch.optim.AdamW, torch.optim.SGD, torch.optim.Muon

@@ -11,11 +11,11 @@ from families import family
 from finetune_lm import DataTrainingArguments
 from finetune_lm.data_preprocessing import mask_random_spans, mask_random_tokens
 from finetune_lm.evaluation.evaluate import n_labels
+from finetune_lm.runs.device import make_accelerator
 from finetune_lm.scoring.scorer import Forward
 from finetune_lm.training.learner import Learner
 from finetune_lm.training.optimizers import make_optimizer
 from finetune_lm.training.schedule import Schedule
-from finetune_lm.training.setup import make_accelerator
 from finetune_lm.training.step import Update
 from helpers import dataset, examples
 

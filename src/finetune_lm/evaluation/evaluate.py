@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -16,46 +16,29 @@ from finetune_lm.errors import UserError
 from finetune_lm.evaluation.memory import batch_watched
 from finetune_lm.evaluation.passes import Pass
 from finetune_lm.evaluation.splits import Split
-from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.recording.columns import LOSS
-from finetune_lm.recording.loss_history import LossHistory
-from finetune_lm.recording.tables import TableWriter
-from finetune_lm.scoring.scorer import Score
+from finetune_lm.recording.recorder import BatchAt, Measured
+from finetune_lm.runs.context import Run
 
 if TYPE_CHECKING:
     import torch
 
 
 def evaluate(
-    model: Any,
-    split: Split,
-    table: TableWriter,
-    history: LossHistory,
-    *,
-    epoch: int,
-    device: torch.device,
-    on_batch: Callable[[], object] = lambda: None,
-    callbacks: Callbacks | None = None,
-    progress: Pass | None = None,
-    on_nan: str = STOP,
+    run: Run, split: Split, epoch: int, progress: Pass, on_batch: Callable[[], object]
 ) -> dict[str, float]:
     """Record what every token of a data set costs, and the losses.
 
     The model is in eval mode meanwhile; no graph is built. A batch with nothing to predict, such as
-    one in which no word was found to mask, is left out.
+    one in which no word was found to mask, is left out. With ``on_nan skip`` a loss that is not
+    finite makes the means no numbers.
 
     Args:
-        model: The model.
+        run: What is run.
         split: The data, with its losses.
-        table: Where rows go.
-        history: Where the batches' losses go.
         epoch: The epoch after whose updates this is.
-        device: Where the model is.
+        progress: How far this has come.
         on_batch: Called after each batch.
-        callbacks: Act before and after each batch, and before the first.
-        progress: How far this has come, if it is not at its beginning.
-        on_nan: What to do about a loss that is not finite: ``stop``, or ``skip``, which makes the
-            means no numbers.
 
     Returns:
         The mean of each loss over the labels that count, or over what it is a mean over itself.
@@ -66,8 +49,7 @@ def evaluate(
     import torch
 
     assert split.losses is not None
-    callbacks = callbacks or Callbacks()
-    progress = Pass() if progress is None else progress
+    model, callbacks = run.loaded.model, run.callbacks
     is_whole = not progress.n_batches
     if is_whole:
         split.losses.rewind()
@@ -81,124 +63,108 @@ def evaluate(
             callbacks.run("pre_validation_batch", epoch, number)
             _back_to_eval(model)
             with batch_watched(split, batch, number, epoch):
-                outputs = split.forward(batch, device, alone=alone)
-                score = split.rows.scored(batch, outputs.score)
+                outputs = split.forward(batch, run.device, alone=alone)
+                score = split.scored(batch, outputs.score)
                 losses = None
                 if n_labels(split.dataset, batch):
-                    labels = outputs_labels(batch, device)
+                    labels = outputs_labels(batch, run.device)
                     losses = split.losses(outputs.for_losses, labels).numbers()
-                    if on_nan == STOP:
-                        check_finite(losses, split, batch, epoch, number)
-                record_batch(split, batch, score, losses, table, history, progress, epoch, number)
+                measured = BatchAt(split, batch, epoch, number).measured(score, losses)
+                if run.args.on_nan == STOP:
+                    check_finite(measured)
+                take_in(run, measured, progress)
             callbacks.run("post_validation_batch", epoch, number)
             on_batch()
     if is_whole:
-        split.rows.warn_if_empty()
+        split.warn_if_empty()
     if progress.n_not_finite:
         # A mean over the other batches could not be compared with that of another epoch.
         means = dict.fromkeys([LOSS, *split.losses.names], math.nan)
     else:
         means = progress.means.means(split.dataset.name, split.losses.reduced)
-    history.end_epoch(split.dataset_type, epoch, means)
+    pass_is_over(run, split, epoch, means)
     return means
 
 
-def record_batch(
-    split: Split,
-    batch: Batch,
-    score: Score,
-    losses: Mapping[str, float] | None,
-    table: TableWriter,
-    history: LossHistory,
-    progress: Pass,
-    epoch: int,
-    number: int,
-    lr: float | None = None,
-) -> None:
-    """Write the rows of a batch, and take its losses in, unless one is no finite number.
+def take_in(run: Run, measured: Measured, progress: Pass) -> None:
+    """Tell those who listen of a batch, and take its losses in, unless one is no finite number.
 
     Args:
-        split: The data that the batch is of.
-        batch: The batch.
-        score: Tells what its tokens cost, as they did before the losses saw the outputs.
-        losses: Its losses; None where nothing is to be predicted, so that there are none.
-        table: Where rows go.
-        history: Where the batches' losses go.
+        run: What is run.
+        measured: What came of the batch.
         progress: The pass of which the batch is, where losses are averaged.
-        epoch: The epoch.
-        number: The batch's number in it.
-        lr: The learning rate of the step that it leads to; None if it leads to none.
     """
-    table.write(
-        split.rows.of_batch(batch, score, epoch=epoch, batch_number=number, losses=losses, lr=lr)
-    )
-    if losses is None:
+    run.batch_is_over(measured)
+    if measured.losses is None:
         return
-    if not is_finite(losses):
+    if not measured.is_finite:
         progress.n_not_finite += 1
         return
-    assert split.losses is not None
-    progress.means.add(losses, n_labels(split.dataset, batch), split.losses.epoch_weights())
-    history.add(split.dataset_type, epoch, number, losses)
+    split = measured.split
+    n_counted = n_labels(split.dataset, measured.batch)
+    progress.means.add(measured.losses, n_counted, split.losses.epoch_weights())
+
+
+def pass_is_over(run: Run, split: Split, epoch: int, means: Mapping[str, float]) -> None:
+    """Tell those who listen that a data set was gone through."""
+    for recorder in run.recorders:
+        recorder.pass_over(split.dataset_type, epoch, means)
 
 
 def record_surprisals(
-    model: Any,
+    run: Run,
     split: Split,
-    write: Callable[[int, Any], None],
-    *,
     epoch: int | None,
-    device: torch.device,
+    writers: Sequence[Callable[[pa.Table], object]],
+    *,
     skip: int = 0,
-    on_batch: Callable[[], object] = lambda: None,
-    callbacks: Callbacks | None = None,
-    on_nan: str = STOP,
-) -> None:
+) -> Iterator[None]:
     """Record what every token of a test set costs.
 
+    Preprocessing may make many examples of one. They go to the model, and are numbered, in batches
+    of the size that the split says. With ``on_nan skip`` a surprisal that is not finite is left in
+    its row.
+
     Args:
-        model: The model; it is put into eval mode.
+        run: What is run. The model is put into eval mode.
         split: The data.
-        write: Called with each batch's number and rows.
         epoch: The epoch whose model this is; None if it was not trained.
-        device: Where the model is.
+        writers: Called with each batch's rows.
         skip: How many batches are recorded already.
-        on_batch: Called after each batch of the data set.
-        callbacks: Act before and after each batch that is fed to the model.
-        on_nan: What to do about a surprisal that is not finite: ``stop``, or ``skip``, which leaves
-            it in its row.
+
+    Yields:
+        Nothing, after each batch of the data set.
 
     Raises:
         UserError: If a surprisal is not finite and that is to stop the run.
-
-    Preprocessing may make many examples of one. They go to the model, and are numbered, in batches
-    of the size that the split says.
     """
     import torch
 
-    callbacks = callbacks or Callbacks()
+    model, callbacks = run.loaded.model, run.callbacks
     model.eval()
     split.forward.forget()
+    assert split.rows is not None
     alone = callbacks.act_at("pre_test_batch", "post_test_batch")
-    with torch.no_grad():
-        for number, batch in enumerate(split.dataset.batches(split.batch_size, bounded=True)):
-            # A skipped batch is still put together, so that random masks come out as they would.
-            if number >= skip:
+    for number, batch in enumerate(split.dataset.batches(split.batch_size, bounded=True)):
+        # A skipped batch is still put together, so that random masks come out as they would.
+        if number >= skip:
+            with torch.no_grad():
                 callbacks.run("pre_test_batch", epoch, number)
                 _back_to_eval(model)
                 with batch_watched(split, batch, number, epoch):
-                    outputs = split.forward(batch, device, alone=alone)
+                    outputs = split.forward(batch, run.device, alone=alone)
                     rows = split.rows.of_batch(
                         batch, outputs.score, epoch=epoch, batch_number=number
                     )
-                if on_nan == STOP:
+                if run.args.on_nan == STOP:
                     _check_surprisals(rows, split)
-                write(number, rows)
+                for write in writers:
+                    write(rows)
                 callbacks.run("post_test_batch", epoch, number)
-            if batch.is_last_part:
-                on_batch()
+        if batch.is_last_part:
+            yield
     if not skip:
-        split.rows.warn_if_empty()
+        split.warn_if_empty()
 
 
 def _check_surprisals(rows: pa.Table, split: Split) -> None:
@@ -235,26 +201,21 @@ def n_labels(dataset: Dataset, batch: Batch) -> int:
     return int(dataset.task.counted(batch.inputs["labels"]).sum())
 
 
-def is_finite(losses: Mapping[str, float]) -> bool:
-    """Whether no loss is infinite or not a number."""
-    return all(map(math.isfinite, losses.values()))
-
-
-def check_finite(
-    losses: Mapping[str, float], split: Split, batch: Batch, epoch: int, batch_number: int
-) -> None:
+def check_finite(measured: Measured) -> None:
     """Stop a run that has gone wrong, before it learns from what is no number.
 
     Raises:
         UserError: If a loss is infinite or not a number, with the examples of the batch.
     """
-    if is_finite(losses):
+    if measured.losses is None or measured.is_finite:
         return
-    values = ", ".join(f"{name} {value}" for name, value in losses.items())
+    values = ", ".join(f"{name} {value}" for name, value in measured.losses.items())
+    split = measured.split
     raise UserError(
-        f"losses must be finite but in epoch {epoch}, {split.dataset_type} batch {batch_number}, "
-        f"came {values}. In it {_examples_named(split.dataset, batch)}. What was recorded before "
-        f"is kept. A lower lr often helps; --on_nan skip leaves such steps out."
+        f"losses must be finite but in epoch {measured.epoch}, {split.dataset_type} batch "
+        f"{measured.number}, came {values}. In it "
+        f"{_examples_named(split.dataset, measured.batch)}. What was recorded before is kept. A "
+        f"lower lr often helps; --on_nan skip leaves such steps out."
     )
 
 

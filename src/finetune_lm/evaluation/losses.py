@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from finetune_lm.arguments import DataTrainingArguments
-    from finetune_lm.data.files import Examples
-
 
 @dataclass(frozen=True)
 class LossValues:
@@ -168,32 +165,6 @@ class Losses:
                 f"a loss reduction must return a tensor of one value but returned {_shown(total)}."
             )
         return total.reshape(())
-
-
-def read_loss_files(args: DataTrainingArguments) -> list[Examples]:
-    """Read the data files that the losses of a training run use.
-
-    Raises:
-        UserError: With every problem of every file.
-    """
-    files: dict[str, Examples] = {}
-    problems: list[str] = []
-    for dataset_type, classes in args.loss_classes.items():
-        for cls, kwargs in zip(classes, args.kwargs_of_losses(dataset_type), strict=True):
-            if (read := getattr(cls, "read_files", None)) is None:
-                continue
-            try:
-                with users_code(f"loss class {short_name(cls)}"):
-                    for examples in read(**kwargs):
-                        # One loss may use more lines of a file than another.
-                        known = files.get(examples.path)
-                        if known is None or len(known) < len(examples):
-                            files[examples.path] = examples
-            except UserError as error:
-                problems += error.problems
-    if problems:
-        raise UserError(*dict.fromkeys(problems))
-    return list(files.values())
 
 
 class EpochLosses:

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.constants import LOSS_DATASET_TYPES
+from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import distinct_names
+from finetune_lm.data.seen import seen_before
 from finetune_lm.evaluation.losses import Losses
-from finetune_lm.evaluation.unrecorded import NoRows
 from finetune_lm.messages import say_once
 from finetune_lm.models.compiling import is_compiled
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.vocabulary import padding_id
 from finetune_lm.randomness import LOSSES, stream_seed
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
+from finetune_lm.runs.plan import Plan
 from finetune_lm.scoring.fast.output_layer import layer_of
-from finetune_lm.scoring.scorer import Forward
+from finetune_lm.scoring.scorer import Forward, Score
 from finetune_lm.scoring.visibility import cost_of_padding
 
 
@@ -31,7 +33,7 @@ class Split:
         dataset: The data.
         batch_size: How many examples go to a batch.
         forward: Calls the model with its batches.
-        rows: Makes its rows of the tables.
+        rows: Makes its rows of the tables; None where there is no table.
         losses: What is computed of each batch; None for testing.
     """
 
@@ -39,8 +41,32 @@ class Split:
     dataset: Dataset
     batch_size: int
     forward: Forward
-    rows: TokenRows
+    rows: TokenRows | None
     losses: Losses | None = None
+
+    def scored(self, batch: Batch, score: Score) -> Score:
+        """The same scores, which stay as they are whatever is done to the logits afterwards."""
+        return score if self.rows is None else self.rows.scored(batch, score)
+
+    def warn_if_empty(self) -> None:
+        """Say so, once, if all of the data were gone through and no token has a row."""
+        if self.rows is not None:
+            self.rows.warn_if_empty()
+
+
+def splits_of(
+    plan: Plan, loaded: LoadedModel, datasets: Mapping[str, Sequence[Dataset]]
+) -> tuple[list[Split], list[Split], list[Split]]:
+    """The training, the validation and the test data of a run, with what is recorded of them."""
+    args = plan.all_args[1]
+    columns = RunColumns.of(loaded, args.seed, plan.metadata, plan.losses)
+    seen_in = seen_before(plan.files, loaded.task)
+    of_tests = RunColumns.of(loaded, args.seed, plan.test_metadata, seen_in=seen_in)
+    return (
+        make_splits("train", datasets, loaded, args, columns),
+        make_splits("validation", datasets, loaded, args, columns),
+        make_splits("test", datasets, loaded, args, of_tests),
+    )
 
 
 def make_splits(
@@ -80,7 +106,7 @@ def make_splits(
                 # Padding that counts in the loss must be predicted, so it must stay.
                 layer=layer_of(loaded.model, may_pack=dataset.ignore_padding),
             ),
-            TokenRows(dataset, dataset_type, columns, name) if columns else NoRows(),
+            TokenRows(dataset, dataset_type, columns, name) if columns else None,
             losses,
         )
         for dataset, name in zip(group, distinct_names([d.path for d in group]), strict=True)

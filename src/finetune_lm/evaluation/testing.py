@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,110 +12,94 @@ from finetune_lm.constants import PER_BATCH
 from finetune_lm.evaluation.evaluate import record_surprisals
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.evaluation.unfinished_tests import EvaluationProgress
-from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.weights import hash_of_weights
-from finetune_lm.progress_bars import TestBar
-from finetune_lm.recording.columns import SEED
+from finetune_lm.recording.columns import SEED, table_columns
+from finetune_lm.recording.progress_bars import TestBar
 from finetune_lm.recording.tables import TableWriter
+from finetune_lm.runs.context import Run
+from finetune_lm.whole_files import write_whole
 
-if TYPE_CHECKING:
-    import torch
 
-
-def record_test_sets(
-    loaded: LoadedModel,
+def test(
+    run: Run,
     splits: Sequence[Split],
-    table: TableWriter,
-    temporary: Path | None,
-    *,
+    path: Path,
     epoch: int | None,
-    device: torch.device,
-    callbacks: Callbacks,
-    check: Callable[[], object],
-    on_nan: str,
-) -> None:
-    """Record all test sets, one piece of the table each.
+    save: Callable[[], object],
+) -> int:
+    """Test the model on all test sets, and leave one table of what each token costs.
 
     Args:
-        loaded: The model.
+        run: What is run.
         splits: The test sets.
-        table: Where rows go.
-        temporary: The directory for temporary files from which an evaluation that was killed goes
-            on; None to keep none.
+        path: The table's path. Beside it are temporary files, if such are wanted, from which a test
+            that was killed goes on.
         epoch: The epoch whose model this is; None if it was not trained.
-        device: Where the model is.
-        callbacks: Act before and after each test set and each batch.
-        check: Called after each batch; stops the run if that is asked for.
-        on_nan: What to do about a surprisal that is not finite: ``stop`` or ``skip``.
+        save: What is done before a signal ends the run.
+
+    Returns:
+        How many rows the table has.
 
     Raises:
-        UserError: If one is not finite and that is to stop the run.
+        UserError: If a surprisal is not finite and that is to stop the run.
     """
+    assert splits[0].rows is not None
+    columns = table_columns(
+        with_sequence_type=run.loaded.task.reports_greedy_rows,
+        losses=[],
+        metadata=splits[0].rows.run.metadata.names,
+    )
+    temporary = path.parent if run.args.save_tmp_test_files else None
     n_batches = sum(split.dataset.n_batches(split.batch_size) for split in splits)
     kept: list[EvaluationProgress] = []
-    with TestBar(n_batches) as bar:
-
-        def on_batch() -> None:
-            bar.batch_is_over()
-            check()
-
-        callbacks.run("pre_test", epoch)
+    with (
+        write_whole(path) as aside,
+        TableWriter(aside, columns) as table,
+        TestBar(n_batches) as bar,
+    ):
+        run.callbacks.run("pre_test", epoch)
         for number, split in enumerate(splits):
-            callbacks.run("pre_test_dataset", epoch)
-            progress = None
+            run.callbacks.run("pre_test_dataset", epoch)
             finished: list[pa.Table] = []
+            writers = [table.write]
             if temporary is not None:
-                path = temporary / f"tmp-test-{number}-{split.dataset.name}.json.gz"
-                progress = EvaluationProgress(path, _identity(loaded, split, epoch))
-                finished = progress.finished_batches()
-                kept.append(progress)
+                aside_path = temporary / f"tmp-test-{number}-{split.dataset.name}.json.gz"
+                kept.append(EvaluationProgress(aside_path, _identity(run.loaded, split, epoch)))
+                finished = kept[-1].finished_batches()
+                writers.append(kept[-1].add)
             for rows in finished:
-                table.write(_with_seed(rows, split))
-
-            def write(
-                _: int, rows: pa.Table, progress: EvaluationProgress | None = progress
-            ) -> None:
-                table.write(rows)
-                if progress is not None:
-                    progress.add(rows)
-
-            record_surprisals(
-                loaded.model,
-                split,
-                write,
-                epoch=epoch,
-                device=device,
-                skip=len(finished),
-                on_batch=on_batch,
-                callbacks=callbacks,
-                on_nan=on_nan,
-            )
+                table.write(_with_seed(rows, run.args.seed))
+            for _ in record_surprisals(run, split, epoch, writers, skip=len(finished)):
+                bar.batch_is_over()
+                run.interruption.check(before=save)
             table.end_piece()
-            callbacks.run("post_test_dataset", epoch)
+            run.callbacks.run("post_test_dataset", epoch)
     for progress in kept:
         progress.remove()
+    return table.n_rows
 
 
 def _identity(loaded: LoadedModel, split: Split, epoch: int | None) -> dict[str, Any]:
     """Everything that the rows of a test set depend on."""
-    dataset = split.dataset
+    dataset, rows = split.dataset, split.rows
     preprocessing = dataset.preprocessing
+    assert rows is not None
     return {
         "model": [loaded.name, loaded.task.name, hash_of_weights(loaded.model)],
         "epoch": epoch,
         "input_ids": [list(map(int, ids)) for ids in dataset.dataset["input_ids"]],
         "texts": [dataset.texts, dataset.labels, dataset.metadata],
-        "seen_in": split.rows.run.seen_in.get(dataset.path),
+        "seen_in": rows.run.seen_in.get(dataset.path),
         "batch_size": split.batch_size,
-        "columns": split.rows.describe(),
+        "columns": rows.describe(),
         "preprocessing": [preprocessing.name, preprocessing.strategy, preprocessing.kwargs],
         # Masks that are drawn anew for each batch are the same only from the same seed.
-        "seed": split.rows.run.seed if preprocessing.strategy == PER_BATCH else None,
+        "seed": rows.run.seed if preprocessing.strategy == PER_BATCH else None,
     }
 
 
-def _with_seed(rows: pa.Table, split: Split) -> pa.Table:
+def _with_seed(rows: pa.Table, seed: int) -> pa.Table:
     """Rows of an earlier run under this run's seed."""
-    seed = pa.repeat(pa.scalar(split.rows.run.seed), len(rows))
-    return rows.set_column(rows.column_names.index(SEED), SEED, seed)
+    column = pa.repeat(pa.scalar(seed), len(rows))
+    return rows.set_column(rows.column_names.index(SEED), SEED, column)

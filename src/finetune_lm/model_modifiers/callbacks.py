@@ -16,6 +16,7 @@ from finetune_lm.model_modifiers.model_callback import ModelCallback
 
 if TYPE_CHECKING:
     from finetune_lm.arguments.hooks import CallbackEntry
+    from finetune_lm.models.loading import LoadedModel
 
 Call = Callable[[int | None, int | None], object]
 """Takes epoch and batch."""
@@ -139,10 +140,9 @@ class Callbacks:
 
 def make_callbacks(
     entries: Sequence[CallbackEntry],
-    model: Any,
-    tokenizer: Any,
-    *,
+    loaded: LoadedModel,
     seed: int,
+    *,
     is_training: bool,
     is_testing: bool,
 ) -> Callbacks:
@@ -150,8 +150,7 @@ def make_callbacks(
 
     Args:
         entries: The classes, as `ModelArguments.callbacks` has them.
-        model: The model, on the device where it will be.
-        tokenizer: Its tokenizer.
+        loaded: The model, on the device where it will be.
         seed: The run's seed.
         is_training: Whether the run trains. Callbacks at points that it does not come to are not
             made.
@@ -165,7 +164,7 @@ def make_callbacks(
     for entry in entries:
         if is_testing if HOOKS[entry.hook].is_of_testing else is_training:
             with randomness, users_code(f"callback {short_name(entry.cls)}"):
-                made = entry.cls(model, tokenizer, **entry.kwargs)
+                made = entry.cls(loaded.model, loaded.tokenizer, **entry.kwargs)
             rows.setdefault(entry.hook, []).append(made)
     return Callbacks(rows, randomness)
 

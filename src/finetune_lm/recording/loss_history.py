@@ -6,10 +6,12 @@ from array import array
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_lm.recording.recorder import Measured, Recorder
+
 _INTEGERS, _BATCHES, _MEANS = "l", "f", "d"
 
 
-class LossHistory:
+class LossHistory(Recorder):
     """The losses of each batch of each epoch, and their means, by data set and loss, in order."""
 
     def __init__(self) -> None:
@@ -24,6 +26,12 @@ class LossHistory:
         self.means: dict[str, dict[str, array[float]]] = {}
         """The means of each of them, by data set type and by loss."""
 
+    def batch(self, measured: Measured) -> None:
+        """Take in a batch, unless one of its losses is no finite number."""
+        if measured.is_finite:
+            assert measured.losses is not None
+            self.add(measured.split.dataset_type, measured.epoch, measured.number, measured.losses)
+
     def add(self, dataset_type: str, epoch: int, number: int, losses: Mapping[str, float]) -> None:
         """Take in a batch, whose number in its epoch is given."""
         self.epochs.setdefault(dataset_type, array(_INTEGERS)).append(epoch)
@@ -32,7 +40,7 @@ class LossHistory:
         for name, value in losses.items():
             by_loss.setdefault(name, array(_BATCHES)).append(value)
 
-    def end_epoch(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
+    def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
         """Take in the means of an epoch.
 
         They may be given again: a run that is gone on with in a validation has trained already.

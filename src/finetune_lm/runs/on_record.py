@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import without_token
-from finetune_lm.arguments.base import Arguments
-from finetune_lm.data.files import Files, file_hashes
+from finetune_lm.data.files import file_hashes
 from finetune_lm.errors import UserError
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.runs import directory as place
-from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.interruption import Interrupted
+from finetune_lm.runs.plan import Plan
 from finetune_lm.runs.record import RunRecord
 
 if TYPE_CHECKING:
@@ -25,28 +24,20 @@ if TYPE_CHECKING:
 
 @contextmanager
 def on_record(
-    output_dir: Path,
-    all_args: tuple[Arguments, ...],
-    loaded: LoadedModel,
-    device: torch.device,
-    files: Files,
-    earlier: EarlierRun | None = None,
-    **facts: Any,
+    plan: Plan, loaded: LoadedModel, device: torch.device, **facts: Any
 ) -> Iterator[RunRecord]:
     """Keep ``run.json`` while a run is under way, and say in it how the run ended.
 
     Args:
-        output_dir: Where it is.
-        all_args: The arguments, whose tokens and passwords are to be on no record.
+        plan: The run. The tokens and passwords in its arguments are to be on no record.
         loaded: The model.
         device: Where it runs.
-        files: The data.
-        earlier: The run that is resumed, if one is.
         **facts: What else is known at the start.
 
     Raises:
         UserError: Instead of an error of the operating system about writing there.
     """
+    output_dir, all_args, files, earlier = plan.directory, plan.all_args, plan.used, plan.earlier
     try:
         record = RunRecord(
             output_dir / place.RUN_JSON,
@@ -55,6 +46,7 @@ def on_record(
             device=str(device),
             data={kind: {f.path: len(f) for f in group} for kind, group in files.items() if group},
             data_sha256=file_hashes(files),
+            identity=plan.identity,
             **facts,
         )
     except OSError as error:

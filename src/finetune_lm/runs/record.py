@@ -63,6 +63,11 @@ class RunRecord:
         }
         self.write()
 
+    @property
+    def directory(self) -> Path:
+        """Where the run writes."""
+        return self._path.parent
+
     def add(self, **facts: Any) -> None:
         """Put more on record."""
         self._facts.update(facts)

@@ -11,11 +11,14 @@ from finetune_lm.arguments import DataTrainingArguments, ModelArguments
 from finetune_lm.arguments.declared import Affects, what_affects
 from finetune_lm.data.files import Files, read_files
 from finetune_lm.data.loading import check_kinds, load_datasets
+from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.evaluation.splits import Split, make_splits
-from finetune_lm.evaluation.unrecorded import NoTable
 from finetune_lm.model_modifiers.callbacks import make_callbacks
 from finetune_lm.randomness import generator_states, restore_generators
-from finetune_lm.recording.loss_history import LossHistory
+from finetune_lm.recording.columns import LOSS
+from finetune_lm.recording.progress_bars import EpochProgress
+from finetune_lm.recording.recorder import EpochResult, Recorder, listening
+from finetune_lm.runs.context import Run
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import Checkpoints, Saved
@@ -210,36 +213,27 @@ class TrialRunner:
             Interrupted: If a signal came.
         """
         learner, training, validation = self._prepare(args)
-        try:
-            train(
-                learner,
-                training,
-                validation,
-                args,
-                self._state(args, stopping),
-                interruption,
-                _NoCheckpoints(),
-                on_epoch_end=on_epoch_end,
-                in_passing=True,
-            )
-        finally:
-            del learner
-            self._release()
-
-    def _state(self, args: DataTrainingArguments, stopping: EarlyStopping) -> TrainingState:
-        """The state in which a trial begins, of which nothing is kept."""
-        model = self.loaded.model
-        return TrainingState(
-            model=model,
-            device=self.accelerator.device,
-            table=NoTable(),
-            history=LossHistory(),
-            stopping=stopping,
-            best=_NothingKept(model),
-            progress=Progress(args.seed, BEFORE_TRAINING if args.eval_before_training else 0),
-            parts={},
-            origin={},
+        recorders = [
+            EpochProgress(args.epochs, loss_units(args)[LOSS], in_passing=True),
+            _EachEpoch(on_epoch_end),
+        ]
+        run = Run(
+            args,
+            self.loaded,
+            self.accelerator,
+            learner.callbacks,
+            interruption,
+            _NoCheckpoints(),
+            recorders,
         )
+        progress = Progress(args.seed, BEFORE_TRAINING if args.eval_before_training else 0)
+        state = TrainingState(self.loaded.model, stopping, best=None, progress=progress)
+        try:
+            with listening(recorders, 0):
+                train(run, learner, (training, validation), state)
+        finally:
+            del learner, run
+            self._release()
 
     def _prepare(self, args: DataTrainingArguments) -> tuple[Learner, Split, Split]:
         """Bring everything to where a single run is before its first step."""
@@ -259,9 +253,8 @@ class TrialRunner:
         [validation] = make_splits("validation", datasets, shared.loaded, args, None)
         callbacks = make_callbacks(
             self._model_args.callbacks(),
-            shared.loaded.model,
-            shared.loaded.tokenizer,
-            seed=args.seed,
+            shared.loaded,
+            args.seed,
             is_training=True,
             is_testing=False,
         )
@@ -282,11 +275,15 @@ class TrialRunner:
         self.accelerator.free_memory()
 
 
-class _NothingKept(BestState):
-    """The best weights of a trial are not wanted."""
+class _EachEpoch(Recorder):
+    """Tells each epoch and its validation loss."""
 
-    def keep(self) -> None:
-        """Do nothing."""
+    def __init__(self, tell: Callable[[int, float], None]) -> None:
+        self._tell = tell
+
+    def epoch(self, result: EpochResult) -> None:
+        """Tell it."""
+        self._tell(result.number, result.validation[LOSS])
 
 
 class _NoCheckpoints(Checkpoints):

@@ -10,9 +10,9 @@ from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import LoadedModel
+from finetune_lm.runs.device import renew_scaler
 from finetune_lm.training.optimizers import make_optimizer
 from finetune_lm.training.schedule import Schedule, make_schedule
-from finetune_lm.training.setup import renew_scaler
 
 if TYPE_CHECKING:
     import accelerate

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.messages import say
-from finetune_lm.recording.columns import table_columns
 from finetune_lm.recording.loss_history import LossHistory
-from finetune_lm.recording.tables import TableState, TableWriter
+from finetune_lm.recording.token_table import TokenTable
+from finetune_lm.runs.context import Run
 from finetune_lm.runs.directory import METRICS
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import BEGINNING, TRAINED, Checkpoints, Saved
@@ -26,33 +26,27 @@ from finetune_lm.training.state import (
 
 if TYPE_CHECKING:
     from finetune_lm.arguments import DataTrainingArguments
-    from finetune_lm.models.loading import LoadedModel
+
+TABLE, LOSSES = "metrics", "losses"
+"""The names of the recorders that have something to go on from."""
 
 
 def begin_training(
-    learner: Learner,
-    loaded: LoadedModel,
-    splits: tuple[Split, Split],
-    args: DataTrainingArguments,
-    output_dir: Path,
-    checkpoints: Checkpoints,
-    resumes: bool,
+    run: Run, learner: Learner, splits: tuple[Split, Split], output_dir: Path, resumes: bool
 ) -> TrainingState:
-    """The state in which a training begins.
+    """The state in which a training begins, with the table of its tokens and its losses.
 
     Args:
+        run: What is run, with its checkpoints.
         learner: What learns.
-        loaded: The model.
         splits: The training and the validation data.
-        args: Epochs, patience, seed.
         output_dir: Where the table is.
-        checkpoints: Where an earlier process has left its state.
-        resumes: Whether to go on from there.
+        resumes: Whether to go on from where an earlier process has left its state.
 
     Raises:
         UserError: If that is not possible.
     """
-    training, _ = splits
+    args, checkpoints = run.args, run.checkpoints
     path = output_dir / METRICS
     stopping = EarlyStopping(args.patience, args.delta, args.min_epochs)
     if not resumes:
@@ -61,19 +55,16 @@ def begin_training(
     if saved is not None:
         check_fingerprints(saved.state["origin"], *splits)
         _check_epochs(saved, stopping, args)
-    columns = table_columns(
-        with_sequence_type=loaded.task.reports_greedy_rows,
-        losses=training.rows.run.losses,
-        metadata=training.rows.run.metadata.names,
-    )
+    assert splits[0].rows is not None
     state = TrainingState(
-        model=loaded.model,
-        device=learner.accelerator.device,
-        table=TableWriter(path, columns, _table_state(saved)),
-        history=LossHistory(),
+        model=run.loaded.model,
         stopping=stopping,
-        best=BestState(loaded.model),
+        best=BestState(run.loaded.model),
         progress=Progress(args.seed, BEFORE_TRAINING if args.eval_before_training else 0),
+        recorders={
+            TABLE: TokenTable(path, splits[0].rows.run, _table_state(saved)),
+            LOSSES: LossHistory(),
+        },
         parts=parts_with_state(learner, *splits),
         origin=fingerprints_of(*splits),
     )
@@ -108,8 +99,9 @@ def _check_epochs(saved: Saved, stopping: EarlyStopping, args: DataTrainingArgum
         )
 
 
-def _table_state(saved: Saved | None) -> TableState | None:
+def _table_state(saved: Saved | None) -> dict[str, Any] | None:
     """How far the table had come, if there was one."""
     if saved is None:
         return None
-    return TableState() if saved.kind == BEGINNING else TableState(**saved.state["table"])
+    state: dict[str, Any] = {} if saved.kind == BEGINNING else saved.state["recorders"][TABLE]
+    return state

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.randomness import generator_states, restore_generators
-from finetune_lm.recording.loss_history import LossHistory
-from finetune_lm.recording.tables import TableWriter
 from finetune_lm.training.best_state import BestState, put_weights, weights_of
 from finetune_lm.training.checkpoints import BEGINNING, TRAINED, TRAINING, Saved
 from finetune_lm.training.early_stopping import EarlyStopping
@@ -19,8 +17,6 @@ from finetune_lm.training.optimizer_modes import set_mode
 from finetune_lm.training.progress import Progress
 
 if TYPE_CHECKING:
-    import torch
-
     from finetune_lm.training.learner import Learner
 
 
@@ -30,28 +26,26 @@ class TrainingState:
 
     Attributes:
         model: The model.
-        device: Where it is.
-        table: Where rows go.
-        history: Where losses go.
         stopping: Judges the validation losses.
-        best: Keeps the best weights.
+        best: Keeps the best weights; None if they are not wanted.
         progress: Where the training is.
+        recorders: Those who listen and have something to go on from, by name.
         parts: What else has a state, by name: the optimizer, losses, callbacks. Each has
             ``state_dict`` and ``load_state_dict``.
         origin: What tells whether a later process feeds the model the same.
         is_over: Whether nothing is left to be learned.
+        at_end: What a checkpoint keeps of its end, once it has come to it.
     """
 
     model: Any
-    device: torch.device
-    table: TableWriter
-    history: LossHistory
     stopping: EarlyStopping
-    best: BestState
+    best: BestState | None
     progress: Progress
-    parts: dict[str, Any]
-    origin: dict[str, Any]
+    recorders: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
     is_over: bool = False
+    at_end: Saved | None = None
 
     def capture(self) -> Saved:
         """What a checkpoint keeps. Weights and optimizer are not copied."""
@@ -64,7 +58,7 @@ class TrainingState:
             str(self.progress),
             {**self._common(), "parts": parts},
             weights=weights_of(self.model),
-            best=self.best.weights,
+            best=self.best.weights if self.best is not None else None,
             best_epoch=self.stopping.best_epoch,
         )
 
@@ -74,7 +68,7 @@ class TrainingState:
             TRAINED,
             "the end of the training",
             self._common(),
-            best=self.best.weights,
+            best=self.best.weights if self.best is not None else None,
             best_epoch=self.stopping.best_epoch,
         )
 
@@ -89,7 +83,6 @@ class TrainingState:
             "epochs": stopping.n_epochs,
             "best_epoch": stopping.best_epoch,
             "best_validation_loss": None if stopping.best_epoch is None else stopping.best_loss,
-            "metrics_rows": self.table.n_rows,
             "skipped_steps": progress.n_skipped,
             "unjudged_epochs": progress.n_unjudged,
         }
@@ -99,21 +92,23 @@ class TrainingState:
             "origin": self.origin,
             "progress": self.progress.state_dict(),
             "stopping": self.stopping.state_dict(),
-            "history": self.history.state_dict(),
-            "table": asdict(self.table.state()),
+            "recorders": {name: each.state_dict() for name, each in self.recorders.items()},
             "generators": generator_states(),
         }
 
     def restore(self, saved: Saved) -> None:
-        """Go back to where a checkpoint was made. The table is taken up when it is opened."""
+        """Go back to where a checkpoint was made. A table is taken up when it is opened."""
         state = saved.state
         if saved.kind == BEGINNING:
             return
         self.is_over = saved.kind == TRAINED
         self.progress.load_state_dict(state["progress"])
         self.stopping.load_state_dict(state["stopping"])
-        self.history.load_state_dict(state["history"])
+        for name, recorder in self.recorders.items():
+            if hasattr(recorder, "load_state_dict"):
+                recorder.load_state_dict(state["recorders"][name])
         if saved.best is not None:
+            assert self.best is not None
             self.best.load(saved.best)
         if saved.kind == TRAINING:
             # First, since it may move weights.

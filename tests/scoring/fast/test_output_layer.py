@@ -6,9 +6,9 @@ import transformers
 
 from families import family
 from finetune_lm.models.tasks import TASKS
+from finetune_lm.runs.device import make_accelerator
 from finetune_lm.scoring.fast.cross_entropy import CrossEntropy
 from finetune_lm.scoring.fast.output_layer import OutputLayer
-from finetune_lm.training.setup import make_accelerator
 from helpers import dataset
 
 FAMILIES = ["gpt2", "llama", "pythia", "bert", "roberta", "distilbert", "albert", "electra", "t5",

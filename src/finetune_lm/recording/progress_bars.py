@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from finetune_lm.messages import say
+from finetune_lm.recording.recorder import EpochResult, Recorder
 from finetune_lm.streams import BROKEN, lossy
 
 _USUAL_WIDTH = 80
@@ -95,6 +96,36 @@ class EpochBar:
             self._bar.refresh()
         elif self._has_lines:
             say(_plain_line(pieces))
+
+
+class EpochProgress(Recorder):
+    """Shows the epochs of a training in an `EpochBar`.
+
+    Args:
+        n_epochs: How many epochs there are at most.
+        unit: The unit of the losses; None if it is not known.
+        in_passing: As of `EpochBar`.
+    """
+
+    def __init__(self, n_epochs: int, unit: str | None, *, in_passing: bool = False) -> None:
+        self._n_epochs, self._unit, self._in_passing = n_epochs, unit, in_passing
+        self._bar: EpochBar | None = None
+
+    def begin(self, n_epochs_done: int) -> None:
+        """Show the bar."""
+        self._bar = EpochBar(self._n_epochs, n_epochs_done, self._unit, in_passing=self._in_passing)
+
+    def epoch(self, result: EpochResult) -> None:
+        """Show how it went."""
+        assert self._bar is not None
+        self._bar.epoch_is_over(
+            result.number, result.train, result.validation, result.best, result.patience_left
+        )
+
+    def end(self) -> None:
+        """Leave the bar as it is, or wipe it away."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
 
 
 class TestBar:

@@ -1,0 +1,116 @@
+"""Who listens to a run. The loops do not know who does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finetune_lm.data.batch import Batch
+    from finetune_lm.scoring.scorer import Score
+
+
+@dataclass(frozen=True)
+class BatchAt:
+    """A batch, and where in a run it is.
+
+    Attributes:
+        split: The data that it is of, an `evaluation.splits.Split`.
+        batch: The batch.
+        epoch: The epoch; None where there is none.
+        number: Its number in the epoch.
+    """
+
+    split: Any
+    batch: Batch
+    epoch: Any
+    number: int
+
+    def measured(
+        self, score: Score, losses: Mapping[str, float] | None, lr: float | None = None
+    ) -> Measured:
+        """What came of it."""
+        return Measured(self.split, self.batch, self.epoch, self.number, score, losses, lr)
+
+
+@dataclass(frozen=True)
+class Measured(BatchAt):
+    """What came of one batch that was learned from or validated.
+
+    Attributes:
+        score: Tells what its tokens cost, as they did before the losses saw the outputs.
+        losses: Its losses by column; None where nothing is to be predicted, so that there are none.
+        lr: The learning rate of the step that it leads to; None if it leads to none.
+    """
+
+    score: Score
+    losses: Mapping[str, float] | None
+    lr: float | None = None
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether there are losses, none of which is infinite or not a number."""
+        return self.losses is not None and all(map(math.isfinite, self.losses.values()))
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What came of one epoch.
+
+    Attributes:
+        number: The epoch.
+        train: The mean of each loss over the training data, by column.
+        validation: The same over the validation data.
+        best: The best epoch by now and its validation loss; None if there is none yet.
+        patience_left: How many epochs may still go by without a better one; None without limit.
+    """
+
+    number: int
+    train: Mapping[str, float]
+    validation: Mapping[str, float]
+    best: tuple[int | None, float]
+    patience_left: int | None
+
+
+class Recorder:
+    """Listens to a training. What is not of interest does nothing.
+
+    One that has something to go on from has ``state_dict`` and ``load_state_dict``, which are part
+    of every checkpoint.
+    """
+
+    def begin(self, n_epochs_done: int) -> None:
+        """The training begins, or goes on after so many epochs."""
+
+    def batch(self, measured: Measured) -> None:
+        """A batch was learned from, before its update, or validated."""
+
+    def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
+        """The training or the validation data were gone through.
+
+        Args:
+            dataset_type: ``train`` or ``validation``.
+            epoch: The epoch.
+            means: The mean of each loss by column. They may be given again for the training data: a
+                run that is gone on with in a validation has trained already.
+        """
+
+    def epoch(self, result: EpochResult) -> None:
+        """An epoch is over. What is raised here ends the training."""
+
+    def end(self) -> None:
+        """The training is over, however it ended."""
+
+
+@contextmanager
+def listening(recorders: Sequence[Recorder], n_epochs_done: int) -> Iterator[None]:
+    """Let recorders listen to what happens inside, and end, all of them, however it ends."""
+    with ExitStack() as stack:
+        for recorder in recorders:
+            stack.callback(recorder.end)
+        for recorder in recorders:
+            recorder.begin(n_epochs_done)
+        yield

@@ -1,0 +1,57 @@
+"""What a run has, made once and handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from finetune_lm.model_modifiers.callbacks import Callbacks
+from finetune_lm.recording.recorder import Measured, Recorder
+from finetune_lm.runs.interruption import Interruption
+
+if TYPE_CHECKING:
+    import accelerate
+    import torch
+
+    from finetune_lm.arguments import DataTrainingArguments
+    from finetune_lm.models.loading import LoadedModel
+    from finetune_lm.training.checkpoints import Checkpoints
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run has. Who needs only a part of it is given the part.
+
+    Attributes:
+        args: The arguments for data and training.
+        loaded: The model.
+        accelerator: Says on which device and in which precision.
+        callbacks: Act at the points of the run.
+        interruption: Says after each batch whether to stop.
+        checkpoints: Where the state of the training is saved, and found again.
+        recorders: Listen to the training.
+    """
+
+    args: DataTrainingArguments
+    loaded: LoadedModel
+    accelerator: accelerate.Accelerator
+    callbacks: Callbacks
+    interruption: Interruption
+    checkpoints: Checkpoints
+    recorders: Sequence[Recorder] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    def with_recorders(self, *recorders: Recorder) -> Run:
+        """The same with others who listen."""
+        return replace(self, recorders=recorders)
+
+    def batch_is_over(self, measured: Measured) -> None:
+        """Tell those who listen what came of a batch."""
+        for recorder in self.recorders:
+            recorder.batch(measured)

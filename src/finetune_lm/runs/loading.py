@@ -1,0 +1,59 @@
+"""From the arguments to the model and to what it will be fed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finetune_lm.data.files import Files
+from finetune_lm.data.loading import check_kinds, load_datasets
+from finetune_lm.errors import UserError
+from finetune_lm.models.loading import identify, load_model
+from finetune_lm.out_of_memory import is_out_of_memory
+from finetune_lm.runs.device import prepare_model, prepare_process
+from finetune_lm.runs.earlier_run import warn_of_changed_model
+from finetune_lm.scoring.visibility import check_order, is_exact
+
+if TYPE_CHECKING:
+    import accelerate
+
+    from finetune_lm.arguments import DataTrainingArguments, ModelArguments
+    from finetune_lm.data.dataset import Dataset
+    from finetune_lm.models.loading import LoadedModel
+
+
+def load(
+    model_args: ModelArguments, data_args: DataTrainingArguments, files: Files
+) -> tuple[accelerate.Accelerator, LoadedModel, dict[str, list[Dataset]]]:
+    """Seed the generators, load the model, and make of the data what it will be fed.
+
+    Raises:
+        UserError: If the model is not there, or does not go with the data or with what is to be
+            done to them. Where that can be told by its config, nothing else is loaded.
+    """
+    accelerator, loaded = load_without_data(model_args, data_args, files)
+    return accelerator, loaded, load_datasets(files, loaded, data_args)
+
+
+def load_without_data(
+    model_args: ModelArguments, data_args: DataTrainingArguments, files: Files
+) -> tuple[accelerate.Accelerator, LoadedModel]:
+    """Seed the generators and load the model, once it is known that the data are for its kind."""
+    accelerator = prepare_process(
+        data_args.seed, model_args.use_gpu, model_args.precision, fast=data_args.fast
+    )
+    warn_of_changed_model(model_args.model_name_or_path)
+    config, task = identify(model_args)
+    check_kinds(files, model_args.model_name_or_path, task, data_args)
+    loaded = load_model(model_args, (config, task))
+    try:
+        prepare_model(loaded.model, model_args, accelerator, fast=data_args.fast)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"{model_args.model_name_or_path} must fit into the memory of {accelerator.device} but "
+            f"does not. Take a smaller model, or fewer bits for its weights (--model_kwargs.dtype)."
+        ) from error
+    loaded.is_exact = is_exact(loaded.model, model_args.precision)
+    check_order(loaded.name, loaded.task, loaded.model, is_exact=loaded.is_exact)
+    return accelerator, loaded

@@ -1,0 +1,153 @@
+"""What a run is to do, worked out and checked before a model is loaded or anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_lm.arguments import DataTrainingArguments, config_dict
+from finetune_lm.arguments.references import short_name
+from finetune_lm.data.files import Examples, Files, arguments_of_missing_files, read_files
+from finetune_lm.errors import UserError, users_code
+from finetune_lm.recording.columns import MetadataColumns, all_loss_columns
+from finetune_lm.runs import directory as place
+from finetune_lm.runs.earlier_run import EarlierRun
+from finetune_lm.runs.identity import AllArguments, identity_of, paths_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to do.
+
+    Attributes:
+        all_args: All arguments.
+        files: The data by what they are for.
+        loss_files: The data of the losses.
+        directory: Where the run writes.
+        identity: All that its results depend on; the model's part is added when it is loaded.
+        earlier: The run that is resumed, if one is.
+        losses: The names of the loss columns.
+        metadata: The metadata columns of the training and validation data.
+        test_metadata: Those of the test data.
+    """
+
+    all_args: AllArguments
+    files: Files
+    loss_files: list[Examples]
+    directory: Path
+    identity: dict[str, Any]
+    earlier: EarlierRun | None
+    losses: Sequence[str]
+    metadata: MetadataColumns
+    test_metadata: MetadataColumns
+
+    @property
+    def used(self) -> Files:
+        """All data files, those of the losses under ``loss``."""
+        return {**self.files, "loss": self.loss_files}
+
+    @property
+    def table_path(self) -> Path:
+        """Where test results go."""
+        model_args, data_args, _ = self.all_args
+        prefix = data_args.test_output_file_prefix
+        return self.directory / place.results_name(prefix, model_args.model_name_or_path)
+
+    def check_identity(self) -> None:
+        """See that a run that is resumed is what it was.
+
+        Raises:
+            UserError: Naming all that is not.
+        """
+        if self.earlier is not None:
+            self.earlier.check(self.identity, paths_of(self.used))
+
+
+def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan:
+    """Work out what a run is to do.
+
+    Args:
+        all_args: All arguments.
+        earlier: The run that is resumed, if one is.
+
+    Raises:
+        UserError: If something is wrong that can be found without a model.
+    """
+    model_args, data_args, _ = all_args
+    files, loss_files = _read_data(data_args, earlier)
+    identity = identity_of(all_args, {**files, "loss": loss_files})
+    if earlier is None:
+        directory = place.choose_output_dir(
+            data_args.output_dir, model_args.model_name_or_path, [f.name for f in files["train"]]
+        )
+        place.check_output_dir(directory, data_args, identity)
+    else:
+        directory = earlier.directory
+    losses = all_loss_columns(data_args.loss_classes) if files["train"] else []
+    plan = Plan(
+        all_args,
+        files,
+        loss_files,
+        directory,
+        identity,
+        earlier,
+        losses,
+        MetadataColumns.of_files([*files["train"], *files["validation"]], losses),
+        MetadataColumns.of_files(files["test"]),
+    )
+    if earlier is not None:
+        plan.check_identity()
+        earlier.tell_of_moved_files(config_dict(*all_args))
+    if files["test"]:
+        _ = plan.table_path
+    return plan
+
+
+def _read_data(
+    args: DataTrainingArguments, earlier: EarlierRun | None
+) -> tuple[Files, list[Examples]]:
+    """Read the data files, and those of the losses.
+
+    Raises:
+        UserError: With every problem of every file.
+    """
+    try:
+        files = read_files(args)
+        return files, read_loss_files(args) if files["train"] else []
+    except UserError as error:
+        missing = arguments_of_missing_files(args)
+        if earlier is None or not missing:
+            raise
+        now = " ".join(f"--{name} PATH" for name in missing)
+        raise UserError(
+            *error.problems,
+            f"If data files have moved, say where they are now: --resume {earlier.directory} {now}",
+        ) from error
+
+
+def read_loss_files(args: DataTrainingArguments) -> list[Examples]:
+    """Read the data files that the losses of a training run use.
+
+    Raises:
+        UserError: With every problem of every file.
+    """
+    files: dict[str, Examples] = {}
+    problems: list[str] = []
+    for dataset_type, classes in args.loss_classes.items():
+        for cls, kwargs in zip(classes, args.kwargs_of_losses(dataset_type), strict=True):
+            if (read := getattr(cls, "read_files", None)) is None:
+                continue
+            try:
+                with users_code(f"loss class {short_name(cls)}"):
+                    for examples in read(**kwargs):
+                        # One loss may use more lines of a file than another.
+                        known = files.get(examples.path)
+                        if known is None or len(known) < len(examples):
+                            files[examples.path] = examples
+            except UserError as error:
+                problems += error.problems
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+    return list(files.values())

@@ -1,0 +1,121 @@
+"""Train, and leave the metrics, the loss curves and the best model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from finetune_lm.errors import UserError
+from finetune_lm.evaluation.loss_units import loss_units
+from finetune_lm.evaluation.splits import Split
+from finetune_lm.messages import warn
+from finetune_lm.models.loading import LoadedModel
+from finetune_lm.recording.columns import LOSS
+from finetune_lm.recording.progress_bars import EpochProgress
+from finetune_lm.recording.recorder import listening
+from finetune_lm.runs import directory as place
+from finetune_lm.runs.context import Run
+from finetune_lm.runs.record import RunRecord
+from finetune_lm.training.learner import Learner
+from finetune_lm.training.loop import train
+from finetune_lm.training.start import LOSSES, TABLE, begin_training
+from finetune_lm.training.state import TrainingState
+from finetune_lm.whole_files import checksums, write_whole
+
+
+def fit(
+    run: Run,
+    learner: Learner,
+    splits: tuple[Split, Split],
+    record: RunRecord,
+    resumes: bool,
+) -> TrainingState:
+    """Train, and leave the metrics, the loss curves and the best model.
+
+    Whatever ends the training (a mistake, Ctrl-C), what was measured stays, and so does the best
+    model by then. Afterwards the model has its best weights.
+
+    Args:
+        run: What is run.
+        learner: What learns.
+        splits: The training and the validation data.
+        record: Is told how well and how long it went, and knows where all that goes.
+        resumes: Whether an earlier process has begun it.
+
+    Returns:
+        The state in which it ended.
+    """
+    state = begin_training(run, learner, splits, record.directory, resumes)
+    progress = EpochProgress(run.args.epochs, loss_units(run.args)[LOSS])
+    run = run.with_recorders(*state.recorders.values(), progress)
+    try:
+        with record.timed("training"):
+            if state.is_over:
+                state.recorders[TABLE].end()
+            else:
+                with listening(run.recorders, max(state.progress.epoch, 0)):
+                    train(run, learner, splits, state)
+    except BaseException as error:
+        if not getattr(error, "at_once", False):
+            try:
+                _save_training(run, state, record)
+            except Exception as another:
+                warn(f"the best model could not be saved either: {another}")
+        raise
+    # Now, since testing may draw random numbers.
+    state.at_end = state.capture_trained()
+    if run.checkpoints.are_kept and not state.is_over:
+        run.checkpoints.write(state.at_end)
+    _save_training(run, state, record)
+    state.progress.tell_of_skipped()
+    return state
+
+
+def _save_training(run: Run, state: TrainingState, record: RunRecord) -> None:
+    """Leave what the training has come to: facts, loss curves, the best model."""
+    stopping = state.stopping
+    record.add(**state.facts(), metrics_rows=state.recorders[TABLE].n_rows)
+    if not stopping.n_epochs:
+        return
+    _plot_losses(run, state, record.directory)
+    assert state.best is not None
+    state.best.restore()
+    if run.args.save_best_model_state_to_disk and stopping.best_epoch is not None:
+        _save_model(run.loaded, record.directory)
+        record.add(files=checksums(record.directory, *place.SEALED))
+
+
+def _save_model(loaded: LoadedModel, output_dir: Path) -> None:
+    """Save the model as it is now, and its tokenizer, ready for ``from_pretrained``.
+
+    Raises:
+        UserError: If they cannot be written.
+    """
+    for part, name in ((loaded.model, place.MODEL), (loaded.tokenizer, place.TOKENIZER)):
+        try:
+            with write_whole(output_dir / name) as aside:
+                part.save_pretrained(aside)
+        except Exception as error:
+            # The libraries that write weights and vocabularies have errors of their own for a full
+            # disk, which are no OSError.
+            raise UserError(
+                f"the {name} cannot be saved in {output_dir}: {error}. What was measured is kept."
+            ) from error
+
+
+def _plot_losses(run: Run, state: TrainingState, output_dir: Path) -> None:
+    """Plot the loss curves. A plot that fails costs a warning, not the run."""
+    from finetune_lm.recording.curves import save_loss_curves
+
+    args, loaded = run.args, run.loaded
+    train_name, validation_name = (
+        Path(file or "").name for file in (args.train_file, args.validation_file)
+    )
+    title = (
+        f"{loaded.name} ({loaded.n_params} parameters), seed {args.seed}\n"
+        f"training: {train_name}\nvalidation: {validation_name}"
+    )
+    path, best_epoch = output_dir / place.LOSS_CURVES, state.stopping.best_epoch
+    try:
+        save_loss_curves(path, state.recorders[LOSSES], title, best_epoch, loss_units(args))
+    except Exception as error:
+        warn(f"the loss curves could not be plotted: {error!r}")
