@@ -115,9 +115,9 @@ def _do(parsed: ParsedArguments) -> None:
         _print(config_yaml(model, data, optimization))
         return
     if parsed.preview is not None:
-        from finetune_lm import experiment
+        from finetune_lm.runs.loading import preview
 
-        _print(experiment.preview(model, data, parsed.preview))
+        _print(preview(model, data, parsed.preview))
         return
     if parsed.resume is not None:
         from finetune_lm import resuming

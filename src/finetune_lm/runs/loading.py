@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from finetune_lm.data.files import Files
+from finetune_lm.arguments.redaction import hides_secrets
+from finetune_lm.data.files import Files, read_files
 from finetune_lm.data.loading import check_kinds, load_datasets
+from finetune_lm.data.preview import render
 from finetune_lm.errors import UserError
 from finetune_lm.models.loading import identify, load_model
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.runs.device import prepare_model, prepare_process
 from finetune_lm.runs.earlier_run import warn_of_changed_model
+from finetune_lm.runs.one_process import check_one_process
 from finetune_lm.scoring.visibility import check_order, is_exact
 
 if TYPE_CHECKING:
@@ -57,3 +60,29 @@ def load_without_data(
     loaded.is_exact = is_exact(loaded.model, model_args.precision)
     check_order(loaded.name, loaded.task, loaded.model, is_exact=loaded.is_exact)
     return accelerator, loaded
+
+
+@hides_secrets
+def preview(model_args: ModelArguments, data_args: DataTrainingArguments, n: int) -> str:
+    """Show what the model will be fed, for a person to look at. Nothing is trained or written.
+
+    Args:
+        model_args: Which model, and how it is loaded and changed.
+        data_args: Which data, and what is done to them.
+        n: How many examples of each file to show.
+
+    Raises:
+        UserError: If something is wrong that the user can put right.
+    """
+    problems = [*model_args.problems(), *data_args.problems()]
+    if problems:
+        raise UserError(*problems)
+    check_one_process()
+    files = read_files(data_args)
+    _, _, datasets = load(model_args, data_args, files)
+    parts = [
+        f"{dataset_type}: {render(dataset, n)}"
+        for dataset_type, group in datasets.items()
+        for dataset in group
+    ]
+    return "\n".join(parts)

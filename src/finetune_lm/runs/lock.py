@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from finetune_lm.errors import UserError
+from finetune_lm.runs import directory
+
+if TYPE_CHECKING:
+    from finetune_lm.runs.plan import Plan
 
 fcntl: ModuleType | None
 try:
@@ -138,3 +143,13 @@ def _is_same(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def claimed(plan: Plan) -> Iterator[None]:
+    """Make a new run's output directory, and keep others from writing into it."""
+    directory.make_output_dir(plan.directory)
+    with RunLock(plan.directory):
+        # Once more, since another run may have come and gone while the model was loaded.
+        directory.check_output_dir(plan.directory, plan.all_args[1], plan.identity)
+        yield

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from finetune_lm.arguments import without_token
+from finetune_lm.arguments import config_text, config_yaml, without_token
+from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.data.files import file_hashes
 from finetune_lm.errors import UserError
 from finetune_lm.out_of_memory import is_out_of_memory
@@ -15,6 +16,7 @@ from finetune_lm.runs import directory as place
 from finetune_lm.runs.interruption import Interrupted
 from finetune_lm.runs.plan import Plan
 from finetune_lm.runs.record import RunRecord
+from finetune_lm.whole_files import checksums, write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -24,15 +26,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def on_record(
-    plan: Plan, loaded: LoadedModel, device: torch.device, **facts: Any
+    plan: Plan, loaded: LoadedModel, device: torch.device, start_tokens: list[str]
 ) -> Iterator[RunRecord]:
-    """Keep ``run.json`` while a run is under way, and say in it how the run ended.
+    """Leave the configuration, keep ``run.json`` while a run is under way, and say how it ended.
 
     Args:
         plan: The run. The tokens and passwords in its arguments are to be on no record.
         loaded: The model.
         device: Where it runs.
-        **facts: What else is known at the start.
+        start_tokens: What stands before each text.
 
     Raises:
         UserError: Instead of an error of the operating system about writing there.
@@ -47,11 +49,13 @@ def on_record(
             data={kind: {f.path: len(f) for f in group} for kind, group in files.items() if group},
             data_sha256=file_hashes(files),
             identity=plan.identity,
-            **facts,
+            start_tokens=start_tokens,
         )
     except OSError as error:
         raise _cannot_write(output_dir, error) from error
     try:
+        _write_config(plan, start_tokens)
+        record.add(files=checksums(output_dir, *place.SEALED))
         yield record
     except OSError as error:
         record.end("failed", without_token(str(error), *all_args))
@@ -84,3 +88,15 @@ def _cannot_write(output_dir: Path, error: OSError) -> UserError:
 
 def _resumable(output_dir: Path) -> bool:
     return (output_dir / place.CHECKPOINTS).is_dir()
+
+
+def _write_config(plan: Plan, start_tokens: list[str]) -> None:
+    """Leave the configuration: for people, and for a run that repeats this one."""
+    shown = " ".join(start_tokens) or "nothing"
+    text = f"{config_text(*plan.all_args)}\nWhat stood before each text\n  start_tokens: {shown}\n"
+    for name, content in (
+        (CONFIG_YAML, config_yaml(*plan.all_args)),
+        (place.CONFIG_TEXT, text),
+    ):
+        with write_whole(plan.directory / name) as aside:
+            aside.write_text(content, encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments, config_dict
 from finetune_lm.arguments.references import short_name
@@ -14,7 +14,10 @@ from finetune_lm.errors import UserError, users_code
 from finetune_lm.recording.columns import MetadataColumns, all_loss_columns
 from finetune_lm.runs import directory as place
 from finetune_lm.runs.earlier_run import EarlierRun
-from finetune_lm.runs.identity import AllArguments, identity_of, paths_of
+from finetune_lm.runs.identity import MODEL, AllArguments, identity_of, paths_of
+
+if TYPE_CHECKING:
+    from finetune_lm.models.loading import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,13 @@ class Plan:
         """
         if self.earlier is not None:
             self.earlier.check(self.identity, paths_of(self.used))
+
+    def check_model(self, loaded: LoadedModel, device: str) -> None:
+        """The same once the model is loaded, which is part of the identity from then on."""
+        self.identity[MODEL] = loaded.origin
+        self.check_identity()
+        if self.earlier is not None:
+            self.earlier.warn_of_surroundings(device)
 
 
 def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan:
