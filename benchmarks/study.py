@@ -30,7 +30,7 @@ from finetune_lm.data.files import read_files
 from finetune_lm.evaluation.splits import make_splits
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import model_path
-from finetune_lm.runs.loading import load
+from finetune_lm.runs.preparing import load
 from finetune_lm.study import search, trial_run
 from finetune_lm.training.learner import make_learner
 from finetune_lm.training.state import TrainingState
@@ -123,7 +123,7 @@ def _fresh_process(model: str, args: DataTrainingArguments) -> float:
     code = f"""
 from finetune_lm import DataTrainingArguments, ModelArguments
 from finetune_lm.data.files import read_files
-from finetune_lm.runs.loading import load
+from finetune_lm.runs.preparing import load
 args = DataTrainingArguments(train_file={args.train_file!r},
     validation_file={args.validation_file!r}, seed=1)
 load(ModelArguments({model!r}), args, read_files(args))

@@ -34,6 +34,7 @@ COMMAND = [sys.executable, "-m", "finetune_lm"]
 TELLS_TIME = [
     (re.compile(r"\d{4}-\d\d-\d\d[T_ ]\d\d[:_]\d\d[:_]\d\d(\.\d+)?([+-]\d\d:\d\d)?"), "<time>"),
     (re.compile(r"\d+\.\d+ s\b"), "<seconds>"),
+    (re.compile(r",? ?\d+:\d\d(:\d\d)? left"), ""),
     (re.compile(r"\d+:\d\d(:\d\d)?<[\d:?]+, *[\d.?]+ ?(s/\w+|\w+/s)"), "<speed>"),
 ]
 NOT_COMPARED = ("run.json", "journal.log", ".lock")
@@ -206,17 +207,16 @@ def hashes(name: str, do: Callable[[Path], list[str]]) -> dict[str, str]:
             if path.suffix == ".gz":
                 content = gzip.decompress(content)
             if path.name == "optimization_results.csv.gz":
-                content = without_column(content, "seconds")
+                content = without_columns(content, "seconds", "pid", "host")
             found[key] = digest(content, temporary)
     return found
 
 
-def without_column(table: bytes, name: str) -> bytes:
-    """A CSV table without one of its columns."""
+def without_columns(table: bytes, *names: str) -> bytes:
+    """A CSV table without some of its columns."""
     header, *rows = csv.reader(table.decode().splitlines())
-    left_out = header.index(name)
-    kept = [[*row[:left_out], *row[left_out + 1 :]] for row in [header, *rows]]
-    return json.dumps(kept).encode()
+    kept = [i for i, name in enumerate(header) if name not in names]
+    return json.dumps([[row[i] for i in kept] for row in [header, *rows]]).encode()
 
 
 def digest(content: bytes, place: str) -> str:

@@ -44,7 +44,7 @@ _PRELOADED = [
     ),
     *(
         "finetune_lm.loss_classes",
-        "finetune_lm.data.loading",
+        "finetune_lm.data.feeding",
         "finetune_lm.scoring.fast.output_layer",
     ),
     # For studies; no pyplot, before which a program may choose how to draw.

@@ -14,7 +14,7 @@ from families import family
 from finetune_lm import DataTrainingArguments, ModelArguments, UserError, load_metrics
 from finetune_lm.arguments.given_functions import modifier_problems, preprocessing_problems
 from finetune_lm.cli import main
-from finetune_lm.data.loading import tokenizer_problems
+from finetune_lm.data.feeding import tokenizer_problems
 from finetune_lm.errors import raised_in, users_code
 from finetune_lm.evaluation.losses import Losses
 from finetune_lm.model_modifiers.callbacks import make_callbacks

@@ -115,7 +115,7 @@ def _do(parsed: ParsedArguments) -> None:
         _print(config_yaml(model, data, optimization))
         return
     if parsed.preview is not None:
-        from finetune_lm.runs.loading import preview
+        from finetune_lm.runs.preparing import preview
 
         _print(preview(model, data, parsed.preview))
         return

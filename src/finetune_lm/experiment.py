@@ -19,11 +19,11 @@ from finetune_lm.arguments.redaction import hides_secrets
 from finetune_lm.errors import UserError
 from finetune_lm.runs.directory import CHECKPOINTS
 from finetune_lm.runs.earlier_run import EarlierRun
-from finetune_lm.runs.identity import AllArguments
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.lock import claimed
 from finetune_lm.runs.one_process import check_one_process
-from finetune_lm.runs.plan import make_plan
+from finetune_lm.runs.run_identity import AllArguments
+from finetune_lm.runs.run_plan import make_plan
 from finetune_lm.runs.run_result import RunResult
 from finetune_lm.streams import lossy_streams
 
@@ -84,8 +84,8 @@ def conduct(all_args: AllArguments, earlier: EarlierRun | None = None) -> RunRes
     from finetune_lm.evaluation.testing import test
     from finetune_lm.model_modifiers.callbacks import make_callbacks
     from finetune_lm.runs.context import Run
-    from finetune_lm.runs.loading import load
     from finetune_lm.runs.on_record import on_record
+    from finetune_lm.runs.preparing import load
     from finetune_lm.training.checkpoints import Checkpoints
     from finetune_lm.training.fit import fit
     from finetune_lm.training.learner import make_learner
@@ -146,7 +146,7 @@ def study(all_args: AllArguments) -> StudyResult:
     """
     all_args[2].resolve()  # imports Optuna
 
-    from finetune_lm.runs.loading import load_without_data
+    from finetune_lm.runs.preparing import load_without_data
     from finetune_lm.study.results import best_run_args
     from finetune_lm.study.search import search
 

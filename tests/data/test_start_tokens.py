@@ -7,8 +7,8 @@ import pytest
 import finetune_lm.messages
 from families import family, gpt2_tokenizer, llama_tokenizer, qwen_tokenizer
 from finetune_lm import DataTrainingArguments
+from finetune_lm.data.feeding import load_datasets
 from finetune_lm.data.files import read_files
-from finetune_lm.data.loading import load_datasets
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.errors import UserError
 from finetune_lm.models.loading import LoadedModel

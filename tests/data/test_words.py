@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from families import TASKS as FAMILY_TASKS
 from families import TOKENIZERS
 from finetune_lm.data.label_words import LabelWords
-from finetune_lm.data.ragged import Ragged
+from finetune_lm.data.ragged_arrays import Ragged
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.data.words import align, word_spans
 from finetune_lm.models.vocabulary import Vocabulary

@@ -11,7 +11,7 @@ import pytest
 from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArguments, UserError
 from finetune_lm.arguments.data_training_arguments import DrawnSeed
 from finetune_lm.data.files import read_files
-from finetune_lm.runs.identity import names_of_differences
+from finetune_lm.runs.run_identity import names_of_differences
 from finetune_lm.study import study_record
 from finetune_lm.study.search_space import search_space
 from finetune_lm.study.storage import storage_place

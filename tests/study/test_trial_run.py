@@ -13,7 +13,7 @@ from finetune_lm import DataTrainingArguments, ModelArguments, UserError
 from finetune_lm.data_preprocessing import mask_random_tokens
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.runs.interruption import Interruption
-from finetune_lm.runs.loading import load_without_data
+from finetune_lm.runs.preparing import load_without_data
 from finetune_lm.study.parameters import with_values
 from finetune_lm.study.trial_run import InitialState, TrialRunner
 from finetune_lm.training.early_stopping import EarlyStopping

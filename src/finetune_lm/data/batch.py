@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from finetune_lm.data.ragged import IntArray
+from finetune_lm.data.ragged_arrays import IntArray
 
 if TYPE_CHECKING:
     import torch

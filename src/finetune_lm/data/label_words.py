@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from finetune_lm.data.ragged import IntArray, Ragged
+from finetune_lm.data.ragged_arrays import IntArray, Ragged
 from finetune_lm.data.words import NO_WORD, align, word_spans
 from finetune_lm.models.vocabulary import Vocabulary
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_lm.data.ragged import IntArray
+from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.models.vocabulary import GOES_ON
 
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"

@@ -11,7 +11,7 @@ import numpy as np
 from finetune_lm.arguments.calls import takes_named
 from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import IGNORED_LABEL, ONCE
-from finetune_lm.data.ragged import IntArray
+from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.data_preprocessing import UPDATE_LABEL_FNS, identity
 from finetune_lm.errors import UserError, users_code
 

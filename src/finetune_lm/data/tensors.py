@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune_lm.constants import IGNORED_LABEL
-from finetune_lm.data.ragged import IntArray, Ragged
+from finetune_lm.data.ragged_arrays import IntArray, Ragged
 from finetune_lm.models.tasks import Task
 
 if TYPE_CHECKING:

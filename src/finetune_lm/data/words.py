@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finetune_lm.data.ragged import IntArray
+from finetune_lm.data.ragged_arrays import IntArray
 
 NO_WORD = -1
 """The word number of a token that belongs to no word: a start, end or separator token."""

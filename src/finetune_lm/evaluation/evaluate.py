@@ -13,7 +13,7 @@ from finetune_lm.constants import STOP
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.errors import UserError
-from finetune_lm.evaluation.memory import batch_watched
+from finetune_lm.evaluation.batch_watch import batch_watched
 from finetune_lm.evaluation.passes import Pass
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.recording.columns import LOSS

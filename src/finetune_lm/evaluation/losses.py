@@ -11,7 +11,7 @@ from finetune_lm.arguments.calls import check_call
 from finetune_lm.arguments.given_losses import takes_several
 from finetune_lm.arguments.references import numbered_names, short_name
 from finetune_lm.errors import UserError, users_code
-from finetune_lm.evaluation.memory import in_loss
+from finetune_lm.evaluation.batch_watch import in_loss
 from finetune_lm.randomness import own_stream
 from finetune_lm.recording.columns import LOSS
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from finetune_lm.data.batch import Batch
-from finetune_lm.data.ragged import IntArray
+from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.evaluation.losses import EpochLosses
 from finetune_lm.evaluation.splits import Split
 

@@ -18,7 +18,7 @@ from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.vocabulary import padding_id
 from finetune_lm.randomness import LOSSES, stream_seed
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
-from finetune_lm.runs.plan import Plan
+from finetune_lm.runs.run_plan import Plan
 from finetune_lm.scoring.fast.output_layer import layer_of
 from finetune_lm.scoring.scorer import Forward, Score
 from finetune_lm.scoring.visibility import cost_of_padding

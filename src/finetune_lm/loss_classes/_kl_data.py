@@ -13,10 +13,10 @@ import numpy as np
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
+from finetune_lm.data.feeding import encoder_options, kind_problems, tokenizer_problems
 from finetune_lm.data.files import Examples, check_texts, read_examples
-from finetune_lm.data.loading import encoder_options, kind_problems, tokenizer_problems
 from finetune_lm.data.preprocessing import Preprocessing
-from finetune_lm.data.ragged import IntArray
+from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.errors import UserError, first_line
 from finetune_lm.loss_classes._kl_settings import KLSettings, KLSource

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.constants import ONCE
 from finetune_lm.data_preprocessing import identity
 from finetune_lm.errors import UserError
-from finetune_lm.scoring.memory import in_halves
+from finetune_lm.scoring.halving import in_halves
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,7 @@ from finetune_lm.constants import IGNORED_LABEL
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.label_words import LabelWords, TokenWords
-from finetune_lm.data.ragged import IntArray
+from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.data.words import NO_WORD
 from finetune_lm.messages import warn
 from finetune_lm.models.loading import LoadedModel

@@ -14,7 +14,7 @@ from typing import Any
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
-from finetune_lm.runs.identity import names_of_differences
+from finetune_lm.runs.run_identity import names_of_differences
 from finetune_lm.whole_files import unsealed
 
 NOW = "{now}"

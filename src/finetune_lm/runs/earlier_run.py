@@ -25,8 +25,8 @@ from finetune_lm.runs.directory import (
     RUN_JSON,
     TEST_RESULTS_SUFFIX,
 )
-from finetune_lm.runs.identity import CODE, CONTENT, FILES, MODEL, differences
 from finetune_lm.runs.record import versions
+from finetune_lm.runs.run_identity import CODE, CONTENT, FILES, MODEL, differences
 from finetune_lm.runs.run_result import RunResult
 from finetune_lm.whole_files import checksums, unsealed
 

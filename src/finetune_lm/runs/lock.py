@@ -15,7 +15,7 @@ from finetune_lm.errors import UserError
 from finetune_lm.runs import directory
 
 if TYPE_CHECKING:
-    from finetune_lm.runs.plan import Plan
+    from finetune_lm.runs.run_plan import Plan
 
 fcntl: ModuleType | None
 try:

@@ -14,8 +14,8 @@ from finetune_lm.errors import UserError
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.runs import directory as place
 from finetune_lm.runs.interruption import Interrupted
-from finetune_lm.runs.plan import Plan
 from finetune_lm.runs.record import RunRecord
+from finetune_lm.runs.run_plan import Plan
 from finetune_lm.whole_files import checksums, write_whole
 
 if TYPE_CHECKING:

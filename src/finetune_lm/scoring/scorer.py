@@ -18,10 +18,10 @@ import numpy as np
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch, on_device
 from finetune_lm.data.dataset import Dataset
-from finetune_lm.data.ragged import IntArray
+from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.messages import say_once
 from finetune_lm.out_of_memory import is_out_of_memory
-from finetune_lm.scoring.memory import free_memory, in_halves
+from finetune_lm.scoring.halving import free_memory, in_halves
 from finetune_lm.scoring.surprisal import Scores, in_bits, mean_cost, score_tokens
 
 if TYPE_CHECKING:

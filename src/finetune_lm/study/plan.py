@@ -16,7 +16,7 @@ from finetune_lm.data.files import Files, read_files
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.messages import warn
 from finetune_lm.runs.directory import JOURNAL
-from finetune_lm.runs.plan import read_loss_files
+from finetune_lm.runs.run_plan import read_loss_files
 from finetune_lm.study.objects import make_object, without_foreign_defaults
 from finetune_lm.study.parameters import Parameter, with_values
 from finetune_lm.study.sampling import check_sampler, make_pruner, make_sampler

@@ -26,9 +26,9 @@ from finetune_lm.data.files import file_hashes
 from finetune_lm.errors import UserError
 from finetune_lm.messages import say, warn
 from finetune_lm.runs.directory import is_about_writing
-from finetune_lm.runs.identity import MODEL
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.record import RunRecord
+from finetune_lm.runs.run_identity import MODEL
 from finetune_lm.study.plan import Plan, make_plan
 from finetune_lm.study.plots import save_plots
 from finetune_lm.study.results import (

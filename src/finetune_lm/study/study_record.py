@@ -24,7 +24,7 @@ from finetune_lm.arguments.optimization_arguments import direction_of
 from finetune_lm.data.files import Files
 from finetune_lm.errors import UserError
 from finetune_lm.runs.directory import as_file_name
-from finetune_lm.runs.identity import identity_of, names_of_differences
+from finetune_lm.runs.run_identity import identity_of, names_of_differences
 from finetune_lm.study.parameters import Parameter
 from finetune_lm.study.storage import StoragePlace
 

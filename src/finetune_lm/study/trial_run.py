@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments
 from finetune_lm.arguments.declared import Affects, what_affects
+from finetune_lm.data.feeding import check_kinds, load_datasets
 from finetune_lm.data.files import Files, read_files
-from finetune_lm.data.loading import check_kinds, load_datasets
 from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.evaluation.splits import Split, make_splits
 from finetune_lm.model_modifiers.callbacks import make_callbacks

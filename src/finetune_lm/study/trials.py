@@ -12,7 +12,7 @@ from finetune_lm.arguments.values import write_value
 from finetune_lm.errors import TrialsFailedError, UserError, raised_in, users_code
 from finetune_lm.messages import say
 from finetune_lm.runs.interruption import Interruption
-from finetune_lm.scoring.memory import free_memory
+from finetune_lm.scoring.halving import free_memory
 from finetune_lm.study.parameters import with_values
 from finetune_lm.study.plan import Plan
 from finetune_lm.study.results import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 from finetune_lm.data.dataset import Dataset
-from finetune_lm.data.ragged import Ragged
+from finetune_lm.data.ragged_arrays import Ragged
 
 
 def data_fingerprint(dataset: Dataset) -> int:

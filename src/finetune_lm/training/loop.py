@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from finetune_lm.constants import SKIP
 from finetune_lm.errors import UserError
+from finetune_lm.evaluation.batch_watch import batch_watched
 from finetune_lm.evaluation.evaluate import (
     check_finite,
     evaluate,
@@ -14,7 +15,6 @@ from finetune_lm.evaluation.evaluate import (
     pass_is_over,
     take_in,
 )
-from finetune_lm.evaluation.memory import batch_watched
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.loss_scale import loss_scaled_by
 from finetune_lm.recording.columns import LOSS

@@ -10,7 +10,7 @@ from finetune_lm.messages import say
 from finetune_lm.randomness import SHUFFLING, stream_seed
 
 if TYPE_CHECKING:
-    from finetune_lm.data.ragged import IntArray
+    from finetune_lm.data.ragged_arrays import IntArray
 
 BEFORE_TRAINING = -1
 """The epoch of rows that were measured before anything was learned."""

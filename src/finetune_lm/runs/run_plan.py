@@ -14,7 +14,7 @@ from finetune_lm.errors import UserError, users_code
 from finetune_lm.recording.columns import MetadataColumns, all_loss_columns
 from finetune_lm.runs import directory as place
 from finetune_lm.runs.earlier_run import EarlierRun
-from finetune_lm.runs.identity import MODEL, AllArguments, identity_of, paths_of
+from finetune_lm.runs.run_identity import MODEL, AllArguments, identity_of, paths_of
 
 if TYPE_CHECKING:
     from finetune_lm.models.loading import LoadedModel
