@@ -157,13 +157,13 @@ class Looker(ModelCallback):
 def test_what_there_is_at_each_point(models, files, monkeypatch):
     from finetune_lm.training import loop
 
-    record = loop.record_batch
+    take_in = loop.take_in
 
-    def record_batch(*args):
+    def taken_in(*args):
         heard.append(("rows", None, None))
-        record(*args)
+        take_in(*args)
 
-    monkeypatch.setattr(loop, "record_batch", record_batch)
+    monkeypatch.setattr(loop, "take_in", taken_in)
     points = ["pre_train_batch", "pre_train_step", "post_train_step", "post_train_batch"]
     args = ModelArguments(
         models["gpt2"],
