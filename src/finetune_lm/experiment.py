@@ -10,11 +10,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from finetune_lm.arguments import (
-    DataTrainingArguments,
-    ModelArguments,
-    OptimizationArguments,
-)
+from finetune_lm.arguments import DataTrainingArguments, ModelArguments, OptimizationArguments
 from finetune_lm.arguments.redaction import hides_secrets
 from finetune_lm.errors import UserError
 from finetune_lm.runs.directory import CHECKPOINTS
@@ -139,11 +135,7 @@ def conduct(all_args: AllArguments, earlier: EarlierRun | None = None) -> RunRes
 
 
 def study(all_args: AllArguments) -> StudyResult:
-    """Search for hyperparameters, and do the run of the best trial again if that is wanted.
-
-    Raises:
-        UserError: If something is wrong that the user can put right.
-    """
+    """Search for hyperparameters, and do the run of the best trial again if that is wanted."""
     all_args[2].resolve()  # imports Optuna
 
     from finetune_lm.runs.preparing import load_without_data
