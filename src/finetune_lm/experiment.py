@@ -1,6 +1,6 @@
 """One run from start to end: plan, load, train, test.
 
-The way of a line of text: `read_examples` reads it from its file, `Dataset` turns it into tensors,
+The way of a line of text: `read_files` reads it from its file, `Dataset` turns it into tensors,
 `Forward` calls the model with a batch of them, `TokenRows.of_batch` makes rows of what comes back,
 and `TableWriter.write` writes them.
 """
@@ -87,7 +87,7 @@ def conduct(all_args: AllArguments, earlier: EarlierRun | None = None) -> RunRes
     from finetune_lm.training.learner import make_learner
 
     accelerator, loaded, datasets = load(model_args, data_args, plan.files)
-    start = next(dataset.start_tokens for group in datasets.values() for dataset in group)
+    start_tokens = next(each.start_tokens for group in datasets.values() for each in group)
     training, validation, testing = splits_of(plan, loaded, datasets)
     callbacks = make_callbacks(
         model_args.callbacks(),
@@ -101,11 +101,11 @@ def conduct(all_args: AllArguments, earlier: EarlierRun | None = None) -> RunRes
     )
     plan.check_model(loaded, str(accelerator.device))
     state = None
-    # Signals wait until the end of it all, when it is on record how the run ended.
+    # Signals are heeded until the end of it all, when it is on record how the run ended.
     with (
         Interruption() as interruption,
         nullcontext() if earlier else claimed(plan),
-        on_record(plan, loaded, accelerator.device, start_tokens=start) as record,
+        on_record(plan, loaded, accelerator.device, start_tokens) as record,
     ):
         checkpoints = Checkpoints(
             plan.directory / CHECKPOINTS, data_args.checkpoint_every, record.write, plan.identity
@@ -118,6 +118,7 @@ def conduct(all_args: AllArguments, earlier: EarlierRun | None = None) -> RunRes
         if testing:
 
             def save() -> None:
+                # Where checkpoints are kept, `fit` has written this one.
                 if state is not None and state.at_end is not None and not checkpoints.are_kept:
                     checkpoints.write(state.at_end)
 
