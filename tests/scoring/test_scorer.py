@@ -288,3 +288,29 @@ def test_one_example_that_is_too_large_is_told():
     TooLarge(fam.model, most=3)
     with torch.no_grad(), pytest.raises(torch.OutOfMemoryError):
         forward_of(fam, data, fast=False)(batch, CPU)
+
+
+def test_a_batch_that_shows_more_than_those_before_is_looked_at_again(monkeypatch):
+    """A mean over sentences' means is that over labels as long as there is one sentence."""
+    fam = family("gpt2")
+    usual = fam.model.forward
+
+    def of_sentences(*args, labels=None, **kwargs):
+        outputs = usual(*args, labels=labels, **kwargs)
+        if labels is not None:
+            targets = labels[:, 1:]
+            counts = targets != -100
+            costs = -outputs.logits[:, :-1].log_softmax(-1)
+            costs = costs.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+            outputs.loss = ((costs * counts).sum(1) / counts.sum(1)).mean()
+        return outputs
+
+    monkeypatch.setattr(fam.model, "forward", of_sentences)
+    data, cpu = dataset(fam), torch.device("cpu")
+    forward = Forward(fam.model.eval(), data, 1, needs_logits=False, fast=True)
+    with torch.no_grad():
+        for batch in data.batches(1):
+            assert not hasattr(forward(batch, cpu).for_losses, "logits")
+        [batch] = data.batches(3)
+        own = fam.model(**batch.inputs).loss
+        torch.testing.assert_close(forward(batch, cpu).for_losses.loss, own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.constants import LOSS_DATASET_TYPES
@@ -104,7 +105,7 @@ def make_splits(
                 fast=args.fast and not is_compiled(loaded.model),
                 pads=not _must_not_pad(dataset_type, dataset, loaded),
                 # Padding that counts in the loss must be predicted, so it must stay.
-                layer=layer_of(loaded.model, may_pack=dataset.ignore_padding),
+                layer=partial(layer_of, loaded.model, may_pack=dataset.ignore_padding),
             ),
             TokenRows(dataset, dataset_type, columns, name) if columns else None,
             losses,

@@ -41,7 +41,8 @@ class Measured(BatchAt):
     """What came of one batch that was learned from or validated.
 
     Attributes:
-        score: Tells what its tokens cost, as they did before the losses saw the outputs.
+        score: Tells what its tokens cost; where there are rows, as before the losses saw the
+            outputs.
         losses: Its losses by column; None where nothing is to be predicted, so that there are none.
         lr: The learning rate of the step that it leads to; None if it leads to none.
     """
@@ -64,7 +65,7 @@ class EpochResult:
         number: The epoch.
         train: The mean of each loss over the training data, by column.
         validation: The same over the validation data.
-        best: The best epoch by now and its validation loss; None if there is none yet.
+        best: The best epoch by now, None if there is none yet, and its validation loss.
         patience_left: How many epochs may still go by without a better one; None without limit.
     """
 
@@ -78,15 +79,15 @@ class EpochResult:
 class Recorder:
     """Listens to a training. What is not of interest does nothing.
 
-    One that has something to go on from has ``state_dict`` and ``load_state_dict``, which are part
-    of every checkpoint.
+    One that has something to go on from has ``state_dict``, and ``load_state_dict`` unless it is
+    given its state when it is made; `training.start` names those whose state is in checkpoints.
     """
 
     def begin(self, n_epochs_done: int) -> None:
         """The training begins, or goes on after so many epochs."""
 
     def batch(self, measured: Measured) -> None:
-        """A batch was learned from, before its update, or validated."""
+        """A batch was learned from, as it was before its update, or validated."""
 
     def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
         """The training or the validation data were gone through.

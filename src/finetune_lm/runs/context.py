@@ -28,7 +28,7 @@ class Run:
         loaded: The model.
         accelerator: Says on which device and in which precision.
         callbacks: Act at the points of the run.
-        interruption: Says after each batch whether to stop.
+        interruption: Says after each step, or batch that is not learned from, whether to stop.
         checkpoints: Where the state of the training is saved, and found again.
         recorders: Listen to the training.
     """

@@ -8,6 +8,7 @@ once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -76,8 +77,8 @@ class Forward:
         needs_logits: Whether a loss needs more than the model's own loss.
         fast: Whether to take the fast way where it comes to the same.
         pads: Whether examples of different lengths may go in together, padded.
-        layer: The model's output layer, whose check serves all data sets; by default one of its
-            own.
+        layer: Finds the model's output layer, whose check serves all data sets; by default one of
+            its own.
     """
 
     def __init__(
@@ -89,21 +90,22 @@ class Forward:
         needs_logits: bool = True,
         fast: bool = False,
         pads: bool = True,
-        layer: OutputLayer | None = None,
+        layer: Callable[[], OutputLayer] | None = None,
     ) -> None:
         self._model = model
         self._dataset = dataset
         self._task = dataset.task
         self._batch_size = batch_size
         self._pads = pads
-        self._is_fast = fast and not needs_logits and pads
+        self._may_be_fast = self._is_fast = fast and not needs_logits and pads
         # Batches that are preprocessed as they come are not the same twice. Where padding counts in
         # the loss, a batch is to have as much of it as it has alone.
         self._may_group = dataset.preprocessing.strategy == ONCE and dataset.ignore_padding
         self._group: tuple[int, int] = (0, 0)
         self._group_scores: TargetScores | None = None
         self._group_ends: Any = None
-        self._layer = layer
+        self._find_layer = layer
+        self._layer: OutputLayer | None = None
 
     def forget(self) -> None:
         """Say that the model may have changed since the last batch."""
@@ -119,8 +121,8 @@ class Forward:
                 between them, or `forget` is called, so that several may go in together.
         """
         rows, positions = self._task.predictions(batch.inputs["labels"])
-        if self._is_fast and len(rows):
-            self._check(batch, device)
+        if len(rows):
+            self._is_fast = self._may_be_fast and self._is_same(batch, rows, device)
         if not self._is_fast or not len(rows):
             return self._plain(batch, device)
         index = np.full(_logits_shape(batch), -1)
@@ -269,41 +271,51 @@ class Forward:
 
         if self._layer is None:
             # Padding that counts in the loss must be predicted, so it must stay.
-            self._layer = OutputLayer(self._model, may_pack=self._dataset.ignore_padding)
+            find = self._find_layer or partial(
+                OutputLayer, self._model, may_pack=self._dataset.ignore_padding
+            )
+            self._layer = find()
         return self._layer
 
-    def _check(self, batch: Batch, device: torch.device) -> None:
-        """Take the fast way only if it comes to the same, which the first batch of a model shows.
+    def _is_same(self, batch: Batch, rows: Tensor, device: torch.device) -> bool:
+        """Whether the fast way comes to the same, which the first batch of a model shows.
 
         A few of its examples do; fewer if memory does not do for these, since the plain way takes
-        more of it than the fast one.
+        more of it than the fast one. A batch that has what those before had not is looked at again.
         """
-        from finetune_lm.scoring.fast.output_layer import examples_to_compare
+        from finetune_lm.scoring.fast.output_layer import ALL_SEEN, examples_to_compare, seen_in
 
         layer = self._output_layer()
-        if layer.is_there and layer.gives_own_loss is None:
-            rows, _ = self._task.predictions(batch.inputs["labels"])
-            few = examples_to_compare(batch.inputs["attention_mask"], rows)
-            batch = batch.select(few.numpy())
-        while layer.is_there and layer.gives_own_loss is None:
+        if not layer.is_there or layer.gives_own_loss is False:
+            return False
+        if layer.own_loss_seen < ALL_SEEN:
+            mask = batch.inputs["attention_mask"]
+            seen = seen_in(mask, rows)
+            if layer.gives_own_loss is None or not seen <= layer.own_loss_seen:
+                few = batch.select(examples_to_compare(mask, rows).numpy())
+                layer.gives_own_loss = self._gives_own_loss_in_parts(few, device)
+                if layer.gives_own_loss is not None:
+                    layer.own_loss_seen |= seen
+        return layer.selects and bool(layer.gives_own_loss)
+
+    def _gives_own_loss_in_parts(self, batch: Batch, device: torch.device) -> bool | None:
+        """The same as `_gives_own_loss`, by a part of the batch if memory does not do for all."""
+        while True:
             try:
-                layer.gives_own_loss = self._gives_own_loss(batch, device)
-                break
+                return self._gives_own_loss(batch, device)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
             free_memory()
             if len(batch) == 1:
-                layer.gives_own_loss = False
                 say_once(
                     "fast: the model is called as usual, since memory does not do for comparing."
                 )
-            else:
-                batch = batch.select(slice(0, len(batch) // 2))
-        self._is_fast = layer.is_there and layer.selects and bool(layer.gives_own_loss)
+                return False
+            batch = batch.select(slice(0, len(batch) // 2))
 
-    def _gives_own_loss(self, batch: Batch, device: torch.device) -> bool:
-        """Whether the loss of the fast way is the model's own.
+    def _gives_own_loss(self, batch: Batch, device: torch.device) -> bool | None:
+        """Whether the loss of the fast way is the model's own; None if the model finds no numbers.
 
         Both are compared with what the plain way's logits cost in float64.
         """
@@ -319,6 +331,8 @@ class Forward:
                 _, *asked = self._asked(batch)
                 plain = mean_cost(outputs.logits, *asked)
                 del outputs
+                if math.isnan(plain):
+                    return None
                 fast = self._score(batch, device).loss.item()
         except (AttributeError, TypeError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 import transformers
 
 from families import family
+from finetune_lm import ModelArguments
+from finetune_lm.models.loading import load_model
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.runs.device import make_accelerator
 from finetune_lm.scoring.fast.cross_entropy import CrossEntropy
-from finetune_lm.scoring.fast.output_layer import OutputLayer
-from helpers import dataset
+from finetune_lm.scoring.fast.output_layer import OutputLayer, layer_of
+from helpers import dataset, save_family
 
 FAMILIES = ["gpt2", "llama", "pythia", "bert", "roberta", "distilbert", "albert", "electra", "t5",
             "flan-t5", "bart"]  # fmt: skip
@@ -151,3 +156,28 @@ def test_looking_leaves_the_model_in_its_mode():
     OutputLayer(fam.model).logits(inputs, rows, positions)
     assert fam.model.training
     assert all(module.training for module in fam.model.modules())
+
+
+def test_a_layer_that_all_share_keeps_no_model_alive(tmp_path):
+    path = save_family(family("gpt2"), tmp_path)
+    loaded = load_model(ModelArguments(path, model_task="lm"))
+    assert layer_of(loaded.model) is layer_of(loaded.model)
+    model = weakref.ref(loaded.model)
+    del loaded
+    gc.collect()
+    assert model() is None
+
+
+def test_nothing_is_decided_while_a_model_finds_no_numbers():
+    fam = family("gpt2")
+    inputs, rows, positions, _ = batch_of(fam)
+    layer = OutputLayer(fam.model)
+    weight = fam.model.get_input_embeddings().weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight.fill_(torch.nan)
+        assert layer.logits(inputs, rows, positions).isnan().all()
+        assert not layer.selects
+        weight.copy_(kept)
+        layer.check(inputs, rows, positions)
+    assert layer.selects

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -33,12 +34,16 @@ class Caller:
     """
 
     def __init__(self, model: Any, layer: Any) -> None:
-        self._model = model
+        self._model_of = weakref.ref(model)
         self._layer = layer
         self.is_ragged = False
         self.may_split = False
         self.is_causal = ragged.is_causal(model)
         self.activations = replaceable(model)
+
+    @property
+    def _model(self) -> Any:
+        return self._model_of()
 
     def plain(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
         """The logits at the positions, of the model called as usual."""

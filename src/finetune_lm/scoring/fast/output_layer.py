@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -51,9 +52,11 @@ class OutputLayer:
     """
 
     def __init__(self, model: Any, *, fast: bool = True, may_pack: bool = True) -> None:
-        self._model = model
+        # All who ask for a model's layer share it, so it must not keep the model alive.
+        self._model_of = weakref.ref(model)
         find = getattr(model, "get_output_embeddings", None)
         self._layer = find() if fast and find is not None else None
+        self._seen: frozenset[str] = frozenset()
         self._is_checked = self._layer is None
         self._may_pack = may_pack
         self._call = Caller(model, self._layer)
@@ -71,6 +74,12 @@ class OutputLayer:
         """Whether logits are the same however much padding there is."""
         self.gives_own_loss: bool | None = None
         """Whether the model's own loss is what its logits cost; None while nobody has looked."""
+        self.own_loss_seen: frozenset[str] = frozenset()
+        """What there was to be seen in the examples by which that was found, see `seen_in`."""
+
+    @property
+    def _model(self) -> Any:
+        return self._model_of()
 
     @property
     def is_ragged(self) -> bool:
@@ -180,14 +189,19 @@ class OutputLayer:
         return of_linear(hidden, weight, layer.bias, criterion)
 
     def check(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> None:
-        """Compare with the plain model, once, by a few examples; arguments are those of `logits`.
+        """Compare with the plain model by a few examples; arguments are those of `logits`.
 
-        If memory runs out meanwhile, it is still to be done.
+        Once, and again if a batch shows what those before could not. If memory runs out meanwhile,
+        or the model finds no numbers, it is still to be done.
         """
-        if self._is_checked:
+        if self._is_checked and not (self.selects and self._seen < ALL_SEEN):
+            return
+        seen = seen_in(inputs["attention_mask"], rows)
+        if self._is_checked and seen <= self._seen:
             return
         import torch
 
+        self.selects = self.resumes = self._is_linear = self._is_checked = False
         few = examples_to_compare(inputs["attention_mask"], rows)
         is_among = torch.isin(rows, few)
         inputs = {name: tensor[few] for name, tensor in inputs.items()}
@@ -198,6 +212,9 @@ class OutputLayer:
             with torch.no_grad():
                 with _autocast_of(self._layer) as found:
                     plain = self._call.plain(inputs, rows, positions)
+                if plain.isnan().any():
+                    return
+                self._seen |= seen
                 self.autocast_to = found[0] if found else None
                 if self.autocast_to is not None:
                     # One operation rounds once where eight do eight times: not the same any more.
@@ -373,15 +390,41 @@ def examples_to_compare(attention_mask: Tensor, rows: Tensor) -> Tensor:
     """
     import torch
 
-    lengths = attention_mask.sum(dim=1)
-    asked = rows.unique()  # type: ignore[no-untyped-call]
-    by_length = asked[lengths[asked].argsort(stable=True)]
+    lengths, counts = _lengths_and_counts(attention_mask, rows)
+    asked = counts.nonzero().squeeze(-1)
+    # By length, and among those of one length by how much is asked in them.
+    keys = lengths[asked] * (int(counts.max()) + 1) + counts[asked]
+    in_order = asked[keys.argsort(stable=True)]
     n = min(len(asked), _EXAMPLES_COMPARED)
     while n > 2 and n * attention_mask.shape[1] > _TOKENS_COMPARED:
         n -= 1
-    spread = torch.linspace(0, len(by_length) - 1, n).round().long()
-    chosen: Tensor = by_length[spread].sort().values
+    spread = torch.linspace(0, len(in_order) - 1, n).round().long()
+    chosen: Tensor = in_order[spread].sort().values
     return chosen
+
+
+ALL_SEEN = frozenset({"several", "lengths", "counts"})
+
+
+def seen_in(attention_mask: Tensor, rows: Tensor) -> frozenset[str]:
+    """What a batch has by which ways of calling a model may be told apart.
+
+    Several examples, examples of different lengths, and different numbers of predictions in them.
+    The arguments are those of `examples_to_compare`.
+    """
+    lengths, counts = _lengths_and_counts(attention_mask, rows)
+    asked = counts > 0
+    found = {
+        "several": int(asked.sum()) > 1,
+        "lengths": len(lengths[asked].unique()) > 1,  # type: ignore[no-untyped-call]
+        "counts": len(counts[asked].unique()) > 1,  # type: ignore[no-untyped-call]
+    }
+    return frozenset(name for name, is_there in found.items() if is_there)
+
+
+def _lengths_and_counts(attention_mask: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """How many tokens each example has, and how many of its positions are asked about: (n,)."""
+    return attention_mask.sum(dim=1), rows.bincount(minlength=len(attention_mask))
 
 
 @contextmanager
