@@ -301,7 +301,7 @@ class DataTrainingArguments(Arguments):
     fast: bool = option(
         True,
         "Take ways to the same numbers that need less time. Each is compared with the plain way on "
-        "the first batch. False: call the model as transformers does.",
+        "a few examples. False: call the model as transformers does.",
         affects=Affects.INPUTS,
     )
     append_eos: bool = option(

@@ -43,7 +43,7 @@ class OutputLayer:
     padding and ignored labels need no logits. What is selected before the layer comes out as it
     would if it were selected behind it, unless a model does something unusual there. Below the
     layer, padding is left out as well where the model is of a kind that is known in `ragged`. Both
-    are compared with the plain model on the first batch, and left where they differ.
+    are compared with the plain model on a few examples, and left where they differ.
 
     Args:
         model: A transformers model.
