@@ -222,7 +222,7 @@ def test_a_damaged_checkpoint_is_not_used(whole, stopped, capsys, file, damage):
     assert difference(whole("lm"), Path("parts")) == []
 
 
-@pytest.mark.parametrize("content", ['{"format": null}', '{"format": 2}', "{}", "[]", "3"])
+@pytest.mark.parametrize("content", ['{"format": null}', '{"format": 3}', "{}", "[]", "3"])
 def test_a_manifest_that_says_something_odd(whole, stopped, capsys, content):
     stopped(9)
     last = sorted(Path("parts/checkpoints").iterdir())[-1]

@@ -294,7 +294,10 @@ class Forward:
             if layer.gives_own_loss is None or not seen <= layer.own_loss_seen:
                 few = batch.select(examples_to_compare(mask, rows).numpy())
                 layer.gives_own_loss = self._gives_own_loss_in_parts(few, device)
-                if layer.gives_own_loss is not None:
+                if layer.gives_own_loss is None:
+                    # What is no number in one text gets into others that share its beginning.
+                    self._may_be_fast = False
+                else:
                     layer.own_loss_seen |= seen
         return layer.selects and bool(layer.gives_own_loss)
 
