@@ -45,8 +45,10 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 def test_help_imports_nothing_heavy() -> None:
     code = """
 import sys
+from finetune_lm.arguments.subcommands import SUBCOMMANDS
 from finetune_lm.cli import main
 assert main(["--help"]) == 0
+assert all(main([name, "--help"]) == 0 for name in SUBCOMMANDS)
 heavy = {"torch", "transformers", "optuna", "datasets", "numpy", "pandas", "yaml"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """

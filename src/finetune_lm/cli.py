@@ -1,4 +1,4 @@
-"""The command `finetune-lm`: argv -> arguments -> one run; users' mistakes without a traceback."""
+"""The command `finetune-lm`: argv -> a run, or what a command does; no traceback for a mistake."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from finetune_lm.arguments import (
     parse_arguments,
     without_token,
 )
-from finetune_lm.arguments.command_line import names_given
+from finetune_lm.arguments.command_line import check_words, names_given
+from finetune_lm.arguments.subcommands import SUBCOMMANDS, asks_for_help
 from finetune_lm.errors import UserError, raised_in
 from finetune_lm.runs.interruption import ctrl_c_remembered
 from finetune_lm.streams import (
@@ -59,8 +60,11 @@ def _main(argv: list[str]) -> int:
     parsed: ParsedArguments | None = None
     try:
         with ctrl_c_remembered():
-            parsed = parse_arguments(argv)
-            _do(parsed)
+            if argv[0] in SUBCOMMANDS:
+                _do_subcommand(argv[0], argv[1:])
+            else:
+                parsed = parse_arguments(argv)
+                _do(parsed)
     except UserError as error:
         wants_traceback = parsed.debug if parsed is not None else "--debug" in argv
         lines = [f"finetune-lm: error: {problem}" for problem in error.problems[:MOST_PROBLEMS]]
@@ -128,6 +132,16 @@ def _do(parsed: ParsedArguments) -> None:
 
         result = experiment.run(model, data, optimization)
     sys.stderr.write(f"Results are in {result.output_dir}\n")
+
+
+def _do_subcommand(name: str, words: list[str]) -> None:
+    check_words(words)
+    module = SUBCOMMANDS[name].load()
+    parser = module.parser()
+    if asks_for_help(words):
+        _print(parser.format_help())
+    elif text := module.do(parser.read(words)):
+        _print(text)
 
 
 def _print(text: str) -> None:

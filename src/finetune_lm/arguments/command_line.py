@@ -19,6 +19,7 @@ from finetune_lm.arguments.nested import (
     HALF_PAIR,
 )
 from finetune_lm.arguments.optimization_arguments import OptimizationArguments
+from finetune_lm.arguments.subcommands import SUBCOMMANDS
 from finetune_lm.arguments.suggestions import did_you_mean, known_elsewhere, nearest
 from finetune_lm.arguments.values import read_text
 from finetune_lm.constants import CONFIG_YAML
@@ -110,7 +111,7 @@ def split_command_line(argv: Sequence[str], problems: list[str]) -> list[Given]:
         else:
             problems.append(
                 f"{token!r} stands before any name; every value follows its name, as in "
-                "--model_name_or_path gpt2."
+                "--model_name_or_path gpt2." + did_you_mean(token, SUBCOMMANDS)
             )
     return given
 

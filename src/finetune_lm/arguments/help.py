@@ -19,6 +19,7 @@ from finetune_lm.arguments.declared import (
     is_required,
 )
 from finetune_lm.arguments.references import name_of, resolve_name, short_name
+from finetune_lm.arguments.subcommands import SUBCOMMANDS
 from finetune_lm.arguments.suggestions import dotted_name, known_elsewhere
 from finetune_lm.arguments.values import write_value
 from finetune_lm.errors import UserError
@@ -95,6 +96,7 @@ def _whole_help() -> str:
         USAGE,
         _wrap("Fine-tune a language model, with every token's surprisal on record."),
         _wrap(_VALUES),
+        *_subcommands_help(),
         "Options",
         *(f"  --{name}\n{_wrap(text, _INDENT)}" for name, text in OPTIONS.items()),
     ]
@@ -102,6 +104,13 @@ def _whole_help() -> str:
         blocks.append(f"{title} ({cls.__name__})")
         blocks += [_argument_help(each, (each.name,)) for each in fields(cls)]
     return "\n\n".join(blocks) + "\n"
+
+
+def _subcommands_help() -> list[str]:
+    if not SUBCOMMANDS:
+        return []
+    told = (f"  {name}\n{_wrap(each.summary, _INDENT)}" for name, each in SUBCOMMANDS.items())
+    return ["Other commands (finetune-lm NAME --help shows what each takes)", *told]
 
 
 def _help_at(path: tuple[str, ...]) -> str | None:

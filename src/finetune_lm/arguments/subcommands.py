@@ -1,0 +1,92 @@
+"""The commands beside a run: what a first word without ``--`` may be, and how each reads the rest.
+
+Each is a module with two functions: ``parser()`` returns its `SubcommandParser`, and ``do(args)``
+does it with what that has read, and returns what to print on stdout, if anything. A module is
+imported when its command is given; what is heavy it imports inside ``do``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from finetune_lm.arguments.suggestions import did_you_mean
+from finetune_lm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """One of them.
+
+    Attributes:
+        module: Where it is done.
+        summary: What it does, for the help of the whole.
+    """
+
+    module: str
+    summary: str
+
+    def load(self) -> Any:
+        """Its module."""
+        return importlib.import_module(self.module)
+
+
+SUBCOMMANDS: dict[str, Subcommand] = {}
+"""By the word that begins the command line, as the help lists them."""
+
+
+class SubcommandParser(argparse.ArgumentParser):
+    """Reads the words behind a command.
+
+    Args:
+        name: The command.
+        description: What it does, for its help.
+    """
+
+    def __init__(self, name: str, description: str) -> None:
+        super().__init__(
+            prog=f"finetune-lm {name}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=False,
+            allow_abbrev=False,
+        )
+        self.add_argument("--help", "-h", action="store_true", help="Show this help.")
+        self.add_argument(
+            "--debug",
+            action="store_true",
+            help="After a user's error show where in the code it was found.",
+        )
+
+    def read(self, words: Sequence[str]) -> argparse.Namespace:
+        """What the words say.
+
+        Raises:
+            UserError: If they are not what the command takes.
+        """
+        args, unknown = self.parse_known_args(list(words))
+        names = [name for action in self._actions for name in action.option_strings]
+        problems = [
+            f"{self.prog}: {word} is not an argument."
+            + did_you_mean(word, [name for name in names if name.startswith("--")])
+            for word in unknown
+        ]
+        if problems:
+            raise UserError(*problems)
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        """Tell what is wrong.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(f"{message.removesuffix('.')}. {self.prog} --help shows what it takes.")
+
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Whether the words behind a command ask for its help, whatever else they say."""
+    return not {"--help", "-h"}.isdisjoint(words)
