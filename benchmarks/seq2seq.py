@@ -83,9 +83,7 @@ class _Rows(Recorder):
 
     def batch(self, measured: Measured) -> None:
         """Make them."""
-        measured.split.rows.of_batch(
-            measured.batch, measured.score, epoch=0, batch_number=0, losses=measured.losses
-        )
+        measured.split.rows.of_batch(measured)
 
 
 def _split(model: transformers.PreTrainedModel, tokenizer: object) -> Split:

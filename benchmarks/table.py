@@ -31,11 +31,7 @@ def run(quick: bool = False) -> list[Row]:
     )
     for number, batch in enumerate(made.batches):
         measured = made.learn(batch, number)
-        tables.append(
-            rows.of_batch(
-                batch, measured.score, epoch=0, batch_number=number, losses=measured.losses
-            ).select(columns)
-        )
+        tables.append(rows.of_batch(measured).select(columns))
     tables *= N_EPOCHS
     n_rows = sum(map(len, tables))
     frame = pa.concat_tables(tables).to_pandas()

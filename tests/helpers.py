@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import Examples
 from finetune_lm.data.preprocessing import Preprocessing
@@ -14,6 +15,7 @@ from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.models.vocabulary import Vocabulary
 from finetune_lm.recording.columns import MetadataColumns
+from finetune_lm.recording.recorder import Measured
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
 from finetune_lm.scoring.scorer import Forward
 
@@ -55,6 +57,14 @@ def row_maker(family: Any, data: Dataset, losses=()) -> TokenRows:
     return TokenRows(data, "test", columns)
 
 
+def rows_of(make: TokenRows, batch: Batch, score: Any, **at: Any) -> Any:
+    """The rows of a batch, whose epoch, number and losses may be given."""
+    losses, number = at.pop("losses", None), at.pop("number", 0)
+    epoch = at.pop("epoch", None)
+    assert not at
+    return make.of_batch(Measured(None, batch, epoch, number, score, losses))
+
+
 def score(family: Any, data: Dataset, batch_size: int = 32, order=None):
     """All rows of a data set as a data frame, and the model's own loss of each batch.
 
@@ -74,7 +84,7 @@ def score(family: Any, data: Dataset, batch_size: int = 32, order=None):
             each = []
             for forward in (plain, fast):
                 outputs = forward(batch, cpu, alone=order is not None)
-                rows = make.of_batch(batch, outputs.score, epoch=None, batch_number=number)
+                rows = rows_of(make, batch, outputs.score, number=number)
                 each.append((rows.to_pandas(), float(outputs.for_losses.loss)))
             (frame, loss), (fast_frame, fast_loss) = each
             assert_same_numbers(frame, fast_frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import pty
 import re
@@ -17,6 +18,7 @@ from finetune_lm import DataTrainingArguments
 from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.loss_classes import KLBaselineLoss, OutputsDefaultLoss
 from finetune_lm.recording.progress_bars import EpochBar, TestBar
+from finetune_lm.recording.recorder import EpochResult, listening
 from setups import arguments, setup
 
 ONE = {"loss": 3.41234, "OutputsDefaultLoss": 3.41234}
@@ -51,9 +53,11 @@ class Terminal:
 
 
 def show(n_epochs=250, epochs=(0, 8, 248, 249), means=ONE, unit="nats/token", patience=None):
-    with EpochBar(n_epochs, 0, unit) as bar:
+    bar = EpochBar(n_epochs, unit)
+    with listening([bar], 0):
         for epoch in epochs:
-            bar.epoch_is_over(epoch, means, {"loss": 3.5, "L": 3.5}, (epoch, 3.498765), patience)
+            validation = {"loss": 3.5, "L": 3.5}
+            bar.epoch(EpochResult(epoch, means, validation, (epoch, 3.498765), patience))
 
 
 @pytest.mark.parametrize("means", [ONE, SEVERAL], ids=["one", "several"])
@@ -116,20 +120,23 @@ def test_in_a_pipe_each_epoch_is_a_line(capsys, patience):
 
 
 def test_no_best_epoch_yet_and_no_unit(capsys):
-    with EpochBar(2) as bar:
-        nothing = {"loss": float("nan"), "MyLoss": float("nan")}
-        bar.epoch_is_over(0, {"loss": 123.456, "MyLoss": 1}, nothing, (None, float("inf")), None)
+    bar = EpochBar(2)
+    with listening([bar], 0):
+        means, nothing = {"loss": 123.456, "MyLoss": 1}, dict.fromkeys(("loss", "MyLoss"), math.nan)
+        bar.epoch(EpochResult(0, means, nothing, (None, math.inf), None))
     line = re.sub(r", \d+:\d\d left", "", capsys.readouterr().err)
     assert line == "epoch 0 (1/2): train 123.5, validation nan\n"
 
 
 def test_one_of_many_trainings_is_shown_on_a_terminal_only(capsys, monkeypatch):
-    with EpochBar(2, in_passing=True) as bar:
-        bar.epoch_is_over(0, ONE, ONE, (0, 3.4), None)
+    bar = EpochBar(2, in_passing=True)
+    with listening([bar], 0):
+        bar.epoch(EpochResult(0, ONE, ONE, (0, 3.4), None))
     assert capsys.readouterr().err == ""
     terminal = Terminal(monkeypatch, 80)
-    with EpochBar(2, in_passing=True) as bar:
-        bar.epoch_is_over(0, ONE, ONE, (0, 3.4), None)
+    bar = EpochBar(2, in_passing=True)
+    with listening([bar], 0):
+        bar.epoch(EpochResult(0, ONE, ONE, (0, 3.4), None))
     assert any(line.startswith("epoch 0 (1/2)") for line in terminal.written())
 
 

@@ -16,7 +16,7 @@ from families import MORE_TOKENIZERS, TOKENIZERS, family
 from finetune_lm.data_preprocessing import expand_with_masks, remove_non_mask_tokens_from_labels
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.scoring.surprisal import score_tokens
-from helpers import ACTIVE, dataset, examples, row_maker, score
+from helpers import ACTIVE, dataset, examples, row_maker, rows_of, score
 
 LMS = ["gpt2", "llama", "qwen"]
 MLMS = ["bert", "roberta"]
@@ -385,13 +385,8 @@ def test_losses_are_given_by_column():
     batch = next(data.batches(2))
     with torch.no_grad():
         logits = fam.model(**batch.inputs).logits
-    rows = make.of_batch(
-        batch,
-        partial(score_tokens, logits),
-        epoch=3,
-        batch_number=1,
-        losses={"loss": 2.5, "A": 1.5},
-    )
+    losses = {"loss": 2.5, "A": 1.5}
+    rows = rows_of(make, batch, partial(score_tokens, logits), epoch=3, number=1, losses=losses)
     frame = rows.to_pandas()
     assert set(frame["loss"]) == {2.5}
     assert set(frame["A"]) == {1.5}

@@ -10,7 +10,15 @@ import torch
 from families import MORE_TASKS, TASKS, family
 from finetune_lm.data_preprocessing import mask_random_tokens
 from finetune_lm.scoring.scorer import Forward, _joined_outputs
-from helpers import ACTIVE, assert_same_gradient, assert_same_numbers, dataset, examples, row_maker
+from helpers import (
+    ACTIVE,
+    assert_same_gradient,
+    assert_same_numbers,
+    dataset,
+    examples,
+    row_maker,
+    rows_of,
+)
 
 CPU = torch.device("cpu")
 TEXTS = [*ACTIVE, "The man has always broken the box.", "The man drank.", *ACTIVE]
@@ -90,10 +98,7 @@ def test_what_goes_in_together_does_not_depend_on_where_an_evaluation_begins():
         forward = forward_of(fam, data, size=2)
         with torch.no_grad():
             return [
-                make.of_batch(
-                    batch, forward(batch, CPU, alone=False).score, epoch=None, batch_number=0
-                )
-                for batch in batches
+                rows_of(make, batch, forward(batch, CPU, alone=False).score) for batch in batches
             ]
 
     batches = list(data.batches(2))
@@ -195,7 +200,7 @@ def test_a_batch_that_is_too_large_goes_through_in_halves(name, fast, capsys, mo
     def table(forward):
         with torch.no_grad():
             outputs = forward(batch, CPU, alone=False)
-        rows = make.of_batch(batch, outputs.score, epoch=None, batch_number=0)
+        rows = rows_of(make, batch, outputs.score)
         return rows.to_pandas(), float(outputs.for_losses.loss)
 
     expected, loss = table(forward_of(fam, data, size=len(TEXTS), fast=False))

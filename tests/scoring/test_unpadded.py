@@ -11,7 +11,7 @@ from families import LEAKY_TASKS, family
 from finetune_lm import DataTrainingArguments, ModelArguments, messages
 from finetune_lm.data_preprocessing import mask_random_tokens
 from finetune_lm.scoring.scorer import Forward
-from helpers import dataset, examples, row_maker, save_family, write_lines
+from helpers import dataset, examples, row_maker, rows_of, save_family, write_lines
 
 CPU = torch.device("cpu")
 TEXTS = [
@@ -41,7 +41,7 @@ def scored(fam, data, size, pads):
     with torch.no_grad():
         for batch in data.batches(size):
             outputs = forward(batch, CPU, alone=False)
-            tables.append(make.of_batch(batch, outputs.score, epoch=None, batch_number=0))
+            tables.append(rows_of(make, batch, outputs.score))
             n = int(data.task.counted(batch.inputs["labels"]).sum())
             losses.append((float(outputs.for_losses.loss), n))
     table = pd.concat([each.to_pandas() for each in tables], ignore_index=True)

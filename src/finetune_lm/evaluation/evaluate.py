@@ -153,9 +153,8 @@ def record_surprisals(
                 _back_to_eval(model)
                 with batch_watched(split, batch, number, epoch):
                     outputs = split.forward(batch, run.device, alone=alone)
-                    rows = split.rows.of_batch(
-                        batch, outputs.score, epoch=epoch, batch_number=number
-                    )
+                    measured = BatchAt(split, batch, epoch, number).measured(outputs.score, None)
+                    rows = split.rows.of_batch(measured)
                 if run.args.on_nan == STOP:
                     _check_surprisals(rows, split)
                 for write in writers:

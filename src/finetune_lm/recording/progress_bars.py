@@ -18,7 +18,7 @@ _SHORTEST_BAR, _LONGEST_BAR = 10, 40
 _AT = "at epoch "
 
 
-class EpochBar:
+class EpochBar(Recorder):
     """The epochs of a training, with its losses.
 
     On a terminal it is one line that is written anew after each epoch and holds what there is room
@@ -26,106 +26,47 @@ class EpochBar:
 
     Args:
         n_epochs: How many epochs there are at most.
-        n_done: How many an earlier process has done.
         unit: The unit of the losses; None if it is not known.
         in_passing: Whether this is one of many trainings, whose progress is shown only on a
             terminal and wiped away at the end.
     """
 
-    def __init__(
-        self, n_epochs: int, n_done: int = 0, unit: str | None = None, *, in_passing: bool = False
-    ) -> None:
-        self._n_epochs, self._n_before, self._unit = n_epochs, n_done, unit
-        self._begun = time.monotonic()
-        self._bar = None
-        self._has_lines = not in_passing
+    def __init__(self, n_epochs: int, unit: str | None = None, *, in_passing: bool = False) -> None:
+        self._n_epochs, self._unit, self._in_passing = n_epochs, unit, in_passing
+        self._n_before, self._begun = 0, 0.0
+        self._bar: Any = None
+
+    def begin(self, n_epochs_done: int) -> None:
+        """Show the bar; from now on time counts."""
+        self._n_before, self._begun = n_epochs_done, time.monotonic()
         if _is_terminal():
             from tqdm import tqdm
 
             self._bar = tqdm(
-                initial=n_done,
-                total=n_epochs,
-                bar_format=f"epoch {n_done} ({n_done}/{n_epochs})",
-                leave=not in_passing,
+                initial=n_epochs_done,
+                total=self._n_epochs,
+                bar_format=f"epoch {n_epochs_done} ({n_epochs_done}/{self._n_epochs})",
+                leave=not self._in_passing,
             )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def epoch_is_over(
-        self,
-        epoch: int,
-        train: Mapping[str, float],
-        validation: Mapping[str, float],
-        best: tuple[int | None, float],
-        patience_left: int | None,
-    ) -> None:
-        """Show an epoch.
-
-        Args:
-            epoch: Its number, from 0.
-            train: What its losses came to on the training data: the first is what was minimised,
-                the others what that is made of.
-            validation: Likewise on the validation data.
-            best: The epoch with the lowest validation loss, and that loss.
-            patience_left: How many more epochs there may be without a better one; None for any.
-        """
-        n_done = epoch + 1
+    def epoch(self, result: EpochResult) -> None:
+        """Show how it went."""
+        n_done = result.number + 1
         since = time.monotonic() - self._begun
         left = since / max(n_done - self._n_before, 1) * (self._n_epochs - n_done)
-        pieces = _pieces(
-            f"epoch {epoch} ({n_done}/{self._n_epochs})",
-            train,
-            validation,
-            best,
-            [self._unit or "", f"{_clock(left)} left" if n_done < self._n_epochs else ""],
-            "" if patience_left is None else f"patience {patience_left}",
-        )
+        time_left = f"{_clock(left)} left" if n_done < self._n_epochs else ""
+        pieces = _pieces(result, self._n_epochs, self._unit or "", time_left)
         if self._bar is not None:
             self._bar.bar_format = bar_line(pieces, _width() - 1)
             self._bar.update(n_done - self._bar.n)
             self._bar.refresh()
-        elif self._has_lines:
+        elif not self._in_passing:
             say(_plain_line(pieces))
-
-
-class EpochProgress(Recorder):
-    """Shows the epochs of a training in an `EpochBar`.
-
-    Args:
-        n_epochs: How many epochs there are at most.
-        unit: The unit of the losses; None if it is not known.
-        in_passing: As of `EpochBar`.
-    """
-
-    def __init__(self, n_epochs: int, unit: str | None, *, in_passing: bool = False) -> None:
-        self._n_epochs, self._unit, self._in_passing = n_epochs, unit, in_passing
-        self._bar: EpochBar | None = None
-
-    def begin(self, n_epochs_done: int) -> None:
-        """Show the bar."""
-        self._bar = EpochBar(self._n_epochs, n_epochs_done, self._unit, in_passing=self._in_passing)
-
-    def epoch(self, result: EpochResult) -> None:
-        """Show how it went."""
-        assert self._bar is not None
-        self._bar.epoch_is_over(
-            result.number, result.train, result.validation, result.best, result.patience_left
-        )
 
     def end(self) -> None:
         """Leave the bar as it is, or wipe it away."""
         if self._bar is not None:
-            self._bar.__exit__(None, None, None)
+            self._bar.close()
 
 
 class TestBar:
@@ -172,14 +113,9 @@ Piece = tuple[int, str, str]
 """How much it matters (0 most), a text, and what stands behind that in brackets."""
 
 
-def _pieces(
-    epoch: str,
-    train: Mapping[str, float],
-    validation: Mapping[str, float],
-    best: tuple[int | None, float],
-    behind: Sequence[str],
-    patience: str,
-) -> list[Piece]:
+def _pieces(result: EpochResult, n_epochs: int, unit: str, time_left: str) -> list[Piece]:
+    """What there is to show of an epoch."""
+    train, validation = result.train, result.validation
     several = len(train) > 2 or len(validation) > 2
 
     def parts(means: Mapping[str, float]) -> str:
@@ -189,17 +125,16 @@ def _pieces(
     def total(means: Mapping[str, float]) -> str:
         return _number(next(iter(means.values())))
 
-    best_epoch, best_loss = best
-    unit, left = behind
+    best_epoch, best_loss = result.best
     pieces = [
-        (0, epoch, ""),
+        (0, f"epoch {result.number} ({result.number + 1}/{n_epochs})", ""),
         (3, f"train {total(train)}", parts(train)),
         (1, f"validation {total(validation)}", parts(validation)),
         *([(2, f"best {_number(best_loss)}", "")] if best_epoch is not None else []),
         *([(6, f"{_AT}{best_epoch}", "")] if best_epoch is not None else []),
         (4, unit, ""),
-        (5, left, ""),
-        (7, patience, ""),
+        (5, time_left, ""),
+        (7, "" if result.patience_left is None else f"patience {result.patience_left}", ""),
     ]
     return [piece for piece in pieces if piece[1]]
 

@@ -175,6 +175,9 @@ class TableWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Keep what was measured, also of a piece that was not finished."""
         self.end_piece()
 

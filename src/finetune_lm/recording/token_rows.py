@@ -30,6 +30,7 @@ from finetune_lm.recording.columns import (
     SEQUENCE_TYPE,
     MetadataColumns,
 )
+from finetune_lm.recording.recorder import Measured
 from finetune_lm.scoring.scorer import Score
 from finetune_lm.scoring.surprisal import Scores
 
@@ -83,6 +84,21 @@ class RunColumns:
             losses,
             seen_in or {},
         )
+
+
+@dataclass(frozen=True)
+class _Reported:
+    """The tokens that have a row in the table, n of them.
+
+    Attributes:
+        row: The batch's row of each: (n,).
+        token_id: Each of them: (n,).
+        is_predicted: Whether anything predicts it: (n,).
+    """
+
+    row: IntArray
+    token_id: IntArray
+    is_predicted: npt.NDArray[np.bool_]
 
 
 class TokenRows:
@@ -151,46 +167,30 @@ class TokenRows:
         scores = score(*asked)
         return lambda rows, positions, targets: scores
 
-    def of_batch(
-        self,
-        batch: Batch,
-        score: Score,
-        *,
-        epoch: int | None,
-        batch_number: int,
-        losses: Mapping[str, float] | None = None,
-        lr: float | None = None,
-    ) -> pa.Table:
+    def of_batch(self, measured: Measured) -> pa.Table:
         """The rows of one batch.
 
         Args:
-            batch: The batch.
-            score: Tells what tokens cost the model, as `evaluation.forward.Outputs` has it.
-            epoch: The epoch, None where there is none.
-            batch_number: The batch's number in the epoch.
-            losses: Its losses by column name; those not given are missing.
-            lr: The learning rate of the step that it leads to; None if it leads to none.
+            measured: What came of the batch. Losses that it does not have are missing.
 
         Returns:
             A table with the columns of `table_columns`, in no particular order.
         """
-        task = self.run.task
+        batch = measured.batch
         *asked, (rows, positions, targets, is_predicted) = self._asked(batch)
-        scores = score(*asked)
+        scores = measured.score(*asked)
         row, position = rows.numpy(), positions.numpy()
-        predicted = is_predicted.numpy()
-        columns = self._columns(
-            batch, row, targets.numpy(), predicted, scores, self._label_words(batch, row, position)
-        )
-        if task.reports_greedy_rows:
+        reported = _Reported(row, targets.numpy(), is_predicted.numpy())
+        columns = self._columns(batch, reported, scores, self._label_words(batch, row, position))
+        if self.run.task.reports_greedy_rows:
             columns[SEQUENCE_TYPE] = pa.repeat(LABEL_SEQUENCE, len(row))
             columns = _interleaved(row, columns, self._greedy_columns(batch, row, scores))
-        constants = {**self._constants, "batch_number": pa.scalar(batch_number)}
-        constants["epoch"] = pa.scalar(epoch, pa.int64())
+        constants = {**self._constants, "batch_number": pa.scalar(measured.number)}
+        constants["epoch"] = pa.scalar(measured.epoch, pa.int64())
         for name in self.run.losses:
-            constants[name] = pa.scalar((losses or {}).get(name), pa.float32())
+            constants[name] = pa.scalar((measured.losses or {}).get(name), pa.float32())
         if self.run.losses:
-            constants[LR] = pa.scalar(lr, pa.float64())
+            constants[LR] = pa.scalar(measured.lr, pa.float64())
         n = len(columns["token"])
         columns |= {name: pa.repeat(value, n) for name, value in constants.items()}
         self._n_rows += n
@@ -234,9 +234,7 @@ class TokenRows:
     def _columns(
         self,
         batch: Batch,
-        row: IntArray,
-        token_id: IntArray,
-        is_predicted: npt.NDArray[np.bool_],
+        reported: _Reported,
         scores: Scores,
         words: TokenWords,
     ) -> dict[str, pa.Array]:
@@ -244,12 +242,11 @@ class TokenRows:
 
         Args:
             batch: The batch.
-            row: The batch's row of each token.
-            token_id: Each token.
-            is_predicted: Whether anything predicts it.
+            reported: The tokens.
             scores: Of those tokens that are predicted.
             words: The word of each token.
         """
+        row, token_id, is_predicted = reported.row, reported.token_id, reported.is_predicted
         row_index, example_index = pa.array(row), pa.array(batch.example[row])
         columns = {name: values.take(example_index) for name, values in self._of_example.items()}
         columns["input_text"] = pa.array(batch.input_texts, pa.string()).take(row_index)
@@ -305,8 +302,8 @@ class TokenRows:
         place = np.arange(len(row)) - begins[row]
         words = LabelWords.of_ids(self.run.vocabulary, sequences).at(row, place)
         best = Scores(scores.predicted_token_surprisal, ids, scores.predicted_token_surprisal)
-        everywhere = np.ones(len(row), dtype=bool)
-        columns = self._columns(batch, row, ids, everywhere, best, words)
+        reported = _Reported(row, ids, np.ones(len(row), dtype=bool))
+        columns = self._columns(batch, reported, best, words)
         columns[SEQUENCE_TYPE] = pa.repeat(GENERATED_SEQUENCE, len(row))
         columns["is_target"] = pa.repeat(False, len(row))
         return columns

@@ -37,16 +37,7 @@ class TokenTable(Recorder):
 
     def batch(self, measured: Measured) -> None:
         """Write its rows."""
-        self._table.write(
-            measured.split.rows.of_batch(
-                measured.batch,
-                measured.score,
-                epoch=measured.epoch,
-                batch_number=measured.number,
-                losses=measured.losses,
-                lr=measured.lr,
-            )
-        )
+        self._table.write(measured.split.rows.of_batch(measured))
 
     def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
         """Put an epoch on disk."""
@@ -55,7 +46,7 @@ class TokenTable(Recorder):
 
     def end(self) -> None:
         """Close the table."""
-        self._table.__exit__(None, None, None)
+        self._table.close()
 
     def state_dict(self) -> dict[str, Any]:
         """How far it has come."""

@@ -16,7 +16,7 @@ from finetune_lm.evaluation.splits import Split, make_splits
 from finetune_lm.model_modifiers.callbacks import make_callbacks
 from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.recording.columns import LOSS
-from finetune_lm.recording.progress_bars import EpochProgress
+from finetune_lm.recording.progress_bars import EpochBar
 from finetune_lm.recording.recorder import EpochResult, Recorder, listening
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.interruption import Interruption
@@ -214,7 +214,7 @@ class TrialRunner:
         """
         learner, training, validation = self._prepare(args)
         recorders = [
-            EpochProgress(args.epochs, loss_units(args)[LOSS], in_passing=True),
+            EpochBar(args.epochs, loss_units(args)[LOSS], in_passing=True),
             _EachEpoch(on_epoch_end),
         ]
         run = Run(

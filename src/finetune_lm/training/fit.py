@@ -10,7 +10,7 @@ from finetune_lm.evaluation.splits import Split
 from finetune_lm.messages import warn
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.recording.columns import LOSS
-from finetune_lm.recording.progress_bars import EpochProgress
+from finetune_lm.recording.progress_bars import EpochBar
 from finetune_lm.recording.recorder import listening
 from finetune_lm.runs import directory as place
 from finetune_lm.runs.context import Run
@@ -45,7 +45,7 @@ def fit(
         The state in which it ended.
     """
     state = begin_training(run, learner, splits, record.directory, resumes)
-    progress = EpochProgress(run.args.epochs, loss_units(run.args)[LOSS])
+    progress = EpochBar(run.args.epochs, loss_units(run.args)[LOSS])
     run = run.with_recorders(*state.recorders.values(), progress)
     try:
         with record.timed("training"):
