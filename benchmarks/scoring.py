@@ -15,7 +15,8 @@ from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.recording.columns import MetadataColumns
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
-from finetune_lm.scoring.scorer import Forward
+from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.scorer import Scorer
 from measuring import Row, Worker, smallest_of
 
 SHAPE = "small"
@@ -61,7 +62,9 @@ def ours(texts: str, tuned: bool) -> Callable[[], object]:
     data = workload.dataset(_texts(texts), tokenizer)
     loaded = LoadedModel("random", TASKS["lm"], model, tokenizer)
     columns = RunColumns.of(loaded, 1, MetadataColumns([data.metadata], [data.path]))
-    forward = Forward(model, data, workload.BATCH_SIZE, needs_logits=False, fast=True)
+    forward = Forward(
+        Scorer(model, data.task, fast=True), data, workload.BATCH_SIZE, needs_logits=False
+    )
     split = Split("test", data, workload.BATCH_SIZE, forward, TokenRows(data, "test", columns))
     run = workload.run_of(loaded)
     return lambda: deque(record_surprisals(run, split, None, []), maxlen=0)

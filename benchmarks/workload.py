@@ -41,7 +41,8 @@ from finetune_lm.recording.token_table import TokenTable
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.device import make_accelerator
 from finetune_lm.runs.interruption import Interruption
-from finetune_lm.scoring.scorer import Forward
+from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.scorer import Scorer
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import Checkpoints
 from finetune_lm.training.early_stopping import EarlyStopping
@@ -342,7 +343,9 @@ def experiment(
     metadata = MetadataColumns([data.metadata], [data.path], LOSSES)
     columns = RunColumns.of(loaded, 1, metadata, LOSSES)
     rows = TokenRows(data, "train", columns) if recorded else None
-    forward = Forward(model, data, BATCH_SIZE, needs_logits=losses.need_logits, fast=fast)
+    forward = Forward(
+        Scorer(model, data.task, fast=fast), data, BATCH_SIZE, needs_logits=losses.need_logits
+    )
     split = Split("train", data, BATCH_SIZE, forward, rows, losses)
     path = scratch_directory() / f"{next(_numbers)}.csv.gz"
     recorders = [TokenTable(path, columns), LossHistory()] if recorded else []

@@ -87,7 +87,7 @@ class Events:
     def install(self) -> None:
         from finetune_lm.evaluation import unfinished_tests
         from finetune_lm.recording import tables
-        from finetune_lm.scoring.scorer import Forward
+        from finetune_lm.scoring.forward import Forward
 
         for place, name in (
             *((os, name) for name in ("fsync", "rename", "replace", "link", "truncate")),

@@ -621,7 +621,7 @@ def test_masked_data_without_masks(models, files):
 
 
 def test_a_test_evaluation_goes_on_where_it_was_stopped(models, files, monkeypatch):
-    from finetune_lm.scoring.scorer import Forward
+    from finetune_lm.scoring.forward import Forward
 
     whole = run(
         models["gpt2"],

@@ -27,7 +27,7 @@ from finetune_lm.data.files import read_files
 from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.interruption import Interrupted
 from finetune_lm.runs.run_identity import identity_of, names_of_differences, paths_of
-from finetune_lm.scoring.scorer import Forward
+from finetune_lm.scoring.forward import Forward
 from finetune_lm.study.search_space import search_space
 from finetune_lm.study.study_record import study_identity
 from helpers import write_lines

@@ -20,7 +20,7 @@ from finetune_lm.cli import main
 from finetune_lm.data.files import arguments_of_missing_files
 from finetune_lm.runs import interruption
 from finetune_lm.runs.interruption import Interrupted
-from finetune_lm.scoring.scorer import Forward
+from finetune_lm.scoring.forward import Forward
 from finetune_lm.whole_files import checksum, sealed, unsealed
 from helpers import write_lines
 from setups import arguments, setup

@@ -17,7 +17,7 @@ from crashing import difference
 from finetune_lm.cli import main
 from finetune_lm.errors import UserError
 from finetune_lm.runs.interruption import Interrupted
-from finetune_lm.scoring.scorer import Forward
+from finetune_lm.scoring.forward import Forward
 from helpers import assert_same_numbers
 from setups import DATA, arguments, setup
 

@@ -7,7 +7,8 @@ import torch
 from families import family
 from finetune_lm.evaluation.passes import Pass
 from finetune_lm.evaluation.splits import Split
-from finetune_lm.scoring.scorer import Forward
+from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.scorer import Scorer
 from helpers import dataset, examples, row_maker
 
 N = 11
@@ -29,7 +30,7 @@ def drop_some(inputs, tokenizer):
 def split_of(**kwargs):
     fam = family("gpt2")
     data = dataset(fam, examples(TEXTS), **kwargs)
-    forward = Forward(fam.model, data, 2)
+    forward = Forward(Scorer(fam.model, data.task, fast=False), data, 2)
     return Split("train", data, 2, forward, row_maker(fam, data))
 
 

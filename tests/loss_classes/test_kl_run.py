@@ -19,7 +19,7 @@ from finetune_lm.data_preprocessing import mask_random_tokens
 from finetune_lm.loss_classes import KLBaselineLoss, OutputsDefaultLoss
 from finetune_lm.loss_classes._kl_data import BaselineData
 from finetune_lm.runs.interruption import Interrupted
-from finetune_lm.scoring.scorer import Forward
+from finetune_lm.scoring.forward import Forward
 from helpers import write_lines
 
 DATA = Path(__file__).parents[2] / "data" / "nonce_verb"

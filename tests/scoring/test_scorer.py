@@ -9,7 +9,9 @@ import torch
 
 from families import MORE_TASKS, TASKS, family
 from finetune_lm.data_preprocessing import mask_random_tokens
-from finetune_lm.scoring.scorer import Forward, _joined_outputs
+from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.joined_outputs import joined_outputs
+from finetune_lm.scoring.scorer import Scorer
 from helpers import (
     ACTIVE,
     assert_same_gradient,
@@ -29,8 +31,8 @@ def data_of(fam, **kwargs):
     return dataset(fam, examples(TEXTS), **kwargs)
 
 
-def forward_of(fam, data, size=3, **kwargs):
-    return Forward(fam.model, data, size, **{"needs_logits": False, "fast": True, **kwargs})
+def forward_of(fam, data, size=3, *, fast=True, needs_logits=False):
+    return Forward(Scorer(fam.model, data.task, fast=fast), data, size, needs_logits=needs_logits)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -126,7 +128,7 @@ def test_batches_that_go_in_together_come_out_as_alone(name, ignore_padding):
                 rtol=0,
                 atol=1e-4,
             )
-    assert (together._group != (0, 0)) == ignore_padding
+    assert (together._together is not None) == ignore_padding
 
 
 def test_what_is_about_as_long_goes_in_together():
@@ -271,7 +273,7 @@ def test_single_values_beside_the_loss_are_left_out_of_halves():
         )
         for i in range(2)
     ]
-    joined = _joined_outputs(halves, [3, 1])
+    joined = joined_outputs(halves, [3, 1])
     assert joined.loss.item() == 0.25
     assert joined.logits.tolist() == [[0] * 3] * 2 + [[1] * 3] * 2
     assert joined.aux_loss is None
@@ -312,7 +314,7 @@ def test_a_batch_that_shows_more_than_those_before_is_looked_at_again(monkeypatc
 
     monkeypatch.setattr(fam.model, "forward", of_sentences)
     data, cpu = dataset(fam), torch.device("cpu")
-    forward = Forward(fam.model.eval(), data, 1, needs_logits=False, fast=True)
+    forward = Forward(Scorer(fam.model.eval(), data.task, fast=True), data, 1, needs_logits=False)
     with torch.no_grad():
         for batch in data.batches(1):
             assert not hasattr(forward(batch, cpu).for_losses, "logits")

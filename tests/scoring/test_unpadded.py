@@ -10,7 +10,8 @@ import finetune_lm
 from families import LEAKY_TASKS, family
 from finetune_lm import DataTrainingArguments, ModelArguments, messages
 from finetune_lm.data_preprocessing import mask_random_tokens
-from finetune_lm.scoring.scorer import Forward
+from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.scorer import Scorer
 from helpers import dataset, examples, row_maker, rows_of, save_family, write_lines
 
 CPU = torch.device("cpu")
@@ -35,7 +36,9 @@ def data_of(fam):
 
 
 def scored(fam, data, size, pads):
-    forward = Forward(fam.model, data, size, needs_logits=False, fast=True, pads=pads)
+    forward = Forward(
+        Scorer(fam.model, data.task, fast=True), data, size, needs_logits=False, pads=pads
+    )
     make = row_maker(fam, data)
     tables, losses = [], []
     with torch.no_grad():
@@ -68,7 +71,7 @@ def test_a_loss_is_given_outputs_in_the_shape_of_the_batch():
     fam.model.config.output_hidden_states = True
     [batch] = data.batches(len(TEXTS))
     with torch.no_grad():
-        forward = Forward(fam.model, data, 5, pads=False)
+        forward = Forward(Scorer(fam.model, data.task, fast=False), data, 5, pads=False)
         outputs = forward(batch, CPU).for_losses
         for row, length in enumerate(batch.inputs["attention_mask"].sum(1).tolist()):
             inputs = {name: each[row : row + 1, :length] for name, each in batch.inputs.items()}

@@ -19,7 +19,7 @@ from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArgum
 from finetune_lm.arguments import config_yaml, parse_arguments
 from finetune_lm.runs.device import make_accelerator
 from finetune_lm.runs.interruption import Interrupted
-from finetune_lm.scoring.scorer import Forward
+from finetune_lm.scoring.forward import Forward
 from finetune_lm.training.optimizers import make_optimizer
 from finetune_lm.training.schedule import make_schedule
 from setups import arguments, setup

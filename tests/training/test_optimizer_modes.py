@@ -14,7 +14,7 @@ import finetune_lm
 from crashing import difference
 from finetune_lm.model_modifiers import ModelCallback, PartiallyFrozenModelCallback
 from finetune_lm.runs.interruption import Interrupted
-from finetune_lm.scoring.scorer import Forward
+from finetune_lm.scoring.forward import Forward
 from setups import arguments, setup
 
 

@@ -12,7 +12,8 @@ from finetune_lm import DataTrainingArguments
 from finetune_lm.data_preprocessing import mask_random_spans, mask_random_tokens
 from finetune_lm.evaluation.evaluate import n_labels
 from finetune_lm.runs.device import make_accelerator
-from finetune_lm.scoring.scorer import Forward
+from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.scorer import Scorer
 from finetune_lm.training.learner import Learner
 from finetune_lm.training.optimizers import make_optimizer
 from finetune_lm.training.schedule import Schedule
@@ -62,7 +63,9 @@ def learner_of(model, optimizer, kwargs, **more):
 
 
 def learn_all(learner, data, size, update, fast):
-    forward = Forward(learner.model, data, size, needs_logits=not fast, fast=fast)
+    forward = Forward(
+        Scorer(learner.model, data.task, fast=fast), data, size, needs_logits=not fast
+    )
     counts = []
     for number, batch in enumerate(data.batches(size)):
         counts.append(n_labels(data, batch))

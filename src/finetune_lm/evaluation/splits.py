@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.constants import LOSS_DATASET_TYPES
@@ -20,8 +19,8 @@ from finetune_lm.models.vocabulary import padding_id
 from finetune_lm.randomness import LOSSES, stream_seed
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
 from finetune_lm.runs.run_plan import Plan
-from finetune_lm.scoring.fast.output_layer import layer_of
-from finetune_lm.scoring.scorer import Forward, Score
+from finetune_lm.scoring.forward import Forward, Score
+from finetune_lm.scoring.scorer import scorer_of
 from finetune_lm.scoring.visibility import cost_of_padding
 
 
@@ -92,20 +91,19 @@ def make_splits(
         return []
     has_losses = dataset_type in args.loss_classes
     losses = _losses(dataset_type, loaded, args) if has_losses else None
+    fast = args.fast and not is_compiled(loaded.model)
+    scorer = scorer_of(loaded.model, loaded.task, fast=fast)
     return [
         Split(
             dataset_type,
             dataset,
             batch_size,
             Forward(
-                loaded.model,
+                scorer,
                 dataset,
                 batch_size,
                 needs_logits=losses is not None and losses.need_logits,
-                fast=args.fast and not is_compiled(loaded.model),
                 pads=not _must_not_pad(dataset_type, dataset, loaded),
-                # Padding that counts in the loss must be predicted, so it must stay.
-                layer=partial(layer_of, loaded.model, may_pack=dataset.ignore_padding),
             ),
             TokenRows(dataset, dataset_type, columns, name) if columns else None,
             losses,

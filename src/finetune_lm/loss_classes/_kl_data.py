@@ -23,7 +23,7 @@ from finetune_lm.loss_classes._kl_settings import KLSettings, KLSource
 from finetune_lm.models.baseline import Origin
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.randomness import apart_from_the_run
-from finetune_lm.scoring.fast.output_layer import layer_of
+from finetune_lm.scoring.scorer import scorer_of
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ class BaselineData:
     ) -> None:
         self.dataset = dataset
         self._baseline = baseline
-        self._output_layer = layer_of(baseline.model, fast=fast)
+        self._output_layer = scorer_of(baseline.model, baseline.task, fast=fast).layer()
         self._may_keep = cache_bytes if dataset.preprocessing.strategy == ONCE else 0.0
         self._kept: dict[int, Tensor] = {}
         self._n_kept_bytes = 0

@@ -127,7 +127,7 @@ class KLBaselineLoss:
         from finetune_lm.models.baseline import origin_of
         from finetune_lm.models.compiling import is_compiled
         from finetune_lm.randomness import own_generator
-        from finetune_lm.scoring.fast.output_layer import layer_of
+        from finetune_lm.scoring.scorer import scorer_of
 
         settings = KLSettings.of(given)
         self.return_all = return_all
@@ -137,8 +137,9 @@ class KLBaselineLoss:
         self._reduction = settings.reduction_used
         self._device: torch.device = next(model.parameters()).device
         origin = origin_of(model)
-        self._output_layer = layer_of(model, fast=origin.fast and not is_compiled(model))
         baseline = origin.baseline(model_kwargs, tokenizer_kwargs)
+        fast = origin.fast and not is_compiled(model)
+        self._output_layer = scorer_of(model, baseline.task, fast=fast).layer()
         self._added_ids = added_ids(tokenizer, baseline.tokenizer)
         self._data: list[tuple[KLSource, BaselineData]] = load_baseline_data(
             settings, origin, baseline, self._device

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from finetune_lm.data.batch import Batch
-    from finetune_lm.scoring.scorer import Score
+    from finetune_lm.scoring.forward import Score
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from finetune_lm.recording.columns import (
     MetadataColumns,
 )
 from finetune_lm.recording.recorder import Measured
-from finetune_lm.scoring.scorer import Score
+from finetune_lm.scoring.forward import Score
 from finetune_lm.scoring.surprisal import Scores
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from finetune_lm.models.loading import load_model
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.runs.device import make_accelerator
 from finetune_lm.scoring.fast.cross_entropy import CrossEntropy
-from finetune_lm.scoring.fast.output_layer import OutputLayer, layer_of
+from finetune_lm.scoring.fast.output_layer import OutputLayer
+from finetune_lm.scoring.scorer import scorer_of
 from helpers import dataset, save_family
 
 FAMILIES = ["gpt2", "llama", "pythia", "bert", "roberta", "distilbert", "albert", "electra", "t5",
@@ -161,7 +162,9 @@ def test_looking_leaves_the_model_in_its_mode():
 def test_a_layer_that_all_share_keeps_no_model_alive(tmp_path):
     path = save_family(family("gpt2"), tmp_path)
     loaded = load_model(ModelArguments(path, model_task="lm"))
-    assert layer_of(loaded.model) is layer_of(loaded.model)
+    scorer = scorer_of(loaded.model, loaded.task)
+    assert scorer_of(loaded.model, loaded.task) is scorer
+    assert scorer.layer() is scorer.layer()
     model = weakref.ref(loaded.model)
     del loaded
     gc.collect()

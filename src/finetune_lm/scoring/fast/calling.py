@@ -27,6 +27,7 @@ class Caller:
         layer: Its last layer, which makes the logits.
 
     Attributes:
+        layer: The last layer.
         is_ragged: Whether padding is left out.
         may_split: Whether a batch may go in as two, whose padding differs.
         is_causal: Whether tokens see those before them only, as far as that is known.
@@ -35,24 +36,25 @@ class Caller:
 
     def __init__(self, model: Any, layer: Any) -> None:
         self._model_of = weakref.ref(model)
-        self._layer = layer
+        self.layer = layer
         self.is_ragged = False
         self.may_split = False
         self.is_causal = ragged.is_causal(model)
         self.activations = replaceable(model)
 
     @property
-    def _model(self) -> Any:
+    def model(self) -> Any:
+        """The model."""
         return self._model_of()
 
     def plain(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
         """The logits at the positions, of the model called as usual."""
         device = self._device()
-        logits: Tensor = self._model(**on_device(inputs, device)).logits
+        logits: Tensor = self.model(**on_device(inputs, device)).logits
         return logits[rows.to(device), positions.to(device)]
 
     def _device(self) -> torch.device:
-        device: torch.device = next(self._model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
         return device
 
     def selected(
@@ -83,10 +85,10 @@ class Caller:
         for group in groups:
             places = group.rows.to(device), group.positions.to(device)
             with (
-                _fed_with(self._layer, *places, wants_logits) as fed,
+                _fed_with(self.layer, *places, wants_logits) as fed,
                 in_one_operation(self.activations),
             ):
-                logits = self._model(**on_device(group.inputs, device)).logits
+                logits = self.model(**on_device(group.inputs, device)).logits
             found.append((fed[0], logits))
         if len(groups) == 1:
             return found[0]
@@ -105,11 +107,11 @@ class Caller:
         layout, places = layout.to(device), places.to(device)
         ids = inputs["input_ids"].to(device)
         with (
-            ragged.laid_out(self._model, layout),
-            _fed_with(self._layer, places.new_zeros(()), places, wants_logits) as fed,
+            ragged.laid_out(self.model, layout),
+            _fed_with(self.layer, places.new_zeros(()), places, wants_logits) as fed,
             in_one_operation(self.activations),
         ):
-            logits = self._model(**ragged.row_inputs(self._model, ids, layout)).logits
+            logits = self.model(**ragged.row_inputs(self.model, ids, layout)).logits
         return fed[0], logits
 
     def of_beginnings(

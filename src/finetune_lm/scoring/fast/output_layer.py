@@ -8,10 +8,18 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.messages import say_once
-from finetune_lm.models.baseline import origin_of
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.scoring.fast import ragged
 from finetune_lm.scoring.fast.calling import Caller
+from finetune_lm.scoring.fast.comparing import (
+    ALL_TRAITS,
+    are_same,
+    autocast_of,
+    examples_to_compare,
+    pads_freely,
+    returns_what_the_layer_does,
+    traits_of,
+)
 from finetune_lm.scoring.fast.watched import is_watched
 
 if TYPE_CHECKING:
@@ -19,21 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from finetune_lm.scoring.fast.criterion import Criterion
-
-# How far the logits may be from those of the plain model, relative to the largest: float32 sums in
-# another order differ by some 1e-6, a model that does something else by far more.
-_TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
-_TOLERANCE_OF_HALF_PRECISION = 2e-2
-# What one example is on its own differs by less: it is computed with the same shapes but one.
-_STRICTER = 5.0
-_MORE_PADDING = 7
-# How many examples are compared, and how many tokens are enough.
-_EXAMPLES_COMPARED = 4
-_TOKENS_COMPARED = 1000
-# A short example changes how these compute from then on.
-_CHANGED_BY_SHORT_EXAMPLES = frozenset({"big_bird", "bigbird_pegasus"})
-# Logits beyond those of models, to see whether something bounds them.
-_LARGE = 100.0
 
 
 class OutputLayer:
@@ -75,7 +68,7 @@ class OutputLayer:
         self.gives_own_loss: bool | None = None
         """Whether the model's own loss is what its logits cost; None while nobody has looked."""
         self.own_loss_seen: frozenset[str] = frozenset()
-        """What there was to be seen in the examples by which that was found, see `seen_in`."""
+        """What there was to be seen in the examples by which that was found, see `traits_of`."""
 
     @property
     def _model(self) -> Any:
@@ -194,9 +187,9 @@ class OutputLayer:
         Once, and again if a batch shows what those before could not. If memory runs out meanwhile,
         or the model finds no numbers, it is still to be done.
         """
-        if self._is_checked and not (self.selects and self._seen < ALL_SEEN):
+        if self._is_checked and not (self.selects and self._seen < ALL_TRAITS):
             return
-        seen = seen_in(inputs["attention_mask"], rows)
+        seen = traits_of(inputs["attention_mask"], rows)
         if self._is_checked and seen <= self._seen:
             return
         import torch
@@ -210,7 +203,7 @@ class OutputLayer:
         self._model.eval()
         try:
             with torch.no_grad():
-                with _autocast_of(self._layer) as found:
+                with autocast_of(self._layer) as found:
                     plain = self._call.plain(inputs, rows, positions)
                 if plain.isnan().any():
                     return
@@ -221,8 +214,8 @@ class OutputLayer:
                     self._call.activations = []
                 for is_ragged in [True, False] if self._can_pack() else [False]:
                     self._call.is_ragged = is_ragged
-                    self._pads_freely = not is_ragged and self._does_pad_freely(
-                        inputs, rows, positions
+                    self._pads_freely = not is_ragged and pads_freely(
+                        self._call, inputs, rows, positions, self.autocast_to
                     )
                     self._call.may_split = self._may_pack and self._pads_freely
                     if self._comes_to(plain, inputs, rows, positions):
@@ -253,21 +246,13 @@ class OutputLayer:
     ) -> bool:
         """Whether the logits are those of the plain model."""
         try:
-            return self._is_same(self._call.selected(inputs, rows, positions)[1], plain)
+            found = self._call.selected(inputs, rows, positions)[1]
+            return are_same(found, plain, self.autocast_to)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
             # The model is called in a way of its own, or expects other shapes behind the layer.
             return False
-
-    def _is_same(self, found: Tensor, expected: Tensor, stricter: float = 1.0) -> bool:
-        if found.shape != expected.shape:
-            return False
-        kind = str(self.autocast_to or expected.dtype).removeprefix("torch.")
-        largest = float(expected.abs().max()) if expected.numel() else 0.0
-        tolerance = _TOLERANCE.get(kind, _TOLERANCE_OF_HALF_PRECISION) * max(largest, 1.0)
-        tolerance /= stricter
-        return bool(((found - expected).abs() <= tolerance).all())
 
     def _autocast(self, device_type: str) -> AbstractContextManager[object]:
         """The precision in which the layer is called within the model."""
@@ -289,8 +274,8 @@ class OutputLayer:
             hidden = self._call.selected(inputs, rows, positions, wants_logits=False)[0]
             self._is_linear = self.autocast_to is None and _is_linear(self._layer, hidden)
             with self.of_hidden(hidden) as logits:
-                is_same = self._is_same(logits, plain)
-            is_same = is_same and self._returns_what_the_layer_does(inputs, rows, positions)
+                is_same = are_same(logits, plain, self.autocast_to)
+            is_same = is_same and returns_what_the_layer_does(self._call, inputs, rows, positions)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -299,151 +284,6 @@ class OutputLayer:
             is_same = False
         self._is_linear = self._is_linear and is_same
         return is_same
-
-    def _does_pad_freely(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> bool:
-        """Whether one example has the same logits with more padding.
-
-        That is not so in models that mix positions by other means than attention.
-        """
-        import torch
-
-        config = getattr(self._model, "config", None)
-        if getattr(config, "chunk_size_feed_forward", 0) or (
-            getattr(config, "model_type", None) in _CHANGED_BY_SHORT_EXAMPLES
-        ):
-            return False
-        first = int(rows[0])
-        length = max(int(inputs["attention_mask"][first].sum()), 1)
-        alone = {name: tensor[first : first + 1] for name, tensor in inputs.items()}
-        for name in ("input_ids", "attention_mask"):
-            alone[name] = alone[name][:, :length]
-        more = dict(alone)
-        padding = torch.zeros_like(alone["input_ids"][:, :1]).expand(1, _MORE_PADDING)
-        more["input_ids"] = torch.cat([alone["input_ids"], padding], dim=1)
-        more["attention_mask"] = torch.cat([alone["attention_mask"], padding], dim=1)
-        of_first = positions[rows == first]
-        row = torch.zeros_like(of_first)
-        try:
-            one, other = (self._call.plain(each, row, of_first) for each in (alone, more))
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            # Some take only some lengths.
-            return False
-        return self._is_same(one, other, stricter=_STRICTER)
-
-    def _returns_what_the_layer_does(
-        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
-    ) -> bool:
-        """Whether a model leaves the layer's logits as they are, whatever these are.
-
-        A bound on them, for example, does not show in those of a model that has learned little.
-        """
-        import torch
-
-        made_up: list[Tensor] = []
-
-        def replace(_: Any, args: tuple[Tensor, ...], logits: Tensor) -> Tensor:
-            values = torch.linspace(-_LARGE, _LARGE, logits.numel(), device=logits.device)
-            made_up.append(values.view(logits.shape).to(logits.dtype))
-            return made_up[-1]
-
-        first = int(rows[0])
-        inputs = {name: tensor[first : first + 1] for name, tensor in inputs.items()}
-        of_first = positions[rows == first]
-        assert self._layer is not None
-        handle = self._layer.register_forward_hook(replace)
-        try:
-            _, logits = self._call.selected(inputs, torch.zeros_like(of_first), of_first)
-        finally:
-            handle.remove()
-        return torch.allclose(logits.float(), made_up[-1].float())
-
-
-def layer_of(model: Any, *, fast: bool = True, may_pack: bool = True) -> OutputLayer:
-    """The output layer of a model that was loaded: one for all who ask, so that it is checked once.
-
-    Args:
-        model: The model.
-        fast: As of `OutputLayer`.
-        may_pack: Likewise.
-    """
-    return origin_of(model).shared(
-        "output layer",
-        [fast, may_pack],
-        lambda: OutputLayer(model, fast=fast, may_pack=may_pack),
-    )
-
-
-def examples_to_compare(attention_mask: Tensor, rows: Tensor) -> Tensor:
-    """A few examples of a batch by which to compare ways: short and long ones.
-
-    Four of those in which something is asked, or as many as have a thousand tokens, padding
-    included, but two at least.
-
-    Args:
-        attention_mask: 1 for tokens, 0 for padding: (n, length).
-        rows: The example of each position that is asked about: (k,).
-
-    Returns:
-        Their rows, in order.
-    """
-    import torch
-
-    lengths, counts = _lengths_and_counts(attention_mask, rows)
-    asked = counts.nonzero().squeeze(-1)
-    # By length, and among those of one length by how much is asked in them.
-    keys = lengths[asked] * (int(counts.max()) + 1) + counts[asked]
-    in_order = asked[keys.argsort(stable=True)]
-    n = min(len(asked), _EXAMPLES_COMPARED)
-    while n > 2 and n * attention_mask.shape[1] > _TOKENS_COMPARED:
-        n -= 1
-    spread = torch.linspace(0, len(in_order) - 1, n).round().long()
-    chosen: Tensor = in_order[spread].sort().values
-    return chosen
-
-
-ALL_SEEN = frozenset({"several", "lengths", "counts"})
-
-
-def seen_in(attention_mask: Tensor, rows: Tensor) -> frozenset[str]:
-    """What a batch has by which ways of calling a model may be told apart.
-
-    Several examples, examples of different lengths, and different numbers of predictions in them.
-    The arguments are those of `examples_to_compare`.
-    """
-    lengths, counts = _lengths_and_counts(attention_mask, rows)
-    asked = counts > 0
-    found = {
-        "several": int(asked.sum()) > 1,
-        "lengths": len(lengths[asked].unique()) > 1,  # type: ignore[no-untyped-call]
-        "counts": len(counts[asked].unique()) > 1,  # type: ignore[no-untyped-call]
-    }
-    return frozenset(name for name, is_there in found.items() if is_there)
-
-
-def _lengths_and_counts(attention_mask: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """How many tokens each example has, and how many of its positions are asked about: (n,)."""
-    return attention_mask.sum(dim=1), rows.bincount(minlength=len(attention_mask))
-
-
-@contextmanager
-def _autocast_of(layer: Any) -> Iterator[list[torch.dtype | None]]:
-    """Find out in which precision a layer is called if autocast is on; None if it is off."""
-    import torch
-
-    found: list[torch.dtype | None] = []
-
-    def look(_: Any, args: tuple[Tensor, ...]) -> None:
-        kind = args[0].device.type
-        is_on = torch.is_autocast_enabled(kind)
-        found.append(torch.get_autocast_dtype(kind) if is_on else None)
-
-    handle = layer.register_forward_pre_hook(look)
-    try:
-        yield found
-    finally:
-        handle.remove()
 
 
 def _is_linear(layer: Any, hidden: Tensor) -> bool:

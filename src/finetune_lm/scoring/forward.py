@@ -1,0 +1,205 @@
+"""A data set's batches go into a model; their losses and what each token costs come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from finetune_lm.constants import ONCE
+from finetune_lm.data.batch import Batch, on_device
+from finetune_lm.data.dataset import Dataset
+from finetune_lm.scoring.halving import in_halves
+from finetune_lm.scoring.joined_outputs import joined_outputs
+from finetune_lm.scoring.scorer import Scorer
+from finetune_lm.scoring.surprisal import Scores, in_bits, score_tokens
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from finetune_lm.scoring.fast.cross_entropy import TargetScores
+    from finetune_lm.scoring.fast.output_layer import OutputLayer
+    from finetune_lm.scoring.fast.together import BatchesTogether
+
+Score = Callable[["Tensor", "Tensor", "Tensor"], Scores]
+"""Tells what tokens cost, given the row and the position of the logits that predict each, and the
+tokens: (n,) each."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What came out of a model for one batch.
+
+    Attributes:
+        for_losses: What losses are given: ``loss``, the model's own, and, unless they say that they
+            do not need them, ``logits`` and all else that the model returns.
+        score: Tells what tokens cost.
+    """
+
+    for_losses: Any
+    score: Score
+
+
+@dataclass(frozen=True)
+class _LossOnly:
+    loss: Tensor | None
+
+
+class Forward:
+    """Calls a model with the batches of one data set.
+
+    Args:
+        scorer: The model's.
+        dataset: The data set.
+        batch_size: How many of its examples make a batch.
+        needs_logits: Whether a loss needs more than the model's own loss, so that the model is
+            called the plain way.
+        pads: Whether examples of different lengths may go in together, padded.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        needs_logits: bool = True,
+        pads: bool = True,
+    ) -> None:
+        self._scorer = scorer
+        self._model = scorer.model  # kept alive
+        self._dataset = dataset
+        self._batch_size = batch_size
+        self._pads = pads
+        self._may_be_fast = self._is_fast = scorer.fast and not needs_logits and pads
+        # Batches that are preprocessed as they come are not the same twice. Where padding counts in
+        # the loss, a batch is to have as much of it as it has alone.
+        self._may_group = dataset.preprocessing.strategy == ONCE and dataset.ignore_padding
+        self._together: BatchesTogether | None = None
+
+    def forget(self) -> None:
+        """Say that the model may have changed since the last batch."""
+        self._together = None
+
+    def __call__(self, batch: Batch, device: torch.device, *, alone: bool = True) -> Outputs:
+        """The outputs for a batch, with a graph if gradients are enabled.
+
+        Args:
+            batch: The batch.
+            device: Where the model is.
+            alone: False if batches come in the order of the data set and the model does not change
+                between them, or `forget` is called, so that several may go in together.
+        """
+        rows, positions = self._scorer.task.predictions(batch.inputs["labels"])
+        if len(rows):
+            self._is_fast = self._may_be_fast and self._comes_to_the_same(batch, device)
+        if not self._is_fast or not len(rows):
+            return self._plain(batch, device)
+        index = np.full(tuple(batch.inputs["labels"].shape), -1)
+        index[rows.numpy(), positions.numpy()] = np.arange(len(rows))
+        scored = None
+        if not alone and self._may_group and self._layer().resumes_alone:
+            scored = self._from_together(batch, device)
+        if scored is None:
+            scored = self._alone(batch, device)
+        return Outputs(_LossOnly(scored.loss), partial(_look_up, scored, index))
+
+    def _comes_to_the_same(self, batch: Batch, device: torch.device) -> bool:
+        found = self._scorer.comes_to_the_same(batch, self._layer(), device)
+        if found is None:
+            # What is no number in one text gets into others that share its beginning.
+            self._may_be_fast = False
+        return bool(found)
+
+    def _layer(self) -> OutputLayer:
+        # Padding that counts in the loss must be predicted, so it must stay.
+        return self._scorer.layer(may_pack=self._dataset.ignore_padding)
+
+    def _from_together(self, batch: Batch, device: torch.device) -> TargetScores | None:
+        from finetune_lm.scoring.fast.together import BatchesTogether
+
+        if self._together is None:
+            self._together = BatchesTogether(
+                self._scorer, self._layer(), self._dataset, self._batch_size
+            )
+        scored = self._together.scores_of(batch, device)
+        self._may_group = scored is not None
+        return scored
+
+    def _plain(self, batch: Batch, device: torch.device) -> Outputs:
+        import torch
+
+        def call(part: Batch) -> Any:
+            return self._model(**on_device(part.inputs, device))
+
+        if self._pads:
+            outputs = self._in_halves(batch, call, joined_outputs)
+        else:
+            rows, parts = zip(*batch.without_padding(), strict=True)
+            found = [self._in_halves(part, call, joined_outputs) for part in parts]
+            outputs = found[0]
+            if len(parts) > 1:
+                outputs = joined_outputs(found, self._n_counted(parts), torch.cat(rows).argsort())
+        return Outputs(outputs, partial(score_tokens, outputs.logits))
+
+    def _n_counted(self, parts: Sequence[Batch]) -> list[int]:
+        """How many labels of each part of a batch count in its loss."""
+        return [int(self._scorer.task.counted(part.inputs["labels"]).sum()) for part in parts]
+
+    def _alone(self, batch: Batch, device: torch.device) -> TargetScores:
+        """The labels of a batch that count, scored, in the order of their predictions."""
+        score = partial(self._scorer.score, layer=self._layer(), device=device)
+        return self._in_halves(batch, score, _joined_scores)
+
+    def _in_halves(
+        self, batch: Batch, do: Callable[[Batch], T], join: Callable[[list[T], list[int]], T]
+    ) -> T:
+        """Do something with a batch; with each half of it if memory does not do for the whole.
+
+        Args:
+            batch: The batch.
+            do: What is done.
+            join: Makes one result of those of the parts, given how many labels of each count.
+        """
+        done = in_halves(batch, do, _halves, _described)
+        parts, results = map(list, zip(*done, strict=True))
+        return results[0] if len(results) == 1 else join(results, self._n_counted(parts))
+
+
+def _halves(batch: Batch) -> list[Batch]:
+    middle = len(batch) // 2
+    return [batch.select(slice(middle)), batch.select(slice(middle, None))] if middle else []
+
+
+def _described(batch: Batch) -> str:
+    n, length = batch.inputs["input_ids"].shape
+    return f"{n} examples of {length} tokens: such batches go through the model"
+
+
+def _joined_scores(parts: list[TargetScores], sizes: list[int]) -> TargetScores:
+    import torch
+
+    from finetune_lm.scoring.fast.cross_entropy import TargetScores
+
+    del sizes
+    nll, best_id, best_nll = (
+        torch.cat([getattr(part, name) for part in parts])
+        for name in ("nll", "best_id", "best_nll")
+    )
+    return TargetScores(nll.mean(), nll, best_id, best_nll)
+
+
+def _look_up(
+    scored: TargetScores, index: Any, rows: Tensor, positions: Tensor, targets: Tensor
+) -> Scores:
+    """What tokens cost, all of which are among those that were scored."""
+    del targets
+    which = index[rows.numpy(), positions.numpy()]
+    assert (which >= 0).all()
+    return in_bits(scored.nll, scored.best_id, scored.best_nll).take(which)
