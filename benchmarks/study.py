@@ -31,9 +31,9 @@ from finetune_lm.evaluation.splits import make_splits
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import model_path
 from finetune_lm.runs.preparing import load
-from finetune_lm.study import search, trial_run
-from finetune_lm.training.learner import make_learner
+from finetune_lm.study import search, trials
 from finetune_lm.training.state import TrainingState
+from finetune_lm.training.step import make_learner
 from measuring import Row
 
 DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
@@ -90,7 +90,7 @@ def _between_trials(model: str, args: DataTrainingArguments) -> float:
         ended.append(time.process_time())
 
     with (
-        mock.patch.object(trial_run, "train", train),
+        mock.patch.object(trials, "train", train),
         mock.patch.object(search, "save_plots"),
     ):
         finetune_lm.run(

@@ -26,7 +26,7 @@ from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import Examples
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
-from finetune_lm.evaluation.evaluate import evaluate, take_in
+from finetune_lm.evaluation.evaluate import evaluate
 from finetune_lm.evaluation.losses import Losses
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.loss_classes import OutputsDefaultLoss
@@ -35,7 +35,7 @@ from finetune_lm.models.loading import LoadedModel, model_path
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.recording.columns import MetadataColumns
 from finetune_lm.recording.loss_history import LossHistory
-from finetune_lm.recording.recorder import BatchAt, Measured, Recorder
+from finetune_lm.recording.recorder import BatchAt, Measured, Recorder, Recorders
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
 from finetune_lm.recording.token_table import TokenTable
 from finetune_lm.runs.context import Run
@@ -46,12 +46,11 @@ from finetune_lm.scoring.scorer import Scorer
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import Checkpoints
 from finetune_lm.training.early_stopping import EarlyStopping
-from finetune_lm.training.learner import Learner
 from finetune_lm.training.loop import learn, train_epoch
 from finetune_lm.training.optimizers import make_optimizer
 from finetune_lm.training.progress import Progress
 from finetune_lm.training.state import TrainingState
-from finetune_lm.training.step import Update
+from finetune_lm.training.step import Learner, Update
 
 SHAPES = {"tiny": (2, 64), "small": (4, 256), "gpt2": (12, 768)}
 """Layers and width of each shape of model."""
@@ -285,15 +284,16 @@ class Experiment:
 
     def step(self, batch: Batch, number: int = 0) -> None:
         """Learn from a batch and record it, as the training loop does."""
-        take_in(self.run, self.learn(batch, number), self.state.progress.training)
+        measured = self.learn(batch, number)
+        self.run.recorders.batch(measured)
+        self.state.progress.training.take_in(measured)
 
     def epoch(self) -> None:
         """Learn from all of the data, validate on them, and put the epoch on disk."""
         progress = self.state.progress
         train_epoch(self.run, self.learner, self.training, self.state, _nothing)
         evaluate(self.run, self.training, progress.epoch, progress.validation, _nothing)
-        for recorder in self.run.recorders:
-            recorder.pass_over("validation", progress.epoch, {})
+        self.run.recorders.pass_over("validation", progress.epoch, {})
         progress.begin_epoch(progress.epoch + 1)
 
 
@@ -310,7 +310,7 @@ def run_of(loaded: LoadedModel, *recorders: Recorder, seed: int = 1, **more: Any
         Callbacks(),
         Interruption(),
         Checkpoints(Path(), 0),
-        recorders,
+        Recorders(*recorders),
     )
 
 

@@ -18,7 +18,7 @@ from finetune_lm import DataTrainingArguments
 from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.loss_classes import KLBaselineLoss, OutputsDefaultLoss
 from finetune_lm.recording.progress_bars import EpochBar, TestBar
-from finetune_lm.recording.recorder import EpochResult, listening
+from finetune_lm.recording.recorder import EpochResult, Recorders
 from setups import arguments, setup
 
 ONE = {"loss": 3.41234, "OutputsDefaultLoss": 3.41234}
@@ -54,7 +54,7 @@ class Terminal:
 
 def show(n_epochs=250, epochs=(0, 8, 248, 249), means=ONE, unit="nats/token", patience=None):
     bar = EpochBar(n_epochs, unit)
-    with listening([bar], 0):
+    with Recorders(bar).listening(0):
         for epoch in epochs:
             validation = {"loss": 3.5, "L": 3.5}
             bar.epoch(EpochResult(epoch, means, validation, (epoch, 3.498765), patience))
@@ -121,7 +121,7 @@ def test_in_a_pipe_each_epoch_is_a_line(capsys, patience):
 
 def test_no_best_epoch_yet_and_no_unit(capsys):
     bar = EpochBar(2)
-    with listening([bar], 0):
+    with Recorders(bar).listening(0):
         means, nothing = {"loss": 123.456, "MyLoss": 1}, dict.fromkeys(("loss", "MyLoss"), math.nan)
         bar.epoch(EpochResult(0, means, nothing, (None, math.inf), None))
     line = re.sub(r", \d+:\d\d left", "", capsys.readouterr().err)
@@ -130,12 +130,12 @@ def test_no_best_epoch_yet_and_no_unit(capsys):
 
 def test_one_of_many_trainings_is_shown_on_a_terminal_only(capsys, monkeypatch):
     bar = EpochBar(2, in_passing=True)
-    with listening([bar], 0):
+    with Recorders(bar).listening(0):
         bar.epoch(EpochResult(0, ONE, ONE, (0, 3.4), None))
     assert capsys.readouterr().err == ""
     terminal = Terminal(monkeypatch, 80)
     bar = EpochBar(2, in_passing=True)
-    with listening([bar], 0):
+    with Recorders(bar).listening(0):
         bar.epoch(EpochResult(0, ONE, ONE, (0, 3.4), None))
     assert any(line.startswith("epoch 0 (1/2)") for line in terminal.written())
 

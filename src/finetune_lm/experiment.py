@@ -8,6 +8,7 @@ and `TableWriter.write` writes them.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, OptimizationArguments
@@ -83,8 +84,9 @@ def conduct(all_args: AllArguments, earlier: EarlierRun | None = None) -> RunRes
     from finetune_lm.runs.on_record import on_record
     from finetune_lm.runs.preparing import load
     from finetune_lm.training.checkpoints import Checkpoints
-    from finetune_lm.training.fit import fit
-    from finetune_lm.training.learner import make_learner
+    from finetune_lm.training.fit import training_on_record
+    from finetune_lm.training.loop import train
+    from finetune_lm.training.step import make_learner
 
     accelerator, loaded, datasets = load(model_args, data_args, plan.files)
     start_tokens = next(each.start_tokens for group in datasets.values() for each in group)
@@ -113,15 +115,12 @@ def conduct(all_args: AllArguments, earlier: EarlierRun | None = None) -> RunRes
         this = Run(data_args, loaded, accelerator, callbacks, interruption, checkpoints)
         if learner is not None:
             splits = training[0], validation[0]
-            state = fit(this, learner, splits, record, resumes=earlier is not None)
+            resumes = earlier is not None
+            with training_on_record(this, learner, splits, record, resumes) as (heard, state):
+                train(heard, learner, splits, state)
         best_epoch = state.stopping.best_epoch if state else None
         if testing:
-
-            def save() -> None:
-                # Where checkpoints are kept, `fit` has written this one.
-                if state is not None and state.at_end is not None and not checkpoints.are_kept:
-                    checkpoints.write(state.at_end)
-
+            save = partial(state.save_end, checkpoints) if state else lambda: None
             with record.timed("testing"):
                 n_rows = test(this, testing, plan.table_path, best_epoch, save)
             record.add(test_rows=n_rows)
@@ -139,11 +138,10 @@ def study(all_args: AllArguments) -> StudyResult:
     """Search for hyperparameters, and do the run of the best trial again if that is wanted."""
     all_args[2].resolve()  # imports Optuna
 
-    from finetune_lm.runs.preparing import load_without_data
     from finetune_lm.study.results import best_run_args
     from finetune_lm.study.search import search
 
-    result = search(*all_args, load_without_data)
+    result = search(*all_args)
     best_args = best_run_args(result, all_args[0]) if all_args[2].keep_best_trial else None
     if best_args is not None:
         run(all_args[0], best_args)

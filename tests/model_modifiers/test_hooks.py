@@ -155,15 +155,16 @@ class Looker(ModelCallback):
 
 
 def test_what_there_is_at_each_point(models, files, monkeypatch):
-    from finetune_lm.training import loop
+    from finetune_lm.recording.recorder import Recorders
 
-    take_in = loop.take_in
+    batch = Recorders.batch
 
-    def taken_in(*args):
-        heard.append(("rows", None, None))
-        take_in(*args)
+    def told(recorders, measured):
+        if measured.split.dataset_type == "train":
+            heard.append(("rows", None, None))
+        batch(recorders, measured)
 
-    monkeypatch.setattr(loop, "take_in", taken_in)
+    monkeypatch.setattr(Recorders, "batch", told)
     points = ["pre_train_batch", "pre_train_step", "post_train_step", "post_train_batch"]
     args = ModelArguments(
         models["gpt2"],

@@ -12,11 +12,12 @@ from families import family
 from finetune_lm import DataTrainingArguments, ModelArguments, UserError
 from finetune_lm.data_preprocessing import mask_random_tokens
 from finetune_lm.loss_classes import OutputsDefaultLoss
+from finetune_lm.recording.recorder import Recorder
 from finetune_lm.runs.interruption import Interruption
-from finetune_lm.runs.preparing import load_without_data
 from finetune_lm.study.parameters import with_values
 from finetune_lm.study.trial_run import InitialState, TrialRunner
 from finetune_lm.training.early_stopping import EarlyStopping
+from finetune_lm.training.loop import train
 from helpers import save_family
 from studies import Misbehave, data_args
 
@@ -91,13 +92,21 @@ def models(tmp_path_factory):
     return directories
 
 
+class Losses(Recorder):
+    def __init__(self):
+        self.losses = []
+
+    def epoch(self, result):
+        self.losses.append(result.validation["loss"])
+
+
 def losses_of(runner, args):
     """The validation loss of each epoch of a trial."""
-    losses = []
-    stopping = EarlyStopping(args.patience, args.delta, args.min_epochs)
-    runner.run(args, stopping, lambda epoch, loss: losses.append(loss), Interruption())
-    assert stopping.best_loss == min(losses)
-    return losses
+    stopping, heard = EarlyStopping(args.patience, args.delta, args.min_epochs), Losses()
+    with runner.prepared(args, stopping, heard, Interruption()) as prepared:
+        train(*prepared)
+    assert stopping.best_loss == min(heard.losses)
+    return heard.losses
 
 
 def masked(strategy):
@@ -124,7 +133,7 @@ def test_a_trial_is_the_run_that_it_stands_for(models, tmp_path, case):
     name = case.split()[0]
     args = data_args(tmp_path, epochs=3, **CASES[case])
     model_args = ModelArguments(models[name])
-    runner = TrialRunner(model_args, args, load_without_data, {"train_optimizer_kwargs"})
+    runner = TrialRunner(model_args, args, {"train_optimizer_kwargs"})
     for number, lr in enumerate((3e-3, 1e-2)):
         tried = with_values(args, {LR: lr})
         losses = losses_of(runner, tried)
@@ -152,7 +161,7 @@ def test_a_trial_does_not_know_those_before_it(models, tmp_path, case):
     searched = {"train_optimizer_kwargs", "train_optimizer", "epochs"}
 
     def new_runner():
-        return TrialRunner(model_args, args, load_without_data, searched)
+        return TrialRunner(model_args, args, searched)
 
     runner = new_runner()
     one = [losses_of(runner, each) for each in (first, second, first)]
@@ -170,7 +179,7 @@ def test_the_callback_of_this_test_would_leave_something_behind(models, tmp_path
     monkeypatch.setattr(trial_run.InitialState, "restore", lambda self: None)
     args = data_args(tmp_path)
     model_args = ModelArguments(models["gpt2"], model_pre_train_step_callbacks=[Misbehave])
-    runner = TrialRunner(model_args, args, load_without_data, {"epochs"})
+    runner = TrialRunner(model_args, args, {"epochs"})
     assert losses_of(runner, args) != losses_of(runner, args)
 
 
@@ -178,23 +187,24 @@ def test_what_trials_do_not_change_is_made_once(models, tmp_path, monkeypatch):
     from finetune_lm.study import trial_run
 
     made = []
-    original = trial_run.load_datasets
 
-    def count(*args):
-        made.append("data")
-        return original(*args)
+    def counting(what):
+        original = getattr(trial_run, what)
 
-    def load(*args):
-        made.append("model")
-        return load_without_data(*args)
+        def load(*args):
+            made.append(what)
+            return original(*args)
 
-    monkeypatch.setattr(trial_run, "load_datasets", count)
+        monkeypatch.setattr(trial_run, what, load)
+
+    counting("load_datasets")
+    counting("load_without_data")
     args = data_args(tmp_path)
-    runner = TrialRunner(ModelArguments(models["gpt2"]), args, load, {"train_optimizer_kwargs"})
+    runner = TrialRunner(ModelArguments(models["gpt2"]), args, {"train_optimizer_kwargs"})
     model = runner.loaded.model
     for lr in (1e-3, 1e-2):
         losses_of(runner, with_values(args, {LR: lr}))
-    assert made == ["model", "data"]
+    assert made == ["load_without_data", "load_datasets"]
     assert runner.loaded.model is model
 
 
@@ -213,7 +223,7 @@ def test_data_that_trials_change_is_made_as_in_a_single_run(models, tmp_path, se
     place, values = PLACES[searched]
     args = data_args(tmp_path, **masked("once"))
     model_args = ModelArguments(models["bert"])
-    runner = TrialRunner(model_args, args, load_without_data, {searched})
+    runner = TrialRunner(model_args, args, {searched})
     seen = []
     for number, value in enumerate((*values, values[0])):
         tried = with_values(args, {place: value})
@@ -227,7 +237,7 @@ def test_data_that_trials_change_is_made_as_in_a_single_run(models, tmp_path, se
 
 def test_trials_leave_no_memory_behind(models, tmp_path):
     args = data_args(tmp_path)
-    runner = TrialRunner(ModelArguments(models["gpt2"]), args, load_without_data, {"epochs"})
+    runner = TrialRunner(ModelArguments(models["gpt2"]), args, {"epochs"})
 
     def n_tensors():
         gc.collect()
@@ -253,7 +263,7 @@ def test_what_does_not_go_together_is_told_before_the_first_trial(models, tmp_pa
         loss_classes_kwargs={"train": {"TakesNoKwargs": {"x": 1}}},
     )
     with pytest.raises(UserError, match="TakesNoKwargs must accept model, tokenizer and what"):
-        TrialRunner(ModelArguments(models["gpt2"]), args, load_without_data, {"epochs"})
+        TrialRunner(ModelArguments(models["gpt2"]), args, {"epochs"})
 
 
 def test_no_rows_are_made(models, tmp_path, monkeypatch):
@@ -266,6 +276,6 @@ def test_no_rows_are_made(models, tmp_path, monkeypatch):
     monkeypatch.setattr(token_rows.TokenRows, "of_batch", fail)
     args = data_args(tmp_path)
     assert isinstance(args, DataTrainingArguments)
-    runner = TrialRunner(ModelArguments(models["gpt2"]), args, load_without_data, {"epochs"})
+    runner = TrialRunner(ModelArguments(models["gpt2"]), args, {"epochs"})
     assert len(losses_of(runner, args)) == 2
     assert not (tmp_path / "out").exists()

@@ -10,14 +10,12 @@ import torch
 from families import family
 from finetune_lm import DataTrainingArguments
 from finetune_lm.data_preprocessing import mask_random_spans, mask_random_tokens
-from finetune_lm.evaluation.evaluate import n_labels
 from finetune_lm.runs.device import make_accelerator
 from finetune_lm.scoring.forward import Forward
 from finetune_lm.scoring.scorer import Scorer
-from finetune_lm.training.learner import Learner
 from finetune_lm.training.optimizers import make_optimizer
 from finetune_lm.training.schedule import Schedule
-from finetune_lm.training.step import Update
+from finetune_lm.training.step import Learner, Update
 from helpers import dataset, examples
 
 CPU = torch.device("cpu")
@@ -68,7 +66,7 @@ def learn_all(learner, data, size, update, fast):
     )
     counts = []
     for number, batch in enumerate(data.batches(size)):
-        counts.append(n_labels(data, batch))
+        counts.append(int(data.task.counted(batch.inputs["labels"]).sum()))
         update.add(forward(batch, CPU).for_losses.loss, counts[-1], 0, number)
     return counts
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -13,15 +13,14 @@ from finetune_lm.constants import STOP
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.errors import UserError
-from finetune_lm.evaluation.batch_watch import batch_watched
-from finetune_lm.evaluation.passes import Pass
+from finetune_lm.evaluation.passes import Pass, batch_watched
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.recorder import BatchAt, Measured
 from finetune_lm.runs.context import Run
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 def evaluate(
@@ -62,17 +61,20 @@ def evaluate(
         for number, batch in progress.batches(split):
             callbacks.run("pre_validation_batch", epoch, number)
             _back_to_eval(model)
-            with batch_watched(split, batch, number, epoch):
+            at = BatchAt(split, batch, epoch, number)
+            with batch_watched(at):
                 outputs = split.forward(batch, run.device, alone=alone)
                 score = split.scored(batch, outputs.score)
                 losses = None
-                if n_labels(split.dataset, batch):
-                    labels = outputs_labels(batch, run.device)
+                if at.n_labels:
+                    # A copy: the rows need them as they are, whatever a loss does to its own.
+                    labels = batch.inputs["labels"].to(run.device, copy=True)
                     losses = split.losses(outputs.for_losses, labels).numbers()
-                measured = BatchAt(split, batch, epoch, number).measured(score, losses)
+                measured = at.measured(score, losses)
                 if run.args.on_nan == STOP:
                     check_finite(measured)
-                take_in(run, measured, progress)
+                run.recorders.batch(measured)
+                progress.take_in(measured)
             callbacks.run("post_validation_batch", epoch, number)
             on_batch()
     if is_whole:
@@ -82,33 +84,8 @@ def evaluate(
         means = dict.fromkeys([LOSS, *split.losses.names], math.nan)
     else:
         means = progress.means.means(split.dataset.name, split.losses.reduced)
-    pass_is_over(run, split, epoch, means)
+    run.recorders.pass_over(split.dataset_type, epoch, means)
     return means
-
-
-def take_in(run: Run, measured: Measured, progress: Pass) -> None:
-    """Tell those who listen of a batch, and take its losses in, unless one is no finite number.
-
-    Args:
-        run: What is run.
-        measured: What came of the batch.
-        progress: The pass of which the batch is, where losses are averaged.
-    """
-    run.batch_is_over(measured)
-    if measured.losses is None:
-        return
-    if not measured.is_finite:
-        progress.n_not_finite += 1
-        return
-    split = measured.split
-    n_counted = n_labels(split.dataset, measured.batch)
-    progress.means.add(measured.losses, n_counted, split.losses.epoch_weights())
-
-
-def pass_is_over(run: Run, split: Split, epoch: int, means: Mapping[str, float]) -> None:
-    """Tell those who listen that a data set was gone through."""
-    for recorder in run.recorders:
-        recorder.pass_over(split.dataset_type, epoch, means)
 
 
 def record_surprisals(
@@ -151,9 +128,10 @@ def record_surprisals(
             with torch.no_grad():
                 callbacks.run("pre_test_batch", epoch, number)
                 _back_to_eval(model)
-                with batch_watched(split, batch, number, epoch):
+                at = BatchAt(split, batch, epoch, number)
+                with batch_watched(at):
                     outputs = split.forward(batch, run.device, alone=alone)
-                    measured = BatchAt(split, batch, epoch, number).measured(outputs.score, None)
+                    measured = at.measured(outputs.score, None)
                     rows = split.rows.of_batch(measured)
                 if run.args.on_nan == STOP:
                     _check_surprisals(rows, split)
@@ -187,17 +165,6 @@ def _back_to_eval(model: Any) -> None:
     """A callback may have put the model into training mode and left it there."""
     if model.training:
         model.eval()
-
-
-def outputs_labels(batch: Batch, device: torch.device) -> Any:
-    """The labels that losses are given."""
-    # A copy: the rows of the batch need them as they are, whatever a loss does to its own.
-    return batch.inputs["labels"].to(device, copy=True)
-
-
-def n_labels(dataset: Dataset, batch: Batch) -> int:
-    """How many labels of a batch count in its loss."""
-    return int(dataset.task.counted(batch.inputs["labels"]).sum())
 
 
 def check_finite(measured: Measured) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from finetune_lm.arguments.calls import check_call
 from finetune_lm.arguments.given_losses import takes_several
 from finetune_lm.arguments.references import numbered_names, short_name
 from finetune_lm.errors import UserError, users_code
-from finetune_lm.evaluation.batch_watch import in_loss
+from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.randomness import own_stream
 from finetune_lm.recording.columns import LOSS
 
@@ -70,6 +70,7 @@ class Losses:
     ) -> None:
         self.names = numbered_names(classes)
         self._reduce = reduce
+        self._reduction = f"loss reduction {short_name(reduce)}"
         self._takes_several = takes_several(reduce, len(classes))
         self._made: list[Any] = []
         self._device: torch.device | None = None
@@ -139,7 +140,7 @@ class Losses:
 
         parts = {}
         for name, loss in self.by_name().items():
-            with in_loss(name), users_code(f"loss {name}"):
+            with _in_loss(name), users_code(f"loss {name}"):
                 value = (loss if callable(loss) else loss.forward)(outputs, labels)
             if getattr(loss, "return_all", False) and isinstance(value, torch.Tensor):
                 value = value.mean()
@@ -158,7 +159,7 @@ class Losses:
         import torch
 
         given = values if self._takes_several else [torch.stack(values)]
-        with users_code(f"loss reduction {short_name(self._reduce)}"):
+        with users_code(self._reduction):
             total = self._reduce(*given)
         if not _is_one_number(total):
             raise UserError(
@@ -237,6 +238,17 @@ class EpochLosses:
         self._n_labels = state["n_labels"]
         self._sums, self._weights = dict(state["sums"]), dict(state["weights"])
         self._own = set(state["own"])
+
+
+@contextmanager
+def _in_loss(name: str) -> Iterator[None]:
+    """Let an error about memory say in which loss it arose."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            error.loss = name  # type: ignore[union-attr]
+        raise
 
 
 def _needs_logits(loss: Any) -> bool:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.ragged_arrays import IntArray
+from finetune_lm.errors import UserError
 from finetune_lm.evaluation.losses import EpochLosses
 from finetune_lm.evaluation.splits import Split
+from finetune_lm.models.compiling import compiler_problem
+from finetune_lm.out_of_memory import is_out_of_memory
+from finetune_lm.recording.recorder import BatchAt, Measured
 
 
 class Pass:
@@ -48,6 +53,16 @@ class Pass:
                 self.n_batches, self.n_examples = number + 1, end
                 yield number, batch
 
+    def take_in(self, measured: Measured) -> None:
+        """Take in the losses of a batch, unless one of them is infinite or no number."""
+        if measured.losses is None:
+            return
+        if not measured.is_finite:
+            self.n_not_finite += 1
+            return
+        weights = measured.split.losses.epoch_weights()
+        self.means.add(measured.losses, measured.n_labels, weights)
+
     def state_dict(self) -> dict[str, Any]:
         """How far it has come, in plain types."""
         numbers = {name: getattr(self, name) for name in _NUMBERS}
@@ -61,3 +76,40 @@ class Pass:
 
 
 _NUMBERS = ("n_batches", "n_examples", "n_not_finite")
+
+
+@contextmanager
+def batch_watched(at: BatchAt) -> Iterator[None]:
+    """Turn what no batch should bring about into errors for users.
+
+    Args:
+        at: The batch that is dealt with meanwhile.
+
+    Raises:
+        UserError: If memory runs out, in which batch, and what to lower; if the model cannot be
+            compiled.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise _too_large(at, error) from error
+        if (problem := compiler_problem(error)) is not None:
+            raise UserError(problem) from error
+        raise
+
+
+def _too_large(at: BatchAt, error: BaseException) -> UserError:
+    kind, size = at.split.dataset_type, at.split.batch_size
+    in_epoch = "" if at.epoch is None else f"epoch {at.epoch}, "
+    n, length = at.batch.inputs["input_ids"].shape
+    examples = "example" if n == 1 else "examples"
+    made = f", made of {size} by preprocessing" if n > size else ""
+    loss = getattr(error, "loss", None)
+    during = f" while {loss} was computed" if loss else ""
+    of_loss = f", or what loss_classes_kwargs gives {loss}" if loss else ""
+    return UserError(
+        f"memory ran out in {in_epoch}{kind} batch {at.number}{during}: {n} {examples} of {length} "
+        f"tokens, padding included{made}. Lower --per_device_{kind}_batch_size ({size}) or "
+        f"--max_length{of_loss}, or take a smaller model."
+    )

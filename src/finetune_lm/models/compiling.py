@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.errors import UserError, first_line
-from finetune_lm.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -45,27 +42,15 @@ def is_compiled(model: Any) -> bool:
     return getattr(model, "_compiled_call_impl", None) is not None
 
 
-@contextmanager
-def compiler_watched() -> Iterator[None]:
-    """Turn an error of the compiler, which comes when a model is called, into one for users.
-
-    Raises:
-        UserError: If the model, or its backward pass, cannot be compiled.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        dynamo = sys.modules.get("torch._dynamo.exc")
-        if (
-            dynamo is None
-            or not isinstance(error, dynamo.TorchDynamoException)
-            or is_out_of_memory(error)
-        ):
-            raise
-        raise UserError(
-            f"the model cannot be compiled so: {first_line(error)} Leave --compile out, or change "
-            f"--compile_kwargs: the numbers are the same."
-        ) from error
+def compiler_problem(error: BaseException) -> str | None:
+    """What an error that came when a model was called says of its compiler, if it is one of it."""
+    dynamo = sys.modules.get("torch._dynamo.exc")
+    if dynamo is None or not isinstance(error, dynamo.TorchDynamoException):
+        return None
+    return (
+        f"the model cannot be compiled so: {first_line(error)} Leave --compile out, or change "
+        f"--compile_kwargs: the numbers are the same."
+    )
 
 
 def _one_more(x: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,11 @@ class BatchAt:
     batch: Batch
     epoch: Any
     number: int
+
+    @property
+    def n_labels(self) -> int:
+        """How many of its labels count in its loss."""
+        return int(self.split.dataset.task.counted(self.batch.inputs["labels"]).sum())
 
     def measured(
         self, score: Score, losses: Mapping[str, float] | None, lr: float | None = None
@@ -106,12 +111,47 @@ class Recorder:
         """The training is over, however it ended."""
 
 
-@contextmanager
-def listening(recorders: Sequence[Recorder], n_epochs_done: int) -> Iterator[None]:
-    """Let recorders listen to what happens inside, and end, all of them, however it ends."""
-    with ExitStack() as stack:
-        for recorder in recorders:
-            stack.callback(recorder.end)
-        for recorder in recorders:
+class Recorders(Recorder):
+    """All who listen to a run, told one after another: the one place where they are told.
+
+    Args:
+        *recorders: They, in order.
+    """
+
+    def __init__(self, *recorders: Recorder) -> None:
+        self._recorders = recorders
+
+    def begin(self, n_epochs_done: int) -> None:
+        """Tell all of them."""
+        for recorder in self._recorders:
             recorder.begin(n_epochs_done)
-        yield
+
+    def batch(self, measured: Measured) -> None:
+        """Tell all of them."""
+        for recorder in self._recorders:
+            recorder.batch(measured)
+
+    def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
+        """Tell all of them."""
+        for recorder in self._recorders:
+            recorder.pass_over(dataset_type, epoch, means)
+
+    def epoch(self, result: EpochResult) -> None:
+        """Tell all of them."""
+        for recorder in self._recorders:
+            recorder.epoch(result)
+
+    def end(self) -> None:
+        """Tell all of them, also if one of them fails."""
+        with ExitStack() as stack:
+            for recorder in self._recorders:
+                stack.callback(recorder.end)
+
+    @contextmanager
+    def listening(self, n_epochs_done: int) -> Iterator[None]:
+        """Let them listen to what happens inside, and end, however it ends."""
+        try:
+            self.begin(n_epochs_done)
+            yield
+        finally:
+            self.end()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from finetune_lm.model_modifiers.callbacks import Callbacks
-from finetune_lm.recording.recorder import Measured, Recorder
+from finetune_lm.recording.recorder import Recorder, Recorders
 from finetune_lm.runs.interruption import Interruption
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class Run:
     callbacks: Callbacks
     interruption: Interruption
     checkpoints: Checkpoints
-    recorders: Sequence[Recorder] = ()
+    recorders: Recorders = field(default_factory=Recorders)
 
     @property
     def device(self) -> torch.device:
@@ -49,9 +48,4 @@ class Run:
 
     def with_recorders(self, *recorders: Recorder) -> Run:
         """The same with others who listen."""
-        return replace(self, recorders=recorders)
-
-    def batch_is_over(self, measured: Measured) -> None:
-        """Tell those who listen what came of a batch."""
-        for recorder in self.recorders:
-            recorder.batch(measured)
+        return replace(self, recorders=Recorders(*recorders))

@@ -54,7 +54,7 @@ from finetune_lm.study.study_record import (
     find_study,
     load_study,
 )
-from finetune_lm.study.trial_run import LoadModel, TrialRunner
+from finetune_lm.study.trial_run import TrialRunner
 from finetune_lm.study.trials import Trials
 from finetune_lm.study.workers import counted_trials
 from finetune_lm.whole_files import write_whole
@@ -68,7 +68,6 @@ def search(
     model_args: ModelArguments,
     data_args: DataTrainingArguments,
     optimization_args: OptimizationArguments,
-    load_model: LoadModel,
 ) -> StudyResult:
     """Search for hyperparameters, as one process of a study.
 
@@ -76,7 +75,6 @@ def search(
         model_args: Which model, and how it is loaded and changed.
         data_args: Which data, how the model learns.
         optimization_args: What to search for, and how.
-        load_model: Seeds the generators and loads the model, as a single run does.
 
     Returns:
         What the study has found by now, in all of its processes.
@@ -88,7 +86,7 @@ def search(
     messages = OptunaMessages()
     with messages.active():
         plan = make_plan(model_args, data_args, optimization_args)
-        plan, runner, record = _load(plan, load_model)
+        plan, runner, record = _load(plan)
         messages.tell_experimental()
         directory = make_study_dir(plan.output_dir)
         # Signals wait until the end of it all, when it is on record how the search ended.
@@ -99,8 +97,8 @@ def search(
             study = _open(plan)
             _write_config(directory, plan)
             try:
-                with run_record.timed("search"):
-                    _do_trials(study, plan, runner, directory, interruption)
+                with run_record.timed("search"), _told(study, plan), _quick_garbage_collection():
+                    Trials(study, plan, runner, directory, interruption).do()
             finally:
                 _write(study, plan, directory)
                 run_record.add(**summary(study))
@@ -108,7 +106,7 @@ def search(
         return study_result(study, plan.parameters, plan.data_args, directory.path)
 
 
-def _load(plan: Plan, load_model: LoadModel) -> tuple[Plan, TrialRunner, StudyRecord]:
+def _load(plan: Plan) -> tuple[Plan, TrialRunner, StudyRecord]:
     """Load all that trials share, and find the study or begin it.
 
     A study is begun only when everything is loaded, so that a mistake leaves none behind. One that
@@ -120,7 +118,7 @@ def _load(plan: Plan, load_model: LoadModel) -> tuple[Plan, TrialRunner, StudyRe
         seed = (found or mine).seed
         plan = plan.seeded(seed)
         searched = {str(parameter.place[0]) for parameter in plan.parameters}
-        runner = TrialRunner(plan.model_args, plan.data_args, load_model, searched)
+        runner = TrialRunner(plan.model_args, plan.data_args, searched)
         mine = replace(mine, identity={**plan.identity, MODEL: runner.loaded.origin})
         if found is not None:
             check_same(found, mine, plan.name, plan.place)
@@ -139,21 +137,16 @@ def _open(plan: Plan) -> optuna.Study:
     return load_study(plan.place, plan.name, sampler, make_pruner(kwargs))
 
 
-def _do_trials(
-    study: optuna.Study,
-    plan: Plan,
-    runner: TrialRunner,
-    directory: StudyDirectory,
-    interruption: Interruption,
-) -> None:
+@contextmanager
+def _told(study: optuna.Study, plan: Plan) -> Iterator[None]:
+    """Say which study it is, and how it goes on if it is interrupted."""
     n_before = len(counted_trials(study))
     say(
         f"study {plan.name!r}, kept in {plan.place.shown}, seed {plan.data_args.seed}"
         + (f", {n_before} trials so far" if n_before else "")
     )
     try:
-        with _quick_garbage_collection():
-            Trials(study, plan, runner, directory, interruption).do()
+        yield
     except KeyboardInterrupt:
         say(
             "the study goes on when the same command is given again, with "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments
 from finetune_lm.arguments.declared import Affects, what_affects
 from finetune_lm.data.feeding import check_kinds, load_datasets
-from finetune_lm.data.files import Files, read_files
+from finetune_lm.data.files import read_files
 from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.evaluation.splits import Split, make_splits
 from finetune_lm.model_modifiers.callbacks import make_callbacks
 from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.progress_bars import EpochBar
-from finetune_lm.recording.recorder import EpochResult, Recorder, listening
+from finetune_lm.recording.recorder import Recorder
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.interruption import Interruption
+from finetune_lm.runs.preparing import load_without_data
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import Checkpoints, Saved
 from finetune_lm.training.early_stopping import EarlyStopping
-from finetune_lm.training.learner import Learner, make_learner
-from finetune_lm.training.loop import train
 from finetune_lm.training.progress import BEFORE_TRAINING, Progress
 from finetune_lm.training.state import TrainingState
+from finetune_lm.training.step import Learner, make_learner
 
 if TYPE_CHECKING:
     import accelerate
@@ -34,11 +35,6 @@ if TYPE_CHECKING:
     from finetune_lm.data.dataset import Dataset
     from finetune_lm.models.loading import LoadedModel
 
-
-LoadModel = Callable[
-    [ModelArguments, DataTrainingArguments, Files], "tuple[accelerate.Accelerator, LoadedModel]"
-]
-"""Seeds the generators and loads a model, as a single run does."""
 
 # What a callback or a loss may hang onto a module, and forget.
 _HOOKS = (
@@ -157,7 +153,6 @@ class TrialRunner:
     Args:
         model_args: Which model, and how it is loaded and changed.
         data_args: The arguments without a study.
-        load_model: Seeds the generators and loads the model.
         searched: The arguments that trials differ in.
 
     Raises:
@@ -168,11 +163,9 @@ class TrialRunner:
         self,
         model_args: ModelArguments,
         data_args: DataTrainingArguments,
-        load_model: LoadModel,
         searched: Iterable[str],
     ) -> None:
         self._model_args = model_args
-        self._load_model = load_model
         searched = set(searched)
         self._loads_anew = "seed" in searched
         self._feeds_anew = bool(searched & _FED)
@@ -193,30 +186,29 @@ class TrialRunner:
         """What knows the device."""
         return self._shared.accelerator
 
-    def run(
+    @contextmanager
+    def prepared(
         self,
         args: DataTrainingArguments,
         stopping: EarlyStopping,
-        on_epoch_end: Callable[[int, float], None],
+        recorder: Recorder,
         interruption: Interruption,
-    ) -> None:
-        """Train as a trial's arguments say.
+    ) -> Iterator[tuple[Run, Learner, tuple[Split, Split], TrainingState]]:
+        """Bring everything to where a trial begins, and let go of it afterwards.
 
         Args:
             args: The trial's arguments.
             stopping: Judges the validation losses, and knows the best afterwards.
-            on_epoch_end: Told each epoch and its validation loss. What it raises ends the trial.
+            recorder: Listens to the training. What it raises ends the trial.
             interruption: Says at the end of each step whether to stop.
 
+        Yields:
+            What `training.loop.train` is called with.
+
         Raises:
-            UserError: If a loss is not finite, or something does not go with something else.
-            Interrupted: If a signal came.
+            UserError: If something does not go with something else.
         """
         learner, training, validation = self._prepare(args)
-        recorders = [
-            EpochBar(args.epochs, loss_units(args)[LOSS], in_passing=True),
-            _EachEpoch(on_epoch_end),
-        ]
         run = Run(
             args,
             self.loaded,
@@ -224,15 +216,16 @@ class TrialRunner:
             learner.callbacks,
             interruption,
             _NoCheckpoints(),
-            recorders,
         )
+        bar = EpochBar(args.epochs, loss_units(args)[LOSS], in_passing=True)
+        run = run.with_recorders(bar, recorder)
         progress = Progress(args.seed, BEFORE_TRAINING if args.eval_before_training else 0)
         state = TrainingState(self.loaded.model, stopping, best=None, progress=progress)
         try:
-            with listening(recorders, 0):
-                train(run, learner, (training, validation), state)
+            with run.recorders.listening(0):
+                yield run, learner, (training, validation), state
         finally:
-            del learner, run
+            del learner, run, training, validation, state
             self._release()
 
     def _prepare(self, args: DataTrainingArguments) -> tuple[Learner, Split, Split]:
@@ -263,7 +256,7 @@ class TrialRunner:
 
     def _load(self, args: DataTrainingArguments) -> _Shared:
         files = read_files(args)
-        accelerator, loaded = self._load_model(self._model_args, args, files)
+        accelerator, loaded = load_without_data(self._model_args, args, files)
         initial = InitialState(loaded.model)
         before_data = generator_states()
         datasets = load_datasets(files, loaded, args)
@@ -273,17 +266,6 @@ class TrialRunner:
         """Let go of what a trial leaves: gradients, and the optimizer that accelerate keeps."""
         self.loaded.model.zero_grad(set_to_none=True)
         self.accelerator.free_memory()
-
-
-class _EachEpoch(Recorder):
-    """Tells each epoch and its validation loss."""
-
-    def __init__(self, tell: Callable[[int, float], None]) -> None:
-        self._tell = tell
-
-    def epoch(self, result: EpochResult) -> None:
-        """Tell it."""
-        self._tell(result.number, result.validation[LOSS])
 
 
 class _NoCheckpoints(Checkpoints):

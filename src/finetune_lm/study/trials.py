@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from finetune_lm.arguments import config_text, without_token
+from finetune_lm.arguments import DataTrainingArguments, config_text, without_token
 from finetune_lm.arguments.values import write_value
 from finetune_lm.errors import TrialsFailedError, UserError, raised_in, users_code
 from finetune_lm.messages import say
+from finetune_lm.recording.columns import LOSS
+from finetune_lm.recording.recorder import EpochResult, Recorder
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.scoring.halving import free_memory
 from finetune_lm.study.parameters import with_values
@@ -35,6 +39,7 @@ from finetune_lm.study.workers import (
     queue_again,
 )
 from finetune_lm.training.early_stopping import EarlyStopping
+from finetune_lm.training.loop import train
 
 MOST_FAILURES_IN_A_ROW = 3
 _LONGEST_REASON = 500
@@ -47,6 +52,53 @@ class TrialError(Exception):
 
 class _UnpromisingError(Exception):
     """A trial promises nothing."""
+
+
+class _Pruning(Recorder):
+    """Reports each epoch of a trial, and ends it if the pruner says that it promises nothing.
+
+    Args:
+        trial: The trial.
+        pruner: The study's.
+        n_epochs: How many epochs there are at most. The last one is not pruned.
+        stopping: Judges the validation losses.
+    """
+
+    def __init__(
+        self,
+        trial: optuna.Trial,
+        pruner: optuna.pruners.BasePruner,
+        n_epochs: int,
+        stopping: EarlyStopping,
+    ) -> None:
+        self._trial, self._n_epochs, self._stopping = trial, n_epochs, stopping
+        self._pruner = f"study_kwargs.pruner {type(pruner).__name__}"
+        self.is_pruned = False
+
+    def epoch(self, result: EpochResult) -> None:
+        """Report its validation loss.
+
+        Raises:
+            _UnpromisingError: If the trial is to end.
+        """
+        self._trial.report(result.validation[LOSS], step=result.number)
+        is_last = result.number + 1 >= self._n_epochs or self._stopping.should_stop()
+        with users_code(self._pruner):
+            is_unpromising = not is_last and self._trial.should_prune()
+        if is_unpromising:
+            raise _UnpromisingError
+
+    @contextmanager
+    def on_record(self) -> Iterator[None]:
+        """Put down with the trial how the training inside came out."""
+        try:
+            yield
+        except _UnpromisingError:
+            self.is_pruned = True
+        finally:
+            self._trial.set_user_attr(N_EPOCHS, self._stopping.n_epochs)
+        self._trial.set_user_attr(BEST_EPOCH, self._stopping.best_epoch)
+        self._trial.set_user_attr(PRUNED, self.is_pruned)
 
 
 class Trials:
@@ -136,8 +188,19 @@ class Trials:
             The lowest validation loss.
         """
         self._begun.append(trial.number)
+        prepared: Any = None
         try:
-            return self._value(trial)
+            args = self._arguments(trial)
+            stopping = EarlyStopping(args.patience, args.delta, args.min_epochs)
+            pruning = _Pruning(trial, self._study.pruner, args.epochs, stopping)
+            with (
+                pruning.on_record(),
+                self._runner.prepared(args, stopping, pruning, self._interruption) as prepared,
+            ):
+                train(*prepared)
+            if pruning.is_pruned and not self._pruned_counts:
+                raise optuna.TrialPruned
+            return stopping.best_loss
         except optuna.TrialPruned:
             raise
         except KeyboardInterrupt as error:
@@ -150,11 +213,13 @@ class Trials:
                 reason = without_token(str(error), self._plan.model_args)
             reason = " ".join(reason.split())[:_LONGEST_REASON]
         # Out of the handler, so that nothing holds on to the tensors of what went wrong.
+        prepared = None
         free_memory()
         self._fail(trial, reason)
         raise TrialError(reason)
 
-    def _value(self, trial: optuna.Trial) -> float:
+    def _arguments(self, trial: optuna.Trial) -> DataTrainingArguments:
+        """What a trial tries: the arguments with the values that the sampler suggests."""
         self._interruption.check()
         if self._is_surplus(trial):
             trial.set_user_attr(SURPLUS, True)
@@ -169,29 +234,7 @@ class Trials:
         problems = args.problems()
         if problems:
             raise UserError(*problems)
-
-        stopping = EarlyStopping(args.patience, args.delta, args.min_epochs)
-
-        def on_epoch_end(epoch: int, validation_loss: float) -> None:
-            trial.report(validation_loss, step=epoch)
-            is_last = epoch + 1 >= args.epochs or stopping.should_stop()
-            with users_code(f"study_kwargs.pruner {type(self._study.pruner).__name__}"):
-                is_unpromising = not is_last and trial.should_prune()
-            if is_unpromising:
-                raise _UnpromisingError
-
-        is_pruned = False
-        try:
-            self._runner.run(args, stopping, on_epoch_end, self._interruption)
-        except _UnpromisingError:
-            is_pruned = True
-        finally:
-            trial.set_user_attr(N_EPOCHS, stopping.n_epochs)
-        trial.set_user_attr(BEST_EPOCH, stopping.best_epoch)
-        trial.set_user_attr(PRUNED, is_pruned)
-        if is_pruned and not self._pruned_counts:
-            raise optuna.TrialPruned
-        return stopping.best_loss
+        return args
 
     def _is_surplus(self, trial: optuna.Trial) -> bool:
         """Whether others have begun the last trials of the study at the same moment."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from finetune_lm.errors import UserError
@@ -11,28 +13,23 @@ from finetune_lm.messages import warn
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.progress_bars import EpochBar
-from finetune_lm.recording.recorder import listening
 from finetune_lm.runs import directory as place
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.record import RunRecord
-from finetune_lm.training.learner import Learner
-from finetune_lm.training.loop import train
 from finetune_lm.training.start import LOSSES, TABLE, begin_training
 from finetune_lm.training.state import TrainingState
+from finetune_lm.training.step import Learner
 from finetune_lm.whole_files import checksums, write_whole
 
 
-def fit(
-    run: Run,
-    learner: Learner,
-    splits: tuple[Split, Split],
-    record: RunRecord,
-    resumes: bool,
-) -> TrainingState:
-    """Train, and leave the metrics, the loss curves and the best model.
+@contextmanager
+def training_on_record(
+    run: Run, learner: Learner, splits: tuple[Split, Split], record: RunRecord, resumes: bool
+) -> Iterator[tuple[Run, TrainingState]]:
+    """Leave the metrics, the loss curves and the best model of the training that is done inside.
 
-    Whatever ends the training (a mistake, Ctrl-C), what was measured stays, and so does the best
-    model by then. Afterwards the model has its best weights.
+    Whatever ends it (a mistake, Ctrl-C), what was measured stays, and so does the best model by
+    then. Afterwards the model has its best weights.
 
     Args:
         run: What is run.
@@ -41,19 +38,15 @@ def fit(
         record: Is told how well and how long it went, and knows where all that goes.
         resumes: Whether an earlier process has begun it.
 
-    Returns:
-        The state in which it ended.
+    Yields:
+        The run with those who listen to its training, and the state in which that begins.
     """
     state = begin_training(run, learner, splits, record.directory, resumes)
-    progress = EpochBar(run.args.epochs, loss_units(run.args)[LOSS])
-    run = run.with_recorders(*state.recorders.values(), progress)
+    bar = [] if state.is_over else [EpochBar(run.args.epochs, loss_units(run.args)[LOSS])]
+    run = run.with_recorders(*state.recorders.values(), *bar)
     try:
-        with record.timed("training"):
-            if state.is_over:
-                state.recorders[TABLE].end()
-            else:
-                with listening(run.recorders, max(state.progress.epoch, 0)):
-                    train(run, learner, splits, state)
+        with record.timed("training"), run.recorders.listening(max(state.progress.epoch, 0)):
+            yield run, state
     except BaseException as error:
         if not getattr(error, "at_once", False):
             try:
@@ -67,7 +60,6 @@ def fit(
         run.checkpoints.write(state.at_end)
     _save_training(run, state, record)
     state.progress.tell_of_skipped()
-    return state
 
 
 def _save_training(run: Run, state: TrainingState, record: RunRecord) -> None:

@@ -6,29 +6,23 @@ from collections.abc import Callable
 
 from finetune_lm.constants import SKIP
 from finetune_lm.errors import UserError
-from finetune_lm.evaluation.batch_watch import batch_watched
-from finetune_lm.evaluation.evaluate import (
-    check_finite,
-    evaluate,
-    n_labels,
-    outputs_labels,
-    pass_is_over,
-    take_in,
-)
+from finetune_lm.evaluation.evaluate import check_finite, evaluate
+from finetune_lm.evaluation.passes import batch_watched
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.loss_scale import loss_scaled_by
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.recorder import BatchAt, EpochResult, Measured
 from finetune_lm.runs.context import Run
-from finetune_lm.training.learner import Learner
 from finetune_lm.training.optimizer_modes import set_mode
 from finetune_lm.training.progress import BEFORE_TRAINING
 from finetune_lm.training.state import TrainingState
-from finetune_lm.training.step import Update
+from finetune_lm.training.step import Learner, Update
 
 
 def train(run: Run, learner: Learner, splits: tuple[Split, Split], state: TrainingState) -> None:
     """Train until the epochs are over or patience is, keeping the state that validates best.
+
+    Nothing is left to do for a training that an earlier process has come to the end of.
 
     Args:
         run: What is run, with those who listen.
@@ -52,31 +46,30 @@ def train(run: Run, learner: Learner, splits: tuple[Split, Split], state: Traini
     def is_over() -> bool:
         return progress.epoch >= args.epochs or stopping.should_stop()
 
-    def validate() -> dict[str, float]:
-        return evaluate(run, validation, progress.epoch, progress.validation, stop_if_asked)
-
+    if state.is_over:
+        return
     if not progress.has_begun:
         callbacks.run("pre_training")
     if progress.epoch == BEFORE_TRAINING:
-        validate()
+        evaluate(run, validation, progress.epoch, progress.validation, stop_if_asked)
         progress.begin_epoch(0)
     while not is_over():
         if not progress.training.n_batches:
             callbacks.run("begin_epoch", progress.epoch)
-        train_means = train_epoch(run, learner, training, state, stop_if_asked)
-        validation_means = validate()
+        with loss_scaled_by(learner.accelerator.scaler):
+            train_means = train_epoch(run, learner, training, state, stop_if_asked)
+        validation_means = evaluate(
+            run, validation, progress.epoch, progress.validation, stop_if_asked
+        )
         if learner.schedule is not None:
             learner.schedule.epoch_is_over(validation_means[LOSS])
         if stopping.update(progress.epoch, validation_means[LOSS]) and state.best is not None:
             state.best.keep()
         callbacks.run("end_epoch", progress.epoch)
         best = stopping.best_epoch, stopping.best_loss
-        for recorder in run.recorders:
-            recorder.epoch(
-                EpochResult(
-                    progress.epoch, train_means, validation_means, best, stopping.patience_left
-                )
-            )
+        run.recorders.epoch(
+            EpochResult(progress.epoch, train_means, validation_means, best, stopping.patience_left)
+        )
         progress.begin_epoch(progress.epoch + 1)
         # At the end a smaller one is written instead.
         if not is_over() and run.checkpoints.is_due(progress.epoch):
@@ -117,9 +110,11 @@ def train_epoch(
     is_whole = not progress.n_batches
     for number, batch in progress.batches(split, order):
         run.callbacks.run("pre_train_batch", epoch, number)
-        with batch_watched(split, batch, number, epoch):
-            at = BatchAt(split, batch, epoch, number)
-            take_in(run, learn(run, learner, at, update), progress)
+        at = BatchAt(split, batch, epoch, number)
+        with batch_watched(at):
+            measured = learn(run, learner, at, update)
+            run.recorders.batch(measured)
+            progress.take_in(measured)
         run.callbacks.run("post_train_batch", epoch, number)
         # A run that is gone on with later has no gradients of earlier batches.
         if not update.is_under_way:
@@ -138,7 +133,7 @@ def train_epoch(
         )
     assert split.losses is not None
     means = progress.means.means(split.dataset.name, split.losses.reduced)
-    pass_is_over(run, split, epoch, means)
+    run.recorders.pass_over(split.dataset_type, epoch, means)
     return means
 
 
@@ -152,19 +147,20 @@ def learn(run: Run, learner: Learner, at: BatchAt, update: Update) -> Measured:
 
     split, batch = at.split, at.batch
     assert split.losses is not None
-    n_counted = n_labels(split.dataset, batch)
+    n_counted, device = at.n_labels, learner.accelerator.device
     if not learner.model.training:
         learner.model.train()
     if not n_counted:
         with torch.no_grad():
-            return at.measured(split.forward(batch, run.device).score, None)
+            return at.measured(split.forward(batch, device).score, None)
     # An update that this batch leads to changes it.
     lr = learner.lr
-    outputs = split.forward(batch, run.device)
+    outputs = split.forward(batch, device)
     # Before the losses, which may change the logits.
     score = split.scored(batch, outputs.score)
-    with loss_scaled_by(learner.accelerator.scaler):
-        loss = split.losses(outputs.for_losses, outputs_labels(batch, run.device))
+    # A copy: the rows need them as they are, whatever a loss does to its own.
+    labels = batch.inputs["labels"].to(device, copy=True)
+    loss = split.losses(outputs.for_losses, labels)
     measured = at.measured(score, loss.numbers(), lr)
     if not measured.is_finite:
         if run.args.on_nan == SKIP:

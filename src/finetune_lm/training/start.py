@@ -15,7 +15,6 @@ from finetune_lm.runs.directory import METRICS
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import BEGINNING, TRAINED, Checkpoints, Saved
 from finetune_lm.training.early_stopping import EarlyStopping
-from finetune_lm.training.learner import Learner
 from finetune_lm.training.progress import BEFORE_TRAINING, Progress
 from finetune_lm.training.state import (
     TrainingState,
@@ -23,6 +22,7 @@ from finetune_lm.training.state import (
     fingerprints_of,
     parts_with_state,
 )
+from finetune_lm.training.step import Learner
 
 if TYPE_CHECKING:
     from finetune_lm.arguments import DataTrainingArguments

@@ -10,14 +10,14 @@ from finetune_lm.errors import UserError, users_code
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.training.best_state import BestState, put_weights, weights_of
-from finetune_lm.training.checkpoints import BEGINNING, TRAINED, TRAINING, Saved
+from finetune_lm.training.checkpoints import BEGINNING, TRAINED, TRAINING, Checkpoints, Saved
 from finetune_lm.training.early_stopping import EarlyStopping
 from finetune_lm.training.fingerprints import data_fingerprint
 from finetune_lm.training.optimizer_modes import set_mode
 from finetune_lm.training.progress import Progress
 
 if TYPE_CHECKING:
-    from finetune_lm.training.learner import Learner
+    from finetune_lm.training.step import Learner
 
 
 @dataclass
@@ -71,6 +71,11 @@ class TrainingState:
             best=self.best.weights if self.best is not None else None,
             best_epoch=self.stopping.best_epoch,
         )
+
+    def save_end(self, checkpoints: Checkpoints) -> None:
+        """Write a checkpoint of its end, where `training_on_record` has written none."""
+        if self.at_end is not None and not checkpoints.are_kept:
+            checkpoints.write(self.at_end)
 
     def capture_origin(self) -> Saved:
         """What a checkpoint keeps before the first step: all else follows from the arguments."""
