@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import Examples
 from finetune_lm.data.preprocessing import Preprocessing
-from finetune_lm.data.tokenization import TextEncoder
+from finetune_lm.data.ragged_arrays import Ragged
+from finetune_lm.data.tokenization import Encoding, TextEncoder
+from finetune_lm.data.words import TokenPlaces, align, word_spans
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.models.vocabulary import Vocabulary
 from finetune_lm.recording.columns import MetadataColumns
@@ -25,6 +28,17 @@ ACTIVE = [
     "The women drank.",
     "A naïve café-owner  said so?",
 ]
+
+
+def places_of(encoding: Encoding) -> TokenPlaces:
+    """Where the tokens of one text are."""
+    starts, ends = Ragged.of([encoding.char_start]), Ragged.of([encoding.char_end])
+    return TokenPlaces(starts, ends, np.array([encoding.cut_start]))
+
+
+def words_of_encoding(text: str, encoding: Encoding) -> list[int]:
+    """The word of each token of one text."""
+    return align([text], places_of(encoding), [word_spans(text)]).word_num.tolist()
 
 
 def examples(texts=ACTIVE, labels=None, metadata=None) -> Examples:

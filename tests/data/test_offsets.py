@@ -8,10 +8,9 @@ import pytest
 import transformers
 
 from families import TOKENIZERS
-from finetune_lm.data.offsets import starts_by_decoding
+from finetune_lm.data.offsets import spans_by_decoding
 from finetune_lm.data.tokenization import TextEncoder
-from finetune_lm.data.words import align
-from helpers import WithoutOffsets
+from helpers import WithoutOffsets, words_of_encoding
 
 WORDS = [
     "The",
@@ -48,7 +47,7 @@ def text_of(n_words, seed=1):
 
 def words_of(tokenizer, text, max_length=10**6):
     [encoding] = TextEncoder(tokenizer, max_length)([text])
-    return align(text, encoding.char_start).tolist()
+    return words_of_encoding(text, encoding)
 
 
 @pytest.mark.parametrize("name", list(TOKENIZERS))
@@ -93,11 +92,11 @@ def test_work_grows_with_the_length_of_the_text_and_no_faster():
     tokenizer = Counting(TOKENIZERS["gpt2"]())
     text = text_of(2000)
     ids = tokenizer(text)["input_ids"]
-    starts_by_decoding(tokenizer, text, ids)
+    spans_by_decoding(tokenizer, text, ids)
     assert tokenizer.n_decoded < 8 * len(ids)
     # Nor where nothing that is decoded can be read.
     tokenizer.n_decoded = 0
-    starts_by_decoding(tokenizer, "x", tokenizer("é" * 2000)["input_ids"][1::2])
+    spans_by_decoding(tokenizer, "x", tokenizer("é" * 2000)["input_ids"][1::2])
     assert tokenizer.n_decoded < 30 * 2000
 
 
@@ -109,7 +108,7 @@ def test_what_is_cut_off_is_not_decoded():
     [by_offsets] = TextEncoder(TOKENIZERS["gpt2"](), 20)([text])
     assert cut.input_ids == by_offsets.input_ids
     assert (cut.n_cut, cut.cut_start) == (by_offsets.n_cut, by_offsets.cut_start)
-    assert align(text, cut.char_start).tolist() == align(text, by_offsets.char_start).tolist()
+    assert words_of_encoding(text, cut) == words_of_encoding(text, by_offsets)
 
 
 def test_a_tokenizer_that_has_no_fast_kind():
@@ -118,7 +117,7 @@ def test_a_tokenizer_that_has_no_fast_kind():
     text = "Das Café öffnet 😀"
     [encoding] = TextEncoder(tokenizer, 512)([text])
     sizes = [len(character.encode()) for character in text]
-    words = align(text, encoding.char_start).tolist()
+    words = words_of_encoding(text, encoding)
     expected = [
         word for place, size in enumerate(sizes) for word in [text[:place].count(" ")] * size
     ]

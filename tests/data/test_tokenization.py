@@ -140,16 +140,13 @@ def test_unknown_tokens_are_of_the_text():
     [TEXT, "The man has always broken the glass.", "A naïve café-owner said: “so what?” "],
 )
 def test_alignment_by_decoding_agrees_with_offsets(name, text):
-    from finetune_lm.data.words import align
+    from helpers import words_of_encoding
 
     fast = TOKENIZERS[name]()
     with_offsets = TextEncoder(fast, 64)([text])[0]
     by_decoding = TextEncoder(WithoutOffsets(fast), 64)([text])[0]
     assert by_decoding.input_ids == with_offsets.input_ids
-    assert (
-        align(text, by_decoding.char_start).tolist()
-        == align(text, with_offsets.char_start).tolist()
-    )
+    assert words_of_encoding(text, by_decoding) == words_of_encoding(text, with_offsets)
 
 
 def test_llama_like_tokenizer_puts_bos_itself():

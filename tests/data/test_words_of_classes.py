@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import random
-import unicodedata
 
 import numpy as np
 import pytest
 
 from finetune_lm.data.label_words import LabelWords
 from finetune_lm.data.tokenization import TextEncoder
-from finetune_lm.data.words import align, word_spans
+from finetune_lm.data.words import word_spans
 from finetune_lm.data_preprocessing import mask_words
 from finetune_lm.models.vocabulary import Vocabulary
+from helpers import words_of_encoding
+from texts_of_classes import ALL, TEXTS, all_known, decoded, letters
 from tokenizer_classes import BUILT, build
-from tokenizer_kinds import KINDS, tokenizer_of_kind
-
-TEXTS = [
-    "the man has always",
-    "책을 읽었다 .",
-    "Well… the tea",
-    "Я читаю книгу",
-    "der Bär aß süße Früchte",
-    "ﬁne ½ tea… ﬁ … ½½ é",
-    "“the” tea… “so…” ñ",
-    "中文 책 the a中b",
-]
-ALL = [*((build, name) for name in BUILT), *((tokenizer_of_kind, name) for name in KINDS)]
-ALL = [case for case in ALL if case[1] != "CanineTokenizer"]  # which has no names for letters
-
-
-def letters(text):
-    """What tokenizers leave of a text, whatever they do to case, accents, width and space."""
-    kept = unicodedata.normalize("NFKD", text).casefold()
-    return "".join(c for c in kept if not (c.isspace() or unicodedata.combining(c)))
-
-
-def decoded(tokenizer, ids):
-    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-    return letters(text.replace("##", "").replace("@@", ""))
 
 
 def assert_words_come_back(tokenizer, text):
     [encoding] = TextEncoder(tokenizer, 512)([text])
-    nums = align(text, encoding.char_start)
+    nums = np.array(words_of_encoding(text, encoding))
     of_text = nums[nums >= 0]
     assert (np.diff(of_text) >= 0).all()
     for number, (begin, end) in enumerate(word_spans(text)):
@@ -51,12 +27,6 @@ def assert_words_come_back(tokenizer, text):
         if tokenizer.unk_token_id in ids:
             continue  # what it stands for cannot be read off it
         assert decoded(tokenizer, ids) == letters(text[begin:end]), number
-
-
-def all_known(tokenizer, text):
-    """Whether a vocabulary has all of a text and changes no more than `letters` does."""
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return tokenizer.unk_token_id not in ids and decoded(tokenizer, ids) == letters(text)
 
 
 @pytest.mark.parametrize(("make", "name"), ALL, ids=[name for _, name in ALL])
@@ -102,8 +72,8 @@ def test_word_limits_that_tokens_are_spelled_with(name):
     text = " ".join(word for word in WORDS.split() if _is_known(tokenizer, word))
     ids = np.array(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
     vocabulary = Vocabulary(tokenizer)
-    found = LabelWords.of_ids(vocabulary, [ids])
-    number = found.word_num.values
+    found = LabelWords.of_ids(vocabulary, [ids]).of_tokens
+    number = found.word_num
     words = [found.words[number == i][0] for i in range(number.max(initial=-1) + 1)]
     assert words == text.split()
     goes_on = vocabulary.continues(ids[None], after_space=True)[0]

@@ -13,10 +13,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from finetune_lm.data.tokenization import TextEncoder
-from finetune_lm.data.words import align
 from finetune_lm.model_modifiers._new_words import pieces, teach
 from finetune_lm.model_modifiers._spelling import Spelling
 from finetune_lm.models.vocabulary import JOINER, Vocabulary, spelled
+from helpers import words_of_encoding
 from tokenizer_kinds import KINDS, tokenizer_of_kind
 
 NEW = ["crined", "dax", "naïvo", "xo-xo", "O'Dax", "ж"]
@@ -283,10 +283,10 @@ def test_every_token_belongs_to_its_word(name):
     encoder = TextEncoder(after, 200)
     for text in SENTENCES:
         [encoding] = encoder([text])
-        words = align(text, encoding.char_start)
+        words = words_of_encoding(text, encoding)
         split = text.split()
-        for token, number in zip(encoding.input_ids, words.tolist(), strict=True):
+        for token, number in zip(encoding.input_ids, words, strict=True):
             if token in new:
                 bare = after.decode([token]).strip()
                 assert bare.casefold() in split[number].casefold().replace("ï", bare[2:3]), text
-        assert sorted(set(words.tolist()) - {-1}) == list(range(len(split))), text
+        assert sorted(set(words) - {-1}) == list(range(len(split))), text

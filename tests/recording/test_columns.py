@@ -14,8 +14,8 @@ from finetune_lm.recording.columns import (
 ORDER = """
 model_name task n_params dataset_name dataset_type epoch batch_number example_num item
 original_text input_text input_label sequence_type word_num word token_num_in_word token token_id
-token_is_start_of_word token_is_word is_target surprisal predicted_token predicted_token_id
-predicted_token_surprisal loss L lr seed m
+token_start token_end token_is_start_of_word token_is_word is_target is_unknown surprisal
+predicted_token predicted_token_id predicted_token_surprisal loss L lr seed m
 """
 
 

@@ -16,6 +16,7 @@ from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged_arrays import IntArray, Ragged
 from finetune_lm.data.tensors import as_tensor, real_mask, unpadded
 from finetune_lm.data.tokenization import TextEncoder
+from finetune_lm.data.words import TokenPlaces
 from finetune_lm.data_preprocessing import identity
 from finetune_lm.messages import warn
 from finetune_lm.models.tasks import Task
@@ -97,10 +98,12 @@ class Dataset:
         self._has_labels = given_labels is not None
         side = "labels" if self._has_labels else "input_ids"
         self._reference = Ragged.of(self.dataset[side])
-        self.char_starts = Ragged.of(self.dataset["char_start"])
-        """Where in its label text each label token begins, before preprocessing."""
-        self.cut_starts: IntArray = np.asarray(self.dataset["cut_start"], dtype=np.int64)
-        """Where in its label text the first token begins that was cut off, -1 if none was."""
+        self.places = TokenPlaces(
+            Ragged.of(self.dataset["char_start"]),
+            Ragged.of(self.dataset["char_end"]),
+            np.asarray(self.dataset["cut_start"], dtype=np.int64),
+        )
+        """Where the label tokens of each example are in the text of its labels."""
         self._warn_of_cuts()
         self._warn_of_visible_labels()
         self.dataset = self.dataset.select_columns(
@@ -303,8 +306,7 @@ class Dataset:
         )
         self.metadata = [self.metadata[i] for i in example]
         self.example_nums = self.example_nums[example]
-        self.char_starts = self.char_starts.select(example)
-        self.cut_starts = self.cut_starts[example]
+        self.places = self.places.select(example, self.aligned)
         self._reference = self._reference.select(example)
         self.dataset = datasets.Dataset.from_dict(
             {

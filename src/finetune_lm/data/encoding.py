@@ -32,6 +32,7 @@ class _EncodeRows:
             "input_ids": [encoding.input_ids for encoding in texts],
             "attention_mask": [[1] * len(encoding.input_ids) for encoding in texts],
             "char_start": [encoding.char_start for encoding in sources],
+            "char_end": [encoding.char_end for encoding in sources],
             "cut_start": [encoding.cut_start for encoding in sources],
             "n_cut": [encoding.n_cut for encoding in texts],
             "label_n_cut": [encoding.n_cut for encoding in sources],
@@ -60,7 +61,7 @@ def encode(
     Returns:
         A data set with the columns ``input_ids``, ``attention_mask``, ``n_cut``, ``labels`` (if
         given), and of the labels' texts (the inputs', without labels) ``char_start``,
-        ``cut_start``, ``label_n_cut``.
+        ``char_end``, ``cut_start``, ``label_n_cut``.
     """
     import datasets
 
@@ -107,7 +108,7 @@ def _fingerprint(columns: dict[str, list[str]], encoder: TextEncoder) -> str:
     tokenizer = encoder.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     state = {
-        "format": 2,
+        "format": 3,
         "versions": [transformers.__version__, tokenizers.__version__],
         "tokenizer": backend.to_str() if backend is not None else tokenizer.get_vocab(),
         "class": type(tokenizer).__qualname__,

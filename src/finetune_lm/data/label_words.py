@@ -10,17 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune_lm.data.ragged_arrays import IntArray, Ragged
-from finetune_lm.data.words import NO_WORD, align, word_spans
+from finetune_lm.data.words import NO_PLACE, NO_WORD, Span, TokenPlaces, align, word_spans
 from finetune_lm.models.vocabulary import Vocabulary
 
 
 class TokenWords(NamedTuple):
-    """The word of each of some tokens: four arrays of shape (n,), as `LabelWords` has them."""
+    """The word of each of some tokens: arrays of shape (n,), as `LabelWords` has them."""
 
     word_num: IntArray
     token_num_in_word: IntArray
+    begins_word: npt.NDArray[np.bool_]
     is_word: npt.NDArray[np.bool_]
     words: npt.NDArray[np.object_]
+    start: IntArray
+    end: IntArray
 
     @classmethod
     def choose(
@@ -40,41 +43,49 @@ class LabelWords:
     """For each token of some label sequences, the word it belongs to.
 
     Attributes:
-        word_num: The word's number in its text, -1 where a token belongs to none.
-        token_num_in_word: The token's number in its word, -1 where it belongs to none.
-        is_word: Whether the token is all of its word.
-        words: The words themselves, an object array parallel to ``word_num.values``; None where
-            there is none.
+        of_tokens: The words of all tokens, one sequence after another. ``word_num``: the word's
+            number in its text; ``token_num_in_word``: the token's number in its word;
+            ``begins_word``: whether its word begins with it; ``is_word``: whether it is all of its
+            word; ``words``: the word itself; ``start`` and ``end``: its characters in the text.
+            The numbers are -1, and the word None, where there are none.
+        starts: Where each sequence begins, with the end of the last one behind: (sequences + 1,).
     """
 
-    word_num: Ragged
-    token_num_in_word: Ragged
-    is_word: npt.NDArray[np.bool_]
-    words: npt.NDArray[np.object_]
+    of_tokens: TokenWords
+    starts: IntArray
 
     @classmethod
     def of_texts(
-        cls, texts: Sequence[str], char_starts: Ragged, cut_starts: Sequence[int]
+        cls,
+        texts: Sequence[str],
+        places: TokenPlaces,
+        spans: Sequence[Sequence[Span] | None] | None = None,
     ) -> LabelWords:
-        """Words of texts, by where their tokens begin.
+        """Words of texts, by where their tokens are.
 
         Args:
             texts: The texts.
-            char_starts: The character at which each token of each text begins, -1 for tokens that
-                are not of the text.
-            cut_starts: The character at which the first token begins that was cut off from a text
-                too long, -1 if none was: a word that is cut is not all in one token.
+            places: Where the tokens of each are.
+            spans: Where the words of each text begin and end; None for a text whose words are what
+                white space separates.
         """
-        starts = [char_starts[i] for i in range(len(texts))]
-        aligned = [
-            align(text, [*s, cut]) for text, s, cut in zip(texts, starts, cut_starts, strict=True)
+        words = [
+            word_spans(text) if given is None else given
+            for text, given in zip(texts, spans or [None] * len(texts), strict=True)
         ]
-        word_lists = [[text[begin:end] for begin, end in word_spans(text)] for text in texts]
-        words = cls._of(Ragged.of(word_num[:-1] for word_num in aligned), word_lists)
-        cut_words = np.array([word_num[-1] for word_num in aligned], dtype=np.int64)
-        cut_word = np.repeat(cut_words, words.word_num.lengths)
-        words.is_word[(cut_word != NO_WORD) & (words.word_num.values == cut_word)] = False
-        return words
+        aligned = align(texts, places, words)
+        word_num = Ragged(aligned.word_num, places.starts.starts)
+        numbered = cls._numbered(
+            word_num,
+            [[text[a:b] for a, b in each] for text, each in zip(texts, words, strict=True)],
+        )
+        of_tokens = numbered.of_tokens._replace(
+            begins_word=numbered.of_tokens.begins_word & ~aligned.straddles,
+            is_word=aligned.is_word,
+            start=aligned.start,
+            end=aligned.end,
+        )
+        return cls(of_tokens, numbered.starts)
 
     @classmethod
     def of_ids(cls, vocabulary: Vocabulary, sequences: Sequence[IntArray]) -> LabelWords:
@@ -96,10 +107,11 @@ class LabelWords:
             word_lists.append(
                 [vocabulary.join(ids[word_num == word].tolist()) for word in range(begins.sum())]
             )
-        return cls._of(Ragged.of(word_nums), word_lists)
+        return cls._numbered(Ragged.of(word_nums), word_lists)
 
     @classmethod
-    def _of(cls, word_num: Ragged, word_lists: list[list[str]]) -> LabelWords:
+    def _numbered(cls, word_num: Ragged, word_lists: list[list[str]]) -> LabelWords:
+        """Tokens numbered within their words, which have no places."""
         n = len(word_num.values)
         in_word = word_num.values != NO_WORD
         # A run is the tokens of one word: it ends where the word or the sequence does.
@@ -115,10 +127,14 @@ class LabelWords:
         all_words = np.array([word for words in word_lists for word in words] or [""], dtype=object)
         sequence = np.repeat(np.arange(len(word_num)), word_num.lengths)
         words[in_word] = all_words[(offsets[sequence] + word_num.values)[in_word].astype(np.int64)]
-        return cls(word_num, Ragged(token_num, word_num.starts), is_word, words)
+        nowhere = np.full(n, NO_PLACE)
+        of_tokens = TokenWords(
+            word_num.values, token_num, token_num == 0, is_word, words, nowhere, nowhere
+        )
+        return cls(of_tokens, word_num.starts)
 
     def __len__(self) -> int:
-        return len(self.word_num)
+        return len(self.starts) - 1
 
     def at(self, sequence: IntArray, position: IntArray) -> TokenWords:
         """The words of some tokens.
@@ -127,10 +143,5 @@ class LabelWords:
             sequence: The sequence of each: (n,).
             position: Its place in that sequence: (n,).
         """
-        place = self.word_num.starts[sequence] + position
-        return TokenWords(
-            self.word_num.values[place],
-            self.token_num_in_word.values[place],
-            self.is_word[place],
-            self.words[place],
-        )
+        place = self.starts[sequence] + position
+        return TokenWords(*(values[place] for values in self.of_tokens))

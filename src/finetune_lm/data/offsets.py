@@ -28,8 +28,8 @@ _ANCHOR = 12
 _LOOKED_AT = 256
 
 
-def starts_by_decoding(tokenizer: Any, text: str, ids: Sequence[int]) -> list[int]:
-    """Where each token begins in its text, for tokenizers that do not say so.
+def spans_by_decoding(tokenizer: Any, text: str, ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Where each token is in its text, for tokenizers that do not say so.
 
     The tokens decoded one after another give a second text, which says where each token begins in
     it; its characters are matched to those of the original (without regard to case, accents and
@@ -44,9 +44,11 @@ def starts_by_decoding(tokenizer: Any, text: str, ids: Sequence[int]) -> list[in
         ids: Its token ids, without start and end tokens, or the first of them: (n,).
 
     Returns:
-        Characters of the text, never falling: (n,).
+        The character at which each begins, never falling, and the one behind it. What stays
+        unmatched ends where it begins. Each piece of a character that is several tokens is all of
+        it.
     """
-    pieces = list(_pieces(tokenizer, ids))
+    pieces, are_cut = map(list, zip(*_pieces(tokenizer, ids), strict=True)) if ids else ([], [])
     unknown = tokenizer.unk_token_id
     if unknown in ids and str(tokenizer.unk_token) not in text:
         # Its name is no part of the text and must not be looked for in it.
@@ -65,7 +67,7 @@ def starts_by_decoding(tokenizer: Any, text: str, ids: Sequence[int]) -> list[in
             decoded_place = decoded_places[of_decoded + offset]
             place_in_text[decoded_place] = original_places[of_original + offset]
 
-    starts: list[int] = []
+    spans: list[tuple[int, int]] = []
     last = 0  # where the last token begins
     after = 0  # the first character that no token so far has covered
     is_unknown = False  # whether the last token that was more than space was not found in the text
@@ -79,11 +81,15 @@ def starts_by_decoding(tokenizer: Any, text: str, ids: Sequence[int]) -> list[in
             after = after if reaches else space
         # A character may be several tokens: three dots, where there was one sign for them.
         last = max(last, matched[0] if matched else after)
-        starts.append(last)
         after = max(after, matched[-1] + 1) if matched else after
+        spans.append((last, after if matched else last))
         if any(not (c.isspace() or unicodedata.combining(c)) for c in piece):
             is_unknown = not matched
-    return starts
+    for i in reversed(range(len(spans) - 1)):
+        if are_cut[i]:
+            start, character = spans[i][0], spans[i + 1][0]
+            spans[i] = start if pieces[i] else character, character + 1
+    return spans
 
 
 def _next_found(place_in_text: IntArray, end: int) -> list[int]:
@@ -107,8 +113,8 @@ def _next_space(text: str, after: int, is_unknown: bool) -> int:
     return after
 
 
-def _pieces(tokenizer: Any, ids: Sequence[int]) -> Iterator[str]:
-    """What each token adds to the decoded text.
+def _pieces(tokenizer: Any, ids: Sequence[int]) -> Iterator[tuple[str, bool]]:
+    """What each token adds to the decoded text, and whether it ends within a character.
 
     Each is decoded together with the one before it, because the first of a sequence may be decoded
     in another way. A token that only begins a character adds nothing; the one that completes it
@@ -125,7 +131,7 @@ def _pieces(tokenizer: Any, ids: Sequence[int]) -> Iterator[str]:
             now = now.rstrip(_UNDECODABLE)
         # What says that the word goes on is gone as soon as it does.
         now = now.removesuffix(GOES_ON)
-        yield now[len(before) :]
+        yield now[len(before) :], not is_whole
         before = now if len(now) > len(before) else before
         if is_whole:
             context, done = done, n

@@ -10,15 +10,15 @@ import numpy as np
 
 from finetune_lm.arguments.suggestions import nearest
 from finetune_lm.constants import BOS_TOKEN
-from finetune_lm.data.offsets import starts_by_decoding
+from finetune_lm.data.offsets import spans_by_decoding
+from finetune_lm.data.words import NO_PLACE
 from finetune_lm.errors import UserError
-
-NOT_OF_TEXT = -1
-"""Where a token begins that is not of the text: a start, end or separator token."""
-
+from finetune_lm.models.vocabulary import SPACE
 
 # A text of which any vocabulary makes tokens that differ from those around it.
 _PROBES = ("a b", "A B", "1 2")
+
+_NOWHERE = [NO_PLACE, NO_PLACE]
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,16 @@ class Encoding:
         input_ids: Token ids, start and end tokens included: (length,).
         char_start: The character of the text at which each token begins, -1 for start and end
             tokens: (length,).
+        char_end: The character behind each token, likewise.
         n_cut: How many tokens of the text were cut off because it is too long.
         cut_start: The character at which the first of them begins, -1 if none was.
     """
 
     input_ids: list[int]
     char_start: list[int]
+    char_end: list[int]
     n_cut: int = 0
-    cut_start: int = NOT_OF_TEXT
+    cut_start: int = NO_PLACE
 
 
 class TextEncoder:
@@ -82,6 +84,7 @@ class TextEncoder:
             raise UserError("bos_policy eos needs a tokenizer with an EOS token; it has none.")
         self.put_id = wanted if self.add_start and not front else None
         self.start_ids = front if self.put_id is None else [self.put_id]
+        self._marker_ids = _marker_ids(tokenizer)
         self.end_id = _first_id(tokenizer.eos_token_id, tokenizer.sep_token_id)
         self.append_eos = append_eos
         if append_eos and self.end_id is None:
@@ -127,45 +130,49 @@ class TextEncoder:
                 of_text[front : len(ids) - behind] = True
             else:
                 of_text = np.asarray(encoded["special_tokens_mask"][i]) == 0
-            char_start = np.full(len(ids), NOT_OF_TEXT, dtype=np.int64)
+            spans = np.full((len(ids), 2), NO_PLACE, dtype=np.int64)
             if has_offsets:
                 offsets = np.asarray(encoded["offset_mapping"][i], dtype=np.int64).reshape(-1, 2)
-                char_start[of_text] = offsets[of_text, 0]
+                spans[of_text] = offsets[of_text]
             else:
                 # Of what is cut off it is enough to know where it begins.
                 kept = ids[of_text][: self.max_length + 1].tolist()
-                starts = starts_by_decoding(self.tokenizer, text, kept)
-                starts += [starts[-1]] * (int(of_text.sum()) - len(kept)) if starts else []
-                char_start[of_text] = starts
-            encodings.append(self._bounded(*self._with_ends(ids.tolist(), char_start.tolist())))
+                found = spans_by_decoding(self.tokenizer, text, kept)
+                found += found[-1:] * (int(of_text.sum()) - len(kept))
+                spans[of_text] = np.array(found, dtype=np.int64).reshape(-1, 2)
+            # A marker is told to be the letter behind it.
+            is_marker = np.isin(ids, self._marker_ids)
+            spans[is_marker, 1] = spans[is_marker, 0]
+            encodings.append(self._bounded(*self._with_ends(ids.tolist(), spans.tolist())))
         return encodings
 
-    def _with_ends(self, ids: list[int], char_start: list[int]) -> tuple[list[int], list[int]]:
+    def _with_ends(
+        self, ids: list[int], spans: list[list[int]]
+    ) -> tuple[list[int], list[list[int]]]:
         """The start token once, and the end token if it is asked for."""
         if self.add_start and len(self.start_ids) == 1:
             # A text may spell out the start token that is put there as well.
             while len(ids) > 1 and [ids[0]] == [ids[1]] == self.start_ids:
-                ids, char_start = ids[1:], char_start[1:]
+                ids, spans = ids[1:], spans[1:]
             if ids[:1] == self.start_ids:
-                char_start = [NOT_OF_TEXT, *char_start[1:]]
+                spans = [_NOWHERE, *spans[1:]]
             else:
-                ids, char_start = [*self.start_ids, *ids], [NOT_OF_TEXT, *char_start]
+                ids, spans = [*self.start_ids, *ids], [_NOWHERE, *spans]
         if self.append_eos and ids[-1:] != [self.end_id]:
             assert self.end_id is not None
-            ids, char_start = [*ids, self.end_id], [*char_start, NOT_OF_TEXT]
-        return ids, char_start
+            ids, spans = [*ids, self.end_id], [*spans, _NOWHERE]
+        return ids, spans
 
-    def _bounded(self, ids: list[int], char_start: list[int]) -> Encoding:
+    def _bounded(self, ids: list[int], spans: list[list[int]]) -> Encoding:
         """Cut the end of the text off, not the tokens that stand behind it."""
+        char_start, char_end = [span[0] for span in spans], [span[1] for span in spans]
         n_cut = len(ids) - self.max_length
         if n_cut <= 0:
-            return Encoding(ids, char_start, 0)
-        n_behind = next(
-            (i for i, start in enumerate(reversed(char_start)) if start != NOT_OF_TEXT), 0
-        )
+            return Encoding(ids, char_start, char_end)
+        n_behind = next((i for i, start in enumerate(reversed(char_start)) if start != NO_PLACE), 0)
         n_kept = self.max_length - n_behind
-        if all(start == NOT_OF_TEXT for start in char_start[: max(n_kept, 0)]):
-            n_special = sum(start == NOT_OF_TEXT for start in char_start)
+        if all(start == NO_PLACE for start in char_start[: max(n_kept, 0)]):
+            n_special = sum(start == NO_PLACE for start in char_start)
             raise UserError(
                 f"max_length must leave room for the text but is {self.max_length}, and "
                 f"{n_special} start and end tokens are put around it."
@@ -174,6 +181,7 @@ class TextEncoder:
         return Encoding(
             [*ids[:n_kept], *ids[behind]],
             [*char_start[:n_kept], *char_start[behind]],
+            [*char_end[:n_kept], *char_end[behind]],
             n_cut,
             cut_start=char_start[n_kept],
         )
@@ -222,6 +230,11 @@ def _wanted_start(tokenizer: Any, bos_policy: str) -> int | None:
         return int(entries[name])
     or_end = [tokenizer.eos_token_id] if bos_policy == "eos" else []
     return _first_id(tokenizer.bos_token_id, tokenizer.cls_token_id, *or_end)
+
+
+def _marker_ids(tokenizer: Any) -> list[int]:
+    """The entries of a vocabulary that say where words begin, and nothing else."""
+    return [i for entry, i in tokenizer.get_vocab().items() if entry and not entry.strip(SPACE)]
 
 
 def _first_id(*ids: int | None) -> int | None:

@@ -83,6 +83,8 @@ class Vocabulary:
         self._standalone_ids = named - self.structural_ids
         self.special_ids: set[int] = self.structural_ids | (named - {tokenizer.unk_token_id})
         """Ids of tokens that are never masked. An unknown token is a token of the text."""
+        unknown = {tokenizer.unk_token_id} - self.special_ids - {None}
+        self._unknown_id: int | None = next(iter(unknown), None)
         ordinary = np.zeros(size, dtype=bool)
         ordinary[list(entries.values())] = True
         ordinary[[i for i in (*named, *self.structural_ids) if 0 <= i < size]] = False
@@ -168,6 +170,13 @@ class Vocabulary:
     def is_special(self, ids: IntArray) -> BoolArray:
         """Whether each token is none of the text's own: shaped like ``ids``."""
         return np.isin(ids, list(self.special_ids))
+
+    def is_unknown(self, ids: IntArray) -> BoolArray:
+        """Whether each token stands for what the vocabulary lacks: shaped like ``ids``.
+
+        Some tokenizers call the token that ends a text unknown as well. That is none.
+        """
+        return np.isin(ids, [] if self._unknown_id is None else [self._unknown_id])
 
     def join(self, ids: list[int]) -> str:
         """The text of several tokens together, without space around it."""

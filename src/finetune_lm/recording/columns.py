@@ -22,9 +22,12 @@ TOKEN_COLUMNS = (
     "token_num_in_word",
     "token",
     "token_id",
+    "token_start",
+    "token_end",
     "token_is_start_of_word",
     "token_is_word",
     "is_target",
+    "is_unknown",
     "surprisal",
     "predicted_token",
     "predicted_token_id",
@@ -53,7 +56,7 @@ STRING_COLUMNS = frozenset(
         "predicted_token",
     }
 )
-BOOL_COLUMNS = frozenset({"token_is_start_of_word", "token_is_word", "is_target"})
+BOOL_COLUMNS = frozenset({"token_is_start_of_word", "token_is_word", "is_target", "is_unknown"})
 INTEGER_COLUMNS = frozenset(
     {
         "epoch",
@@ -62,6 +65,8 @@ INTEGER_COLUMNS = frozenset(
         "word_num",
         "token_num_in_word",
         "token_id",
+        "token_start",
+        "token_end",
         "predicted_token_id",
         SEED,
     }

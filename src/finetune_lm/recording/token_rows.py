@@ -15,7 +15,7 @@ from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.label_words import LabelWords, TokenWords
 from finetune_lm.data.ragged_arrays import IntArray
-from finetune_lm.data.words import NO_WORD
+from finetune_lm.data.words import NO_PLACE, NO_WORD
 from finetune_lm.messages import warn
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.tasks import Task
@@ -154,9 +154,7 @@ class TokenRows:
                 [seen_in[i] if seen_in else None for i in dataset.example_nums.tolist()],
                 pa.string(),
             )
-        self._words = LabelWords.of_texts(
-            dataset.labels, dataset.char_starts, dataset.cut_starts.tolist()
-        )
+        self._words = LabelWords.of_texts(dataset.labels, dataset.places)
 
     def scored(self, batch: Batch, score: Score) -> Score:
         """Ask now what `of_batch` will ask about a batch.
@@ -259,9 +257,13 @@ class TokenRows:
         columns["token_num_in_word"] = pa.array(token_num, mask=no_word)
         columns["token"] = pa.array(self.run.vocabulary.texts(token_id), pa.string())
         columns["token_id"] = pa.array(token_id)
-        columns["token_is_start_of_word"] = pa.array(token_num == 0)
+        nowhere = words.start == NO_PLACE
+        columns["token_start"] = pa.array(words.start, mask=nowhere)
+        columns["token_end"] = pa.array(words.end, mask=nowhere)
+        columns["token_is_start_of_word"] = pa.array(words.begins_word)
         columns["token_is_word"] = pa.array(words.is_word)
         columns["is_target"] = pa.array(~self.run.vocabulary.is_special(token_id))
+        columns["is_unknown"] = pa.array(self.run.vocabulary.is_unknown(token_id))
 
         def spread(values: npt.NDArray[Any]) -> pa.Array:
             everywhere = np.zeros(len(row), dtype=values.dtype)
