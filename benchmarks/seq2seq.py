@@ -13,7 +13,7 @@ from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import Examples
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.evaluation.evaluate import evaluate
-from finetune_lm.evaluation.losses import Losses
+from finetune_lm.evaluation.losses import LossEntry, Losses
 from finetune_lm.evaluation.passes import Pass
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.loss_classes import OutputsDefaultLoss
@@ -97,7 +97,7 @@ def _split(model: transformers.PreTrainedModel, tokenizer: object) -> Split:
         TextEncoder(tokenizer, workload.LONGEST),
         TASKS["seq2seq"],
     )
-    losses = Losses([OutputsDefaultLoss], [{}], torch.sum, model, tokenizer)
+    losses = Losses([LossEntry(OutputsDefaultLoss)], torch.sum, model, tokenizer)
     loaded = LoadedModel("random", TASKS["seq2seq"], model, tokenizer)
     metadata = MetadataColumns([data.metadata], [data.path], workload.LOSSES)
     columns = RunColumns.of(loaded, 1, metadata, workload.LOSSES)

@@ -27,7 +27,7 @@ from finetune_lm.data.files import Examples
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.evaluation.evaluate import evaluate
-from finetune_lm.evaluation.losses import Losses
+from finetune_lm.evaluation.losses import LossEntry, Losses
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.model_modifiers.callbacks import Callbacks
@@ -339,7 +339,7 @@ def experiment(
     """
     data = dataset(texts, tokenizer, task, preprocessing=preprocessing)
     loaded = LoadedModel("random", TASKS[task], model, tokenizer)
-    losses = Losses([OutputsDefaultLoss], [{}], torch.sum, model, tokenizer)
+    losses = Losses([LossEntry(OutputsDefaultLoss)], torch.sum, model, tokenizer)
     metadata = MetadataColumns([data.metadata], [data.path], LOSSES)
     columns = RunColumns.of(loaded, 1, metadata, LOSSES)
     rows = TokenRows(data, "train", columns) if recorded else None

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from finetune_lm.data.batch import Batch
-from finetune_lm.data.dataset import Dataset
+from finetune_lm.data.dataset import Dataset, DatasetOptions
 from finetune_lm.data.files import Examples
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged_arrays import Ragged
@@ -56,7 +56,8 @@ def dataset(family: Any, lines: Examples | None = None, **kwargs: Any) -> Datase
     )
     max_length = kwargs.pop("max_length", 64)
     encoder = TextEncoder(family.tokenizer, max_length, add_start=task.starts_texts, **for_encoder)
-    return Dataset(lines or examples(), encoder, task, preprocessing, **kwargs)
+    options = DatasetOptions(**kwargs)
+    return Dataset(lines or examples(), encoder, task, preprocessing, options)
 
 
 def row_maker(family: Any, data: Dataset, losses=()) -> TokenRows:

@@ -16,7 +16,7 @@ from finetune_lm.arguments.given_functions import modifier_problems, preprocessi
 from finetune_lm.cli import main
 from finetune_lm.data.feeding import tokenizer_problems
 from finetune_lm.errors import raised_in, users_code
-from finetune_lm.evaluation.losses import Losses
+from finetune_lm.evaluation.losses import LossEntry, Losses
 from finetune_lm.model_modifiers.callbacks import make_callbacks
 from finetune_lm.models.loading import load_model
 from finetune_lm.models.tasks import TASKS
@@ -102,7 +102,7 @@ def is_wrong(place):
 
 def loss(place):
     def call():
-        losses = Losses([is_wrong(place)], [{}], torch.sum, None, None)
+        losses = Losses([LossEntry(is_wrong(place))], torch.sum, None, None)
         losses(None, None)
 
     return call
@@ -154,7 +154,7 @@ KINDS = {
     ),
     "loss class Wrong": loss("made"),
     "loss Wrong": loss("called"),
-    "loss reduction wrong": lambda: Losses([Wrong], [{}], wrong, None, None)(None, None),
+    "loss reduction wrong": lambda: Losses([LossEntry(Wrong)], wrong, None, None)(None, None),
     "model_modifier_fn wrong": lambda: load_model(
         ModelArguments("tiny-lm", model_modifier_fns=[wrong])
     ),
@@ -305,19 +305,19 @@ def test_a_loss_or_a_reduction_that_returns_no_number(value, shown):
         return lambda outputs, labels: value
 
     with pytest.raises(UserError, match=f"must return a tensor of one value but returned {shown}"):
-        Losses([make], [{}], torch.sum, None, None)(None, None)
+        Losses([LossEntry(make)], torch.sum, None, None)(None, None)
     with pytest.raises(UserError, match=f"must return a tensor of one value but returned {shown}"):
-        Losses([Wrong], [{}], lambda losses: value, None, None)(None, None)
+        Losses([LossEntry(Wrong)], lambda losses: value, None, None)(None, None)
 
 
 def test_a_loss_may_count():
     def make(model, tokenizer):
         return lambda outputs, labels: torch.tensor(3)
 
-    values = Losses([make, Wrong], [{}, {}], torch.sum, None, None)(None, None)
+    values = Losses([LossEntry(make), LossEntry(Wrong)], torch.sum, None, None)(None, None)
     assert values.numbers() == {"loss": 4.0, "make": 3.0, "Wrong": 1.0}
 
 
 def test_a_loss_class_that_makes_nothing_to_call():
     with pytest.raises(UserError, match="must make an object that is called with outputs and lab"):
-        Losses([lambda model, tokenizer: None], [{}], torch.sum, None, None)
+        Losses([LossEntry(lambda model, tokenizer: None)], torch.sum, None, None)

@@ -9,7 +9,7 @@ import torch
 
 from finetune_lm import DataTrainingArguments
 from finetune_lm.errors import UserError
-from finetune_lm.evaluation.losses import EpochLosses, Losses
+from finetune_lm.evaluation.losses import EpochLosses, LossEntry, Losses
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.randomness import own_generator
 
@@ -61,8 +61,8 @@ class Renamed(OutputsDefaultLoss):
 
 
 def losses(*classes, reduce=torch.sum, **kwargs):
-    given = [kwargs.get(cls.__name__, {}) for cls in classes]
-    return Losses(classes, given, reduce, model=None, tokenizer=None)
+    entries = [LossEntry(cls, kwargs.get(cls.__name__, {})) for cls in classes]
+    return Losses(entries, reduce, model=None, tokenizer=None)
 
 
 def test_the_default_loss_is_the_models_own():
@@ -272,7 +272,8 @@ class Drawing:
 
 def test_each_loss_has_a_stream_of_its_own_and_touches_no_other():
     before = torch.get_rng_state()
-    made = Losses([Drawing, Drawing], [{}, {}], torch.sum, model=None, tokenizer=None, seeds=[1, 2])
+    entries = [LossEntry(Drawing, seed=seed) for seed in (1, 2)]
+    made = Losses(entries, torch.sum, model=None, tokenizer=None)
     for loss, seed in zip(made.by_name().values(), (1, 2), strict=True):
         expected = torch.rand(3, generator=torch.Generator().manual_seed(seed))
         assert loss.drawn.equal(expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,25 @@ CHUNK = 1_000
 CHUNK_TOKENS = 2**24  # if every token becomes an example as long as the longest: 128 MB
 
 
+@dataclass(frozen=True)
+class DatasetOptions:
+    """How a data set is made and padded.
+
+    Attributes:
+        num_workers: How many processes tokenize; None for this one.
+        overwrite_cache: Whether to tokenize anew what an earlier run has left in the cache.
+        pad_to_length: Make every batch this wide; None for as wide as its longest example.
+        ignore_padding: Whether padding is left out of the loss.
+        model: The model, for preprocessing functions that ask for it.
+    """
+
+    num_workers: int | None = None
+    overwrite_cache: bool = False
+    pad_to_length: int | None = None
+    ignore_padding: bool = True
+    model: Any = None
+
+
 class Dataset:
     """Examples as a model sees them, beside what they were made from.
 
@@ -44,11 +64,7 @@ class Dataset:
         encoder: Turns texts into token ids.
         task: The kind of model that they are for.
         preprocessing: What is done to the inputs before the model sees them.
-        num_workers: How many processes tokenize; None for this one.
-        overwrite_cache: Whether to tokenize anew what an earlier run has left in the cache.
-        pad_to_length: Make every batch this wide; None for as wide as its longest example.
-        ignore_padding: Whether padding is left out of the loss.
-        model: The model, for preprocessing functions that ask for it.
+        options: How it is made and padded.
 
     Raises:
         UserError: If a masked LM's labels have another number of tokens than its text, or the
@@ -66,14 +82,10 @@ class Dataset:
         encoder: TextEncoder,
         task: Task,
         preprocessing: Preprocessing | None = None,
-        *,
-        num_workers: int | None = None,
-        overwrite_cache: bool = False,
-        pad_to_length: int | None = None,
-        ignore_padding: bool = True,
-        model: Any = None,
+        options: DatasetOptions | None = None,
     ) -> None:
-        self._model = model
+        options = options or DatasetOptions()
+        self._model = options.model
         self.name = examples.name
         self.path = examples.path
         self.tokenizer = encoder.tokenizer
@@ -83,8 +95,8 @@ class Dataset:
         self._start_ids = encoder.start_ids
         self._max_length = encoder.max_length
         self.preprocessing = preprocessing or Preprocessing()
-        self.pad_to_length = pad_to_length
-        self.ignore_padding = ignore_padding
+        self.pad_to_length = options.pad_to_length
+        self.ignore_padding = options.ignore_padding
         self.texts = list(examples.texts)
         given_labels = examples.labels if task.labels_from_file else None
         self.labels = list(examples.texts if given_labels is None else given_labels)
@@ -92,7 +104,9 @@ class Dataset:
         self.example_nums: IntArray = np.arange(len(examples), dtype=np.int64)
         """The line of the data file that each example comes from, from 0."""
 
-        self.dataset: Any = encode(examples, given_labels, encoder, num_workers, overwrite_cache)
+        self.dataset: Any = encode(
+            examples, given_labels, encoder, options.num_workers, options.overwrite_cache
+        )
         if given_labels is not None and task.labels_parallel_inputs:
             check_parallel(examples, self.dataset)
         self._has_labels = given_labels is not None

@@ -8,7 +8,7 @@ from typing import Any
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import BOS_TOKEN, DEFAULT_MAX_LENGTH
-from finetune_lm.data.dataset import Dataset
+from finetune_lm.data.dataset import Dataset, DatasetOptions
 from finetune_lm.data.files import Files
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
@@ -126,24 +126,21 @@ def load_datasets(
         UserError: If they do not fit the model or the preprocessing.
     """
     check_tokenizer(files, loaded, args)
-    options = encoder_options(loaded, args)
+    encoding = encoder_options(loaded, args)
     origin = origin_of(loaded.model)
-    origin.encoder_options, origin.fast = options, args.fast
-    encoder = TextEncoder(loaded.tokenizer, **options)
+    origin.encoder_options, origin.fast = encoding, args.fast
+    encoder = TextEncoder(loaded.tokenizer, **encoding)
     _tell_of_start(loaded, encoder)
+    options = DatasetOptions(
+        num_workers=args.preprocessing_num_workers,
+        overwrite_cache=args.overwrite_cache,
+        pad_to_length=encoder.max_length if args.pad_to_max_length else None,
+        ignore_padding=args.ignore_pad_for_token_loss,
+        model=loaded.model,
+    )
     datasets = {
         dataset_type: [
-            Dataset(
-                examples,
-                encoder,
-                loaded.task,
-                Preprocessing.of(args, dataset_type),
-                num_workers=args.preprocessing_num_workers,
-                overwrite_cache=args.overwrite_cache,
-                pad_to_length=encoder.max_length if args.pad_to_max_length else None,
-                ignore_padding=args.ignore_pad_for_token_loss,
-                model=loaded.model,
-            )
+            Dataset(examples, encoder, loaded.task, Preprocessing.of(args, dataset_type), options)
             for examples in group
         ]
         for dataset_type, group in files.items()

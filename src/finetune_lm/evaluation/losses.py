@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments.calls import check_call
@@ -40,19 +40,32 @@ class LossValues:
         return dict(zip([LOSS, *self.parts], values.float().tolist(), strict=True))
 
 
+@dataclass(frozen=True)
+class LossEntry:
+    """A loss class and what it is made with.
+
+    Attributes:
+        cls: Made with ``model``, ``tokenizer`` and its own arguments; called with ``outputs`` and
+            ``labels`` (or having a ``forward`` that is). One whose ``return_all`` is true may
+            return several values, of which the mean counts.
+        kwargs: Its own arguments.
+        seed: That of its own stream of random numbers; None for the generators of the run.
+    """
+
+    cls: Callable[..., Any]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+
+
 class Losses:
     """Losses made once for a run and called with each batch.
 
     Args:
-        classes: Made with ``model``, ``tokenizer`` and their own arguments; called with
-            ``outputs`` and ``labels`` (or having a ``forward`` that is). One whose ``return_all``
-            is true may return several values, of which the mean counts.
-        kwargs: The arguments of each, in the same order.
+        entries: Their classes.
         reduce: Combines the values. It is given them stacked in one tensor or one by one, as
             `takes_several` says.
         model: The model.
         tokenizer: Its tokenizer.
-        seeds: The seed of each loss's own stream of random numbers; by default they share one.
 
     Raises:
         UserError: If a class cannot be made with these arguments, or the reduction cannot be given
@@ -61,27 +74,23 @@ class Losses:
 
     def __init__(
         self,
-        classes: Sequence[Callable[..., Any]],
-        kwargs: Sequence[Mapping[str, Any]],
+        entries: Sequence[LossEntry],
         reduce: Callable[..., Tensor],
         model: Any,
         tokenizer: Any,
-        seeds: Sequence[int] | None = None,
     ) -> None:
-        self.names = numbered_names(classes)
+        self.names = numbered_names([entry.cls for entry in entries])
         self._reduce = reduce
         self._reduction = f"loss reduction {short_name(reduce)}"
-        self._takes_several = takes_several(reduce, len(classes))
+        self._takes_several = takes_several(reduce, len(entries))
         self._made: list[Any] = []
         self._device: torch.device | None = None
-        streams: list[AbstractContextManager[None]] = [nullcontext()] * len(classes)
-        if seeds is not None:
-            streams = list(map(own_stream, seeds))
-        for cls, name, given, stream in zip(classes, self.names, kwargs, streams, strict=True):
-            check_call(cls, "loss_classes_kwargs", given, "model, tokenizer")
+        for entry, name in zip(entries, self.names, strict=True):
+            check_call(entry.cls, "loss_classes_kwargs", entry.kwargs, "model, tokenizer")
+            stream = nullcontext() if entry.seed is None else own_stream(entry.seed)
             try:
                 with users_code(f"loss class {name}"), stream:
-                    made = cls(model=model, tokenizer=tokenizer, **given)
+                    made = entry.cls(model=model, tokenizer=tokenizer, **entry.kwargs)
             except UserError as error:
                 raise UserError(*(f"{name}: {problem}" for problem in error.problems)) from error
             if not callable(made) and not callable(getattr(made, "forward", None)):

@@ -11,7 +11,7 @@ from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import distinct_names
 from finetune_lm.data.seen import seen_before
-from finetune_lm.evaluation.losses import Losses
+from finetune_lm.evaluation.losses import LossEntry, Losses
 from finetune_lm.messages import say_once
 from finetune_lm.models.compiling import is_compiled
 from finetune_lm.models.loading import LoadedModel
@@ -155,15 +155,11 @@ def _must_not_pad(dataset_type: str, dataset: Dataset, loaded: LoadedModel) -> b
 
 
 def _losses(dataset_type: str, loaded: LoadedModel, args: DataTrainingArguments) -> Losses:
-    classes = args.loss_classes[dataset_type]
-    return Losses(
-        classes,
-        args.kwargs_of_losses(dataset_type),
-        args.loss_reduction_fns[dataset_type],
-        loaded.model,
-        loaded.tokenizer,
-        seeds=[
-            stream_seed(args.seed, LOSSES, LOSS_DATASET_TYPES.index(dataset_type), place)
-            for place in range(len(classes))
-        ],
-    )
+    number = LOSS_DATASET_TYPES.index(dataset_type)
+    given = zip(args.loss_classes[dataset_type], args.kwargs_of_losses(dataset_type), strict=True)
+    entries = [
+        LossEntry(cls, kwargs, stream_seed(args.seed, LOSSES, number, place))
+        for place, (cls, kwargs) in enumerate(given)
+    ]
+    reduce = args.loss_reduction_fns[dataset_type]
+    return Losses(entries, reduce, loaded.model, loaded.tokenizer)

@@ -12,7 +12,7 @@ import numpy as np
 
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch
-from finetune_lm.data.dataset import Dataset
+from finetune_lm.data.dataset import Dataset, DatasetOptions
 from finetune_lm.data.feeding import encoder_options, kind_problems, tokenizer_problems
 from finetune_lm.data.files import Examples, check_texts, read_examples
 from finetune_lm.data.preprocessing import Preprocessing
@@ -247,9 +247,11 @@ def load_baseline_data(
                 encoder,
                 baseline.task,
                 Preprocessing(function, settings.data_preprocessing_fn_strategy, kwargs),
-                num_workers=settings.preprocessing_num_workers,
-                overwrite_cache=settings.overwrite_cache,
-                model=baseline.model,
+                DatasetOptions(
+                    num_workers=settings.preprocessing_num_workers,
+                    overwrite_cache=settings.overwrite_cache,
+                    model=baseline.model,
+                ),
             )
         return BaselineData(baseline, dataset, settings.cache_mb * 2**20, fast=origin.fast)
 
