@@ -25,6 +25,7 @@ from finetune_lm.runs.run_result import RunResult
 from finetune_lm.streams import lossy_streams
 
 if TYPE_CHECKING:
+    from finetune_lm.runs.pack import Pack
     from finetune_lm.study.results import StudyResult
 
 
@@ -60,12 +61,16 @@ def run(
 
 @hides_secrets
 @lossy_streams("stdout", "stderr")
-def conduct(all_args: AllArguments, earlier: EarlierRun | None = None) -> RunResult:
+def conduct(
+    all_args: AllArguments, earlier: EarlierRun | None = None, pack: Pack | None = None
+) -> RunResult:
     """Do a run, or what is left of an earlier one.
 
     Args:
         all_args: All arguments.
         earlier: The run that is resumed, if one is. Its directory is locked already.
+        pack: What the process keeps from run to run, if it does several. The run's directory is
+            locked already then, too.
     """
     model_args, data_args, _ = all_args
     problems = [problem for args in all_args for problem in args.problems()]
@@ -80,14 +85,15 @@ def conduct(all_args: AllArguments, earlier: EarlierRun | None = None) -> RunRes
     from finetune_lm.evaluation.splits import splits_of
     from finetune_lm.evaluation.testing import test
     from finetune_lm.model_modifiers.callbacks import make_callbacks
+    from finetune_lm.runs import preparing
     from finetune_lm.runs.context import Run
     from finetune_lm.runs.on_record import on_record
-    from finetune_lm.runs.preparing import load
     from finetune_lm.training.checkpoints import Checkpoints
     from finetune_lm.training.fit import training_on_record
     from finetune_lm.training.loop import train
     from finetune_lm.training.step import make_learner
 
+    load = pack.load if pack is not None else preparing.load
     accelerator, loaded, datasets = load(model_args, data_args, plan.files)
     start_tokens = next(each.start_tokens for group in datasets.values() for each in group)
     training, validation, testing = splits_of(plan, loaded, datasets)
@@ -106,7 +112,7 @@ def conduct(all_args: AllArguments, earlier: EarlierRun | None = None) -> RunRes
     # Signals are heeded until the end of it all, when it is on record how the run ended.
     with (
         Interruption() as interruption,
-        nullcontext() if earlier else claimed(plan),
+        nullcontext() if earlier or pack else claimed(plan),
         on_record(plan, loaded, accelerator.device, start_tokens) as record,
     ):
         checkpoints = Checkpoints(

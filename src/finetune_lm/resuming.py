@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finetune_lm.arguments import (
     DataTrainingArguments,
@@ -20,6 +21,9 @@ from finetune_lm.runs.directory import CHECKPOINTS
 from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.lock import RunLock
 from finetune_lm.runs.run_result import RunResult
+
+if TYPE_CHECKING:
+    from finetune_lm.runs.pack import Pack
 
 
 def resume(
@@ -54,15 +58,22 @@ def resume(
     directory = Path(output_dir)
     EarlierRun.read(directory)  # that there is one, before anything is put there
     with RunLock(directory):
-        return _resume(directory, model_args, data_args, optimization_args)
+        return go_on(directory, (model_args, data_args, optimization_args))
 
 
-def _resume(
+def go_on(
     directory: Path,
-    model_args: ModelArguments | None,
-    data_args: DataTrainingArguments | None,
-    optimization_args: OptimizationArguments | None,
+    given: tuple[ModelArguments | None, DataTrainingArguments | None, OptimizationArguments | None],
+    pack: Pack | None = None,
 ) -> RunResult:
+    """Do what is left of a run whose directory is locked.
+
+    Args:
+        directory: Its output directory.
+        given: Its arguments, where they are not to be those in its ``config.yaml``.
+        pack: What the process keeps from run to run, if it does several.
+    """
+    model_args, data_args, optimization_args = given
     earlier = EarlierRun.read(directory)
     earlier.warn_of_changed_files()
     if model_args is None or data_args is None:
@@ -93,4 +104,4 @@ def _resume(
         shutil.rmtree(earlier.directory / CHECKPOINTS, ignore_errors=True)
         say(f"The run in {earlier.directory} is finished; there is nothing left to do.")
         return earlier.result()
-    return conduct(all_args, earlier)
+    return conduct(all_args, earlier, pack)

@@ -20,7 +20,7 @@ from finetune_lm.arguments.command_line import (
     read_resume,
     suggestion,
 )
-from finetune_lm.arguments.config_files import read_config_file
+from finetune_lm.arguments.config_files import ConfigFile, read_config_file
 from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
 from finetune_lm.arguments.declared import default_of, field_types, is_dictionary, is_required
 from finetune_lm.arguments.help import help_for
@@ -128,14 +128,7 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
             problems,
         ),
     ]
-    model = _build(ModelArguments if imports else _UnresolvedModel, layers, problems)
-    data = _build(DataTrainingArguments if imports else _UnresolvedData, layers, problems)
-    optimization = _build(OptimizationArguments, layers, problems)
-    if imports and optimization is not None and optimization.do_optimize:
-        try:
-            optimization.resolve()
-        except UserError as error:
-            problems += error.problems
+    model, data, optimization = _of_layers(layers, problems, imports)
     if problems:
         raise UserError(*dict.fromkeys(problems))
     return ParsedArguments(
@@ -147,6 +140,43 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
         resume=resume,
         debug=flags.get("debug", False),
     )
+
+
+def arguments_of(
+    sources: Sequence[ConfigFile],
+) -> tuple[ModelArguments, DataTrainingArguments, OptimizationArguments]:
+    """Return what several sources of raw values say together, each over those before it.
+
+    Args:
+        sources: Config files, or what is read elsewhere and means the same.
+
+    Raises:
+        UserError: With a message for each thing that is wrong.
+    """
+    problems: list[str] = []
+    layers = [
+        _read_layer(_Layer(True, place=source.place), source.entries, problems)
+        for source in sources
+    ]
+    model, data, optimization = _of_layers(layers, problems, imports=True)
+    if problems or model is None or data is None or optimization is None:
+        raise UserError(*dict.fromkeys(problems))
+    return model, data, optimization
+
+
+def _of_layers(
+    layers: Sequence[_Layer], problems: list[str], imports: bool
+) -> tuple[ModelArguments | None, DataTrainingArguments | None, OptimizationArguments | None]:
+    """Return the three instances, as far as they can be made."""
+    model = _build(ModelArguments if imports else _UnresolvedModel, layers, problems)
+    data = _build(DataTrainingArguments if imports else _UnresolvedData, layers, problems)
+    optimization = _build(OptimizationArguments, layers, problems)
+    if imports and optimization is not None and optimization.do_optimize:
+        try:
+            optimization.resolve()
+        except UserError as error:
+            problems += error.problems
+    return model, data, optimization
 
 
 def _read_config(name: str, problems: list[str], imports: bool) -> list[_Layer]:
@@ -200,7 +230,7 @@ def _import_name(group: type[Arguments], imports: bool) -> Callable[[str], Any]:
     return resolve_name if group.resolves_at_once else Reference
 
 
-def _build(cls: type[A], layers: list[_Layer], problems: list[str]) -> A | None:
+def _build(cls: type[A], layers: Sequence[_Layer], problems: list[str]) -> A | None:
     """Return an instance whose values are the layers over the defaults."""
     values: dict[str, Any] = {}
     reported: set[str] = set()

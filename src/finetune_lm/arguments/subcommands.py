@@ -34,7 +34,12 @@ class Subcommand:
         return importlib.import_module(self.module)
 
 
-SUBCOMMANDS: dict[str, Subcommand] = {}
+SUBCOMMANDS: dict[str, Subcommand] = {
+    "grid": Subcommand(
+        "finetune_lm.grids.grid_command",
+        "Do many runs that differ in some arguments, from one file; see docs/grids.md.",
+    ),
+}
 """By the word that begins the command line, as the help lists them."""
 
 

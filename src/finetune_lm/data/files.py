@@ -12,7 +12,10 @@ import stat
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -29,6 +32,9 @@ METADATA_ENDINGS = tuple(f"_metadata{suffix}" for suffix in JSON_SUFFIXES)
 
 LONGEST_LINE = 2**26
 """Of a line, in bytes. What is longer is no text, and reading on might fill the memory."""
+
+MOST_KEPT_LINES = 500_000
+"""Of all data files together that `reading_once` keeps in memory."""
 
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 """What neither a tokenizer nor a reader of CSV files takes."""
@@ -56,6 +62,12 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @cached_property
+    def digest(self) -> str:
+        """Texts, labels and metadata, hashed."""
+        content = json.dumps([self.texts, self.labels, self.metadata])
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def first(self, n: int | None) -> Examples:
         """The first ``n`` examples, or all of them if there are fewer or ``n`` is None."""
@@ -140,8 +152,7 @@ def file_hashes(files: Files) -> dict[str, str]:
 
 def content_hash(examples: Examples) -> str:
     """What a data file says, as far as it is used, hashed."""
-    content = json.dumps([examples.texts, examples.labels, examples.metadata])
-    return hashlib.sha256(content.encode()).hexdigest()
+    return examples.digest
 
 
 def distinct_names(paths: Sequence[str]) -> list[str]:
@@ -177,6 +188,31 @@ def _place(path: str) -> str:
         return path
 
 
+@dataclass
+class _Read:
+    """What came of reading a file once."""
+
+    files: tuple[Any, ...]
+    examples: Examples | None = None
+    problems: tuple[str, ...] = ()
+
+
+_read_before: ContextVar[dict[Any, _Read] | None] = ContextVar("read_before", default=None)
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Inside, a data file is read once, and again only when it or its metadata have changed."""
+    if _read_before.get() is not None:
+        yield
+        return
+    token = _read_before.set({})
+    try:
+        yield
+    finally:
+        _read_before.reset(token)
+
+
 def read_examples(path: str, max_samples: int | None = None) -> Examples:
     """Read a data file whole, with its metadata, and check every line of both.
 
@@ -188,6 +224,43 @@ def read_examples(path: str, max_samples: int | None = None) -> Examples:
     Raises:
         UserError: Naming the file, and the line where it is one line that is wrong.
     """
+    before = _read_before.get()
+    if before is None:
+        return _read_examples(path, max_samples)
+    now = _files_now(path)
+    kept = before.pop((path, max_samples), None)
+    if kept is None or kept.files != now:
+        kept = _Read(now)
+        try:
+            kept.examples = _read_examples(path, max_samples)
+        except UserError as error:
+            kept.problems = error.problems
+    # The last ones are those that were asked for last.
+    before[path, max_samples] = kept
+    while len(before) > 1 and sum(map(_size, before.values())) > MOST_KEPT_LINES:
+        del before[next(iter(before))]
+    if kept.examples is None:
+        raise UserError(*kept.problems)
+    return kept.examples
+
+
+def _size(read: _Read) -> int:
+    return len(read.examples) if read.examples is not None else 0
+
+
+def _files_now(path: str) -> tuple[Any, ...]:
+    """A data file and what may be its metadata, as far as the system knows them."""
+    found: list[Any] = []
+    for each in (path, *(_stem(path) + ending for ending in METADATA_ENDINGS)):
+        try:
+            status = os.stat(each)  # noqa: PTH116 - Path.stat fails on a NUL likewise
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+        except (OSError, ValueError):
+            found.append(os.path.lexists(each) if "\0" not in each else None)
+    return tuple(found)
+
+
+def _read_examples(path: str, max_samples: int | None) -> Examples:
     if path.endswith(TEXT_SUFFIXES):
         texts, labels = list(_read_lines(path)), None
         for number, text in enumerate(texts, start=1):
@@ -262,7 +335,7 @@ def _check_text(value: Any, where: str) -> str:
 
 def _read_metadata(path: str, n_examples: int) -> tuple[list[dict[str, Any]], str | None]:
     """The metadata of each example, and the file it is from."""
-    stem = path.removesuffix(Path(path).name) + dataset_name(path)
+    stem = _stem(path)
     # A link that leads nowhere is there too: without it metadata would be lost in silence.
     files = [stem + ending for ending in METADATA_ENDINGS if os.path.lexists(stem + ending)]
     if not files:
@@ -291,6 +364,11 @@ def _read_metadata(path: str, n_examples: int) -> tuple[list[dict[str, Any]], st
             f"{len(metadata)} and {path} has {n_examples}."
         )
     return metadata, files[0]
+
+
+def _stem(path: str) -> str:
+    """What the names of a data file and of its metadata begin with."""
+    return path.removesuffix(Path(path).name) + dataset_name(path)
 
 
 def _read_objects(path: str) -> Iterator[dict[str, Any]]:

@@ -74,7 +74,8 @@ class Interruption:
     A second SIGINT stops at once, unless it comes together with the first or while `check` saves
     what is to be saved. A signal after the last call of `check` is not heeded: all is done then. A
     SIGHUP that is ignored, as under nohup, stays so. Outside of the main thread, where Python
-    handles no signals, nothing is changed.
+    handles no signals, nothing is changed. One within another hands on to it what came after its
+    last call of `check`, so that a process that does several runs does not begin the next.
 
     Example:
         >>> with Interruption() as interruption:
@@ -128,6 +129,9 @@ class Interruption:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        around = getattr(self._before.get(self._received or 0), "__self__", None)
+        if isinstance(around, Interruption) and error is None:
+            around._received = self._received
         self._before.clear()
 
     def _receive(self, number: int, _: FrameType | None) -> None:

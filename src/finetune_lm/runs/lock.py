@@ -26,6 +26,10 @@ except ImportError:  # Windows
 LOCK = ".lock"
 
 
+class InUseError(UserError):
+    """Another process has the lock of a directory."""
+
+
 class RunLock:
     """Held while a run writes into a directory.
 
@@ -49,7 +53,8 @@ class RunLock:
         """Take the lock.
 
         Raises:
-            UserError: If another process has it.
+            InUseError: If another process has it.
+            UserError: If there can be none here.
         """
         while True:
             handle = self._open()
@@ -70,6 +75,16 @@ class RunLock:
         with suppress(OSError):
             os.write(handle, json.dumps(holder).encode())
         return self
+
+    def is_held(self) -> bool:
+        """Whether another process has the lock now, or may have it."""
+        if not self.path.exists():
+            return False
+        try:
+            with self:
+                return False
+        except UserError:  # or it cannot be asked by who may only read
+            return True
 
     def __exit__(
         self,
@@ -99,14 +114,14 @@ class RunLock:
                 raise OSError("no locks")
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
+            raise InUseError(
                 f"output_dir {self.path.parent} must not be used by two runs at a time, but "
                 f"{_named(holder)} is writing into it."
             ) from None
         except OSError:
             # No locks in this file system.
             if holder and _may_run(holder):
-                raise UserError(
+                raise InUseError(
                     f"output_dir {self.path.parent} must not be used by two runs at a time, but "
                     f"{_named(holder)} may be writing into it. If that has ended, remove "
                     f"{self.path}."

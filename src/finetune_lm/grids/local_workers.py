@@ -1,0 +1,79 @@
+"""Workers of a grid as processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from finetune_lm.messages import say, warn
+from finetune_lm.runs.interruption import Interrupted, Interruption
+
+_MOMENT = 0.1
+_GPUS = Path("/proc/driver/nvidia/gpus")
+
+
+class LocalWorkers:
+    """Starts workers, and waits for their end. They need it no more once they are there.
+
+    One that is killed is replaced, as long as there are runs that it could do: a run that takes its
+    process down with it three times is left alone by all of them.
+
+    Args:
+        grid: The grid file.
+        n: How many.
+        retry: Whether they try those runs again that failed.
+    """
+
+    def __init__(self, grid: str, n: int, *, retry: bool) -> None:
+        self._command = [sys.executable, "-m", "finetune_lm", "grid", grid, "run", "--unchecked"]
+        self._retry = retry
+        self._n = n
+
+    def run(self) -> None:
+        """Start them and wait.
+
+        Raises:
+            Interrupted: If a signal came, which they have got too.
+        """
+        with Interruption() as interruption:
+            retry = ["--retry"] if self._retry else []
+            workers = {n: self._start(n, *retry) for n in range(self._n)}
+            try:
+                while workers:
+                    interruption.check()
+                    for n, worker in list(workers.items()):
+                        if worker.poll() is not None:
+                            del workers[n]
+                            if worker.returncode < 0:
+                                name = signal.Signals(-worker.returncode).name
+                                warn(f"a worker was killed by {name}; another takes its place.")
+                                workers[n] = self._start(n)
+                            elif worker.returncode:
+                                warn(f"a worker ended with exit status {worker.returncode}.")
+                    time.sleep(_MOMENT)
+            except Interrupted as interrupt:
+                say("waiting for the workers to save where they are ...")
+                for worker in workers.values():
+                    worker.send_signal(interrupt.signal_number)
+                for worker in workers.values():
+                    worker.wait()
+                raise
+
+    def _start(self, n: int, *more: str) -> subprocess.Popen[bytes]:
+        environment = dict(os.environ)
+        if (gpus := _gpus()) and len(gpus) > 1:
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[n % len(gpus)]
+        # A Ctrl-C at the terminal reaches them too; they take two that come together for one.
+        return subprocess.Popen([*self._command, *more], env=environment)
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA calls them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [each for each in visible.split(",") if each.strip()]
+    return [str(n) for n in range(len(list(_GPUS.iterdir())))] if _GPUS.is_dir() else []
