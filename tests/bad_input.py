@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 GOOD = "The man has always broken the glass.\nThe women drank.\n"
 SUFFIXES = ".txt.gz, .txt, .json.gz, .json, .jsonl.gz, .jsonl"
 TEST = ["--test_file"]
+TRAIN = ["--train_file", "x.txt", "--validation_file", "x.txt"]
 PACKED = gzip.compress(GOOD.encode(), mtime=0)
 
 
@@ -498,6 +499,41 @@ ARGUMENTS = {
     "no validation": Case(
         file("x.txt", GOOD), ["--train_file", "x.txt"],
         ["validation_file must be given when train_file is."],
+    ),
+    "probes of nothing that is learned": Case(
+        file("x.txt", GOOD), [*TEST, "x.txt", "--probe_file", "x.txt"],
+        ["probe_file needs a train_file: probes are measured while a model learns. Files that a "
+         "model is only tested on are for test_file."],
+    ),
+    "probes that are not there, and some that are there twice": Case(
+        file("x.txt", GOOD), [*TRAIN, "--probe_file", "x.txt", "y.txt", "x.txt"],
+        ["there is no file y.txt.",
+         "each data file must be given once but x.txt is given 2 times."],
+    ),
+    "metadata of probes for other lines": Case(
+        both(file("x.txt", GOOD), file("y.txt", GOOD), file("y_metadata.json", "{}\n")),
+        [*TRAIN, "--probe_file", "y.txt"],
+        ["metadata must have one line for each line of the data, but y_metadata.json has 1 and "
+         "y.txt has 2."],
+    ),
+    "metadata of probes with a column of theirs": Case(
+        both(file("x.txt", GOOD), file("y.txt", GOOD),
+             file("y_metadata.json", '{"step": 1}\n{"step": 2}\n')),
+        [*TRAIN, "--probe_file", "y.txt"],
+        ["y_metadata.json: metadata must not have the key 'step', which is the name of a column of "
+         "the results. Rename it."],
+    ),
+    "a preprocessing function of probes with an argument that it does not take": Case(
+        file("x.txt", GOOD),
+        [*TRAIN, "--probe_file", "x.txt",
+         "--data_preprocessing_fn.probe", "data_preprocessing.mask_random_tokens",
+         "--data_preprocessing_fn_kwargs.probe.mask_pro", "0.5"],
+        ["data_preprocessing_fn_kwargs.probe.mask_pro is no argument of mask_random_tokens, which "
+         "takes mask_prop, replacement_props. Did you mean "
+         "data_preprocessing_fn_kwargs.probe.mask_prop?"],
+    ),
+    "a number to select by that there is not": arguments(
+        "--select_by accuracy", "select_by must be loss but got 'accuracy'."
     ),
     "nothing to do": Case(
         nothing, [],

@@ -38,7 +38,7 @@ def try_page(name: str, directory: Path) -> None:
             assert run.returncode == 0, f"{text}\n{run.stderr}"
 
 
-@pytest.mark.parametrize("page", ["losses.md", "extending.md"])
+@pytest.mark.parametrize("page", ["losses.md", "extending.md", "probes.md"])
 def test_the_examples_of_a_page(tmp_path, page):
     try_page(page, tmp_path)
     tables = sorted(tmp_path.glob("outputs/**/metrics.csv.gz"))
@@ -46,3 +46,5 @@ def test_the_examples_of_a_page(tmp_path, page):
     columns = {column for table in tables for column in finetune_lm.load_metrics(table).columns}
     if page == "losses.md":
         assert {"WordLoss", "KLBaselineLoss"} <= columns
+    if page == "probes.md":
+        assert finetune_lm.load_probes(tables[0].parent)["step"].nunique() > 1

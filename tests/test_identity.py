@@ -69,6 +69,9 @@ OTHER = {
     "train_file": "other/train.txt.gz",
     "validation_file": "other/check.txt.gz",
     "test_file": ["test.txt.gz", "train.txt.gz"],
+    "probe_file": ["test.txt.gz"],
+    "probe_every": 2,
+    "probe_every_steps": 5,
     "overwrite_cache": True,
     "preprocessing_num_workers": 2,
     "max_length": 7,
@@ -79,6 +82,8 @@ OTHER = {
     "per_device_validation_batch_size": 1,
     "max_test_samples": 1,
     "per_device_test_batch_size": 1,
+    "max_probe_samples": 1,
+    "per_device_probe_batch_size": 1,
     "ignore_pad_for_token_loss": False,
     "data_preprocessing_fn": {"train": "data_preprocessing.mask_random_tokens"},
     "data_preprocessing_fn_strategy": {"train": "per_batch"},
@@ -87,6 +92,7 @@ OTHER = {
     "min_epochs": 1,
     "patience": 1,
     "delta": 0.5,
+    "select_by": "pair_accuracy",
     "train_optimizer": "torch.optim.SGD",
     "train_optimizer_kwargs": {"weight_decay": 0.5},
     "train_optimizer_groups": {"biases": {"params": ["*.bias"], "weight_decay": 0.5}},
@@ -123,7 +129,7 @@ OF_TESTS = {
     "data_preprocessing_fn_strategy": "per_batch",
     "data_preprocessing_fn_kwargs": {"mask_prop": 0.5},
 }
-"""Another value for the key ``test`` of those arguments of which it affects something else."""
+"""Another value for the keys ``test`` and ``probe`` of arguments of which they affect less."""
 
 
 @pytest.fixture(autouse=True)
@@ -207,11 +213,12 @@ def test_trials_are_of_one_study_if_their_values_can_be_compared(name):
 
 
 @pytest.mark.parametrize("name", OF_TESTS)
-def test_what_is_done_to_test_files_makes_no_other_study(name):
-    changed = {name: {"test": OF_TESTS[name]}}
-    assert names_of_differences(of_study(), of_study(**changed)) == []
-    with pytest.raises(UserError, match=rf"\b{name}\.test"):
-        resumed(**changed)
+def test_what_is_done_to_tests_and_probes_makes_no_other_study(name):
+    for key in ("test", "probe"):
+        changed = {name: {key: OF_TESTS[name]}}
+        assert names_of_differences(of_study(), of_study(**changed)) == []
+        with pytest.raises(UserError, match=rf"\b{name}\.{key}"):
+            resumed(**changed)
 
 
 def test_what_affects_no_result_leaves_the_tables_as_they_are(monkeypatch):

@@ -21,6 +21,7 @@ from finetune_lm.data.files import arguments_of_missing_files
 from finetune_lm.runs import interruption
 from finetune_lm.runs.interruption import Interrupted
 from finetune_lm.scoring.forward import Forward
+from finetune_lm.training.checkpoints import FORMAT
 from finetune_lm.whole_files import checksum, sealed, unsealed
 from helpers import write_lines
 from setups import arguments, setup
@@ -222,7 +223,9 @@ def test_a_damaged_checkpoint_is_not_used(whole, stopped, capsys, file, damage):
     assert difference(whole("lm"), Path("parts")) == []
 
 
-@pytest.mark.parametrize("content", ['{"format": null}', '{"format": 3}', "{}", "[]", "3"])
+@pytest.mark.parametrize(
+    "content", ['{"format": null}', f'{{"format": {FORMAT}}}', "{}", "[]", "3"]
+)
 def test_a_manifest_that_says_something_odd(whole, stopped, capsys, content):
     stopped(9)
     last = sorted(Path("parts/checkpoints").iterdir())[-1]

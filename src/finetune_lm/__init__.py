@@ -1,7 +1,8 @@
 """Controlled fine-tuning experiments on language models, every token's surprisal on record.
 
 ``run`` runs an experiment, `ModelArguments` and `DataTrainingArguments` say which, and
-`load_metrics` reads a table of results back. Nothing heavy is imported before it is needed.
+`load_metrics` and `load_probes` read tables of results back. Nothing heavy is imported before it is
+needed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
         OptimizationArguments,
     )
     from finetune_lm.experiment import run
-    from finetune_lm.recording.tables import load_metrics
+    from finetune_lm.recording.tables import load_metrics, load_probes
     from finetune_lm.resuming import resume
     from finetune_lm.runs.run_result import RunResult
 
@@ -36,6 +37,7 @@ _PLACES = {
     "OptimizationArguments": "finetune_lm.arguments",
     "RunResult": "finetune_lm.runs.run_result",
     "load_metrics": "finetune_lm.recording.tables",
+    "load_probes": "finetune_lm.recording.tables",
     "resume": "finetune_lm.resuming",
     "run": "finetune_lm.experiment",
 }
@@ -47,6 +49,7 @@ __all__ = [
     "RunResult",
     "UserError",
     "load_metrics",
+    "load_probes",
     "resume",
     "run",
 ]

@@ -8,7 +8,10 @@ IGNORED_LABEL = -100
 BOS_TOKEN = "token:"
 """Before the name of a token in ``bos_policy``."""
 
-DATASET_TYPES = ("train", "validation", "test")
+PROBE = "probe"
+"""The type of data that are measured again and again while a model learns."""
+
+DATASET_TYPES = ("train", "validation", "test", PROBE)
 LOSS_DATASET_TYPES = ("train", "validation")
 """The types of data set of which losses are computed."""
 
@@ -39,6 +42,10 @@ STOP = "stop"
 SKIP = "skip"
 ON_NAN = (STOP, SKIP)
 """What to do about a loss that is infinite or no number: end the run, or go on without the step."""
+
+BY_LOSS = "loss"
+SELECT_BY = (BY_LOSS,)
+"""By which number of the validation data the best epoch may be chosen."""
 
 FP32 = "fp32"
 TF32 = "tf32"

@@ -96,16 +96,16 @@ def conduct(
     load = pack.load if pack is not None else preparing.load
     accelerator, loaded, datasets = load(model_args, data_args, plan.files)
     start_tokens = next(each.start_tokens for group in datasets.values() for each in group)
-    training, validation, testing = splits_of(plan, loaded, datasets)
+    splits, testing = splits_of(plan, loaded, datasets)
     callbacks = make_callbacks(
         model_args.callbacks(),
         loaded,
         data_args.seed,
-        is_training=bool(training),
+        is_training=splits is not None,
         is_testing=bool(testing),
     )
     learner = (
-        make_learner(data_args, loaded, accelerator, callbacks, training[0]) if training else None
+        make_learner(data_args, loaded, accelerator, callbacks, splits.train) if splits else None
     )
     plan.check_model(loaded, str(accelerator.device))
     state = None
@@ -119,8 +119,7 @@ def conduct(
             plan.directory / CHECKPOINTS, data_args.checkpoint_every, record.write, plan.identity
         )
         this = Run(data_args, loaded, accelerator, callbacks, interruption, checkpoints)
-        if learner is not None:
-            splits = training[0], validation[0]
+        if splits is not None and learner is not None:
             resumes = earlier is not None
             with training_on_record(this, learner, splits, record, resumes) as (heard, state):
                 train(heard, learner, splits, state)

@@ -126,6 +126,20 @@ def test_two_kwargs_of_one_name_are_told() -> None:
             {"preprocessing_num_workers": 0},
             "preprocessing_num_workers must be at least 1 but got 0.",
         ),
+        (
+            {"train_file": None, "validation_file": None, "test_file": "a", "probe_file": "b"},
+            "probe_file needs a train_file: probes are measured while a model learns. Files that a "
+            "model is only tested on are for test_file.",
+        ),
+        ({"max_probe_samples": 0}, "max_probe_samples must be at least 1 but got 0."),
+        ({"probe_every": 0}, "probe_every must be at least 1 but got 0."),
+        ({"probe_every_steps": 0}, "probe_every_steps must be at least 1 but got 0."),
+        (
+            {"probe_every": 2, "probe_every_steps": 3},
+            "probe_every and probe_every_steps cannot both be given: probes are measured after "
+            "epochs or after updates.",
+        ),
+        ({"select_by": "los"}, "select_by must be loss but got 'los'. Did you mean loss?"),
         ({"seed": -1}, "seed must be from 0 to 4294967295 but got -1."),
         ({"seed": 2**32}, "seed must be from 0 to 4294967295 but got 4294967296."),
         ({"validation_file": None}, "validation_file must be given when train_file is."),
@@ -228,7 +242,8 @@ def test_the_kwargs_of_data_types_are_always_there() -> None:
         loss_classes_kwargs=DELETE_FIELD, data_preprocessing_fn_kwargs={"test": DELETE_FIELD}
     )
     assert args.loss_classes_kwargs == {"train": {}, "validation": {}}
-    assert args.data_preprocessing_fn_kwargs == {"train": {}, "validation": {}, "test": {}}
+    kinds = ("train", "validation", "test", "probe")
+    assert args.data_preprocessing_fn_kwargs == {kind: {} for kind in kinds}
     assert args.problems() == []
 
 

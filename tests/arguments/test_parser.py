@@ -127,7 +127,7 @@ def value_at(parsed: ParsedArguments, name: str) -> Any:
         (
             "--data_preprocessing_fn_strategy.train per_batch",
             "data_preprocessing_fn_strategy",
-            {"train": "per_batch", "validation": "once", "test": "once"},
+            {"train": "per_batch", "validation": "once", "test": "once", "probe": "once"},
         ),
         # what follows from other arguments
         ("--model_revision x", "tokenizer_name", "gpt2"),
@@ -284,7 +284,7 @@ def test_the_defaults() -> None:
             "--data_preprocessing_fn.tran callable:sum",
             [
                 "data_preprocessing_fn.tran does not exist; the keys of data_preprocessing_fn are "
-                "train, validation, test. Did you mean data_preprocessing_fn.train?"
+                "train, validation, test, probe. Did you mean data_preprocessing_fn.train?"
             ],
         ),
         (

@@ -15,7 +15,7 @@ from finetune_lm import ModelArguments
 from finetune_lm.arguments.hooks import HOOKS
 from finetune_lm.data_preprocessing import mask_random_tokens
 from finetune_lm.model_modifiers import ModelCallback
-from finetune_lm.model_modifiers._own_randomness import OwnRandomness
+from finetune_lm.randomness import OwnRandomness
 
 
 class Gambler(ModelCallback):

@@ -23,11 +23,13 @@ from finetune_lm.arguments.given_losses import (
 from finetune_lm.arguments.optimizer_settings import PARAMS
 from finetune_lm.arguments.references import default_object
 from finetune_lm.constants import (
+    BY_LOSS,
     DATASET_TYPES,
     DEFAULT_MAX_LENGTH,
     LOSS_DATASET_TYPES,
     MAX_SEED,
     ONCE,
+    PROBE,
     STOP,
 )
 from finetune_lm.errors import UserError
@@ -35,6 +37,9 @@ from finetune_lm.errors import UserError
 _BATCH_SIZE_NOTE = (
     "Preprocessing with the strategy per_batch may turn them into more or fewer examples."
 )
+_AT_A_TIME = "If into more, the model is still fed no more than so many at a time."
+# What is measured besides makes no difference to what is learned.
+_MEASURED_BESIDES = dict.fromkeys(("test", PROBE), Affects.TABLES)
 
 
 class DrawnSeed(int):
@@ -80,6 +85,23 @@ class DataTrainingArguments(Arguments):
         affects=Affects.TABLES,
         names_files=True,
     )
+    probe_file: list[str] | None = option(
+        None,
+        "Files that are measured before the training and again and again during it, as test files "
+        "are after it; their results go into probe_results.csv.gz. They have no say in what is "
+        "learned or chosen.",
+        affects=Affects.TABLES,
+        names_files=True,
+    )
+    probe_every: int = option(
+        1, "Measure the probes after every so many epochs.", affects=Affects.TABLES
+    )
+    probe_every_steps: int | None = option(
+        None,
+        "Measure the probes after every so many updates of the weights, instead of after epochs.",
+        affects=Affects.TABLES,
+        default_text="probe_every says when",
+    )
     overwrite_cache: bool = option(
         False, "Preprocess again what is in the cache.", affects=Affects.NOTHING
     )
@@ -122,8 +144,18 @@ class DataTrainingArguments(Arguments):
     )
     per_device_test_batch_size: int = option(
         32,
-        f"Test examples in a batch. {_BATCH_SIZE_NOTE} If into more, the model is still fed no "
-        "more than so many at a time.",
+        f"Test examples in a batch. {_BATCH_SIZE_NOTE} {_AT_A_TIME}",
+        affects=Affects.TABLES,
+    )
+    max_probe_samples: int | None = option(
+        None,
+        "Use only so many examples of each probe file, from the start.",
+        affects=Affects.TABLES,
+        default_text="all",
+    )
+    per_device_probe_batch_size: int = option(
+        32,
+        f"Probe examples in a batch. {_BATCH_SIZE_NOTE} {_AT_A_TIME}",
         affects=Affects.TABLES,
     )
     ignore_pad_for_token_loss: bool = option(
@@ -134,7 +166,7 @@ class DataTrainingArguments(Arguments):
         "The function that each kind of data goes through before the model sees it. Example: "
         "--data_preprocessing_fn.train data_preprocessing.mask_random_tokens",
         affects=Affects.INPUTS,
-        affects_keys={"test": Affects.TABLES},
+        affects_keys=_MEASURED_BESIDES,
         keys=DATASET_TYPES,
     )
     data_preprocessing_fn_strategy: dict[str, str] = option(
@@ -142,7 +174,7 @@ class DataTrainingArguments(Arguments):
         "Preprocess a whole data set before the run (once), or each batch each time it comes "
         "(per_batch), so that random masks are drawn anew.",
         affects=Affects.INPUTS,
-        affects_keys={"test": Affects.TABLES},
+        affects_keys=_MEASURED_BESIDES,
         keys=DATASET_TYPES,
     )
     data_preprocessing_fn_kwargs: dict[str, dict[str, Any]] = option(
@@ -150,7 +182,7 @@ class DataTrainingArguments(Arguments):
         "Keyword arguments for the preprocessing functions. Example: "
         "--data_preprocessing_fn_kwargs.train.mask_prop 0.15",
         affects=Affects.INPUTS,
-        affects_keys={"test": Affects.TABLES},
+        affects_keys=_MEASURED_BESIDES,
         keys=DATASET_TYPES,
         fill=True,
     )
@@ -173,6 +205,12 @@ class DataTrainingArguments(Arguments):
     delta: float = option(
         0.0,
         "By how much the validation loss must fall to count as better.",
+        affects=Affects.LEARNING,
+    )
+    select_by: str = option(
+        BY_LOSS,
+        "By which number of the validation data the best epoch is chosen and patience is counted. "
+        "loss: the validation loss.",
         affects=Affects.LEARNING,
     )
     train_optimizer: Callable[..., Any] = field(

@@ -15,6 +15,7 @@ from finetune_lm.constants import (
     MAX_SEED,
     ON_NAN,
     PREPROCESSING_STRATEGIES,
+    SELECT_BY,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def range_problems(args: DataTrainingArguments) -> list[str]:
             else choice_problem("bos_policy", args.bos_policy, BOS_POLICIES)
         ),
         *choice_problem("on_nan", args.on_nan, ON_NAN),
+        *choice_problem("select_by", args.select_by, SELECT_BY),
     ]
 
 
@@ -66,6 +68,11 @@ def _file_problems(args: DataTrainingArguments) -> list[str]:
     for name in ("output_dir", "test_output_file_prefix"):
         if "\0" in (getattr(args, name) or ""):
             return [f"{name} cannot have a NUL character in it."]
+    if args.probe_file and not args.train_file:
+        return [
+            "probe_file needs a train_file: probes are measured while a model learns. Files that a "
+            "model is only tested on are for test_file."
+        ]
     if args.train_file and not args.validation_file:
         return ["validation_file must be given when train_file is."]
     if args.validation_file and not args.train_file:
@@ -81,6 +88,8 @@ def _number_problems(args: DataTrainingArguments) -> list[str]:
         "max_length",
         "preprocessing_num_workers",
         "gradient_accumulation_steps",
+        "probe_every",
+        "probe_every_steps",
         *(f"max_{key}_samples" for key in DATASET_TYPES),
         *(f"per_device_{key}_batch_size" for key in DATASET_TYPES),
     ]
@@ -99,6 +108,11 @@ def _number_problems(args: DataTrainingArguments) -> list[str]:
     if args.min_epochs > args.epochs >= 1:
         problems.append(
             f"min_epochs cannot be larger than epochs ({args.epochs}) but got {args.min_epochs}."
+        )
+    if args.probe_every != 1 and args.probe_every_steps is not None:
+        problems.append(
+            "probe_every and probe_every_steps cannot both be given: probes are measured after "
+            "epochs or after updates."
         )
     if args.max_grad_norm is not None and not args.max_grad_norm > 0:
         problems.append(f"max_grad_norm must be above 0 but got {args.max_grad_norm:g}.")

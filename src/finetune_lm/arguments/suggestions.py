@@ -81,12 +81,16 @@ _OURS: Mapping[str, str] = {
     "val_file val_data dev_file dev_data validation_data validation_dataset validation "
     "train_eval_file",
     "test_file": "test_data test_dataset predict_file prediction_file test tasks test_files",
+    "probe_file": "probe_data probe_dataset probes probe monitor_file monitoring_file probing_file",
     "max_length": "max_seq_length max_seq_len max_len seq_length seq_len block_size "
     "model_max_length context_length max_source_length max_target_length sequence_length",
     "max_train_samples": "max_train_examples num_train_samples n_train",
     "max_validation_samples": "max_eval_samples max_val_samples max_valid_samples "
     "max_dev_samples max_eval_examples",
     "max_test_samples": "max_predict_samples limit",
+    "max_probe_samples": "max_probe_examples",
+    "probe_every": "probe_every_epochs probe_every_n_epochs probe_interval probe_epochs",
+    "probe_every_steps": "probe_every_n_steps probe_steps probe_every_updates",
     "overwrite_cache": "overwrite_data_cache rebuild_cache",
     "data_preprocessing_fn": "preprocessing_fn preprocess_fn preprocessing data_collator",
     "data_preprocessing_fn_kwargs.train.mask_prop": "mlm_probability mask_prob mask_probability "
@@ -105,6 +109,7 @@ _OURS: Mapping[str, str] = {
     "dev_batch_size",
     "per_device_test_batch_size": "test_batch_size predict_batch_size "
     "per_device_predict_batch_size",
+    "per_device_probe_batch_size": "probe_batch_size",
     "gradient_accumulation_steps": "accumulate_grad_batches grad_accum grad_accum_steps "
     "grad_accumulation_steps accumulation_steps gradient_accumulation",
     "max_grad_norm": "gradient_clip_val grad_clip clip_grad clip_grad_norm gradient_clipping "
@@ -124,6 +129,7 @@ _OURS: Mapping[str, str] = {
     "lr_scheduler_kwargs.warmup_ratio": "warmup_ratio warmup_proportion warmup_fraction",
     "gradient_checkpointing": "use_gradient_checkpointing grad_checkpointing "
     "activation_checkpointing",
+    "select_by": "monitor selection_metric early_stopping_metric select_metric best_metric",
     "patience": "early_stopping_patience early_stopping early_stop",
     "delta": "early_stopping_threshold min_delta early_stopping_delta",
     "loss_classes.train": "loss losses loss_fn loss_function criterion objective",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.arguments.references import short_name
-from finetune_lm.constants import BOS_TOKEN, DEFAULT_MAX_LENGTH
+from finetune_lm.constants import BOS_TOKEN, DEFAULT_MAX_LENGTH, PROBE
 from finetune_lm.data.dataset import Dataset, DatasetOptions
 from finetune_lm.data.files import Files
 from finetune_lm.data.preprocessing import Preprocessing
@@ -18,6 +19,7 @@ from finetune_lm.models.baseline import origin_of
 from finetune_lm.models.loading import LoadedModel, length_limit
 from finetune_lm.models.tasks import TASKS, Task
 from finetune_lm.models.vocabulary import vocabulary_of
+from finetune_lm.randomness import PROBES, OwnRandomness, stream_seed
 
 
 def check_kinds(files: Files, name: str, task: Task, args: DataTrainingArguments) -> None:
@@ -138,13 +140,16 @@ def load_datasets(
         ignore_padding=args.ignore_pad_for_token_loss,
         model=loaded.model,
     )
-    datasets = {
-        dataset_type: [
-            Dataset(examples, encoder, loaded.task, Preprocessing.of(args, dataset_type), options)
-            for examples in group
-        ]
-        for dataset_type, group in files.items()
-    }
+    datasets: dict[str, list[Dataset]] = {}
+    for dataset_type, group in files.items():
+        preprocessing = Preprocessing.of(args, dataset_type)
+        # What is drawn for probes must not change what is drawn for others.
+        is_apart = dataset_type == PROBE
+        with OwnRandomness(stream_seed(args.seed, PROBES)) if is_apart else nullcontext():
+            datasets[dataset_type] = [
+                Dataset(examples, encoder, loaded.task, preprocessing, options)
+                for examples in group
+            ]
     if loaded.task.learns_from_masks:
         _check_masks(datasets.get("train", []), loaded)
     return datasets

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from finetune_lm.arguments.nested import strings_in
+from finetune_lm.constants import DATASET_TYPES, PROBE
 from finetune_lm.data.json_lines import read_object
 from finetune_lm.errors import UserError
 
@@ -84,7 +85,7 @@ class Examples:
 
 
 Files = dict[str, list[Examples]]
-"""Data files by what they are for: ``train``, ``validation``, ``test``."""
+"""Data files by what they are for: ``train``, ``validation``, ``test``, ``probe``."""
 
 
 def read_files(args: DataTrainingArguments) -> Files:
@@ -100,6 +101,7 @@ def read_files(args: DataTrainingArguments) -> Files:
             args.max_validation_samples,
         ),
         "test": (args.test_file or [], args.max_test_samples),
+        PROBE: (args.probe_file or [], args.max_probe_samples),
     }
     files: Files = {dataset_type: [] for dataset_type in paths}
     problems: list[str] = []
@@ -109,10 +111,11 @@ def read_files(args: DataTrainingArguments) -> Files:
                 files[dataset_type].append(read_examples(path, max_samples))
             except UserError as error:
                 problems.extend(error.problems)
-    try:
-        distinct_names(args.test_file or [])
-    except UserError as error:
-        problems.extend(error.problems)
+    for paths_of_table in (args.test_file, args.probe_file):
+        try:
+            distinct_names(paths_of_table or [])
+        except UserError as error:
+            problems.extend(error.problems)
     if problems:
         raise UserError(*problems)
     return files
@@ -121,7 +124,7 @@ def read_files(args: DataTrainingArguments) -> Files:
 def arguments_of_missing_files(args: DataTrainingArguments) -> list[str]:
     """The arguments that name data files which are not there, such as ``train_file``."""
     values = args.effective()
-    names = {name: values[name] for name in ("train_file", "validation_file", "test_file")}
+    names = {name: values[name] for name in (f"{kind}_file" for kind in DATASET_TYPES)}
     found = {name for name, value in names.items() if any(map(_is_missing, strings_in(value)))}
     for dataset_type, by_class in values["loss_classes_kwargs"].items():
         for loss, kwargs in by_class.items():

@@ -1,7 +1,8 @@
-"""Which lines of the test files are in the training or validation file as well."""
+"""Which lines of the test and probe files are in the training or validation file as well."""
 
 from __future__ import annotations
 
+from finetune_lm.constants import PROBE
 from finetune_lm.data.files import Examples, Files
 from finetune_lm.messages import say
 from finetune_lm.models.tasks import Task
@@ -10,7 +11,7 @@ _NAMED = 3
 
 
 def seen_before(files: Files, task: Task) -> dict[str, list[str | None]]:
-    """Find the lines of test files that the model learns from or is judged by, and tell of them.
+    """Find the lines of test and probe files that are learned from or judged by, and tell of them.
 
     Lines are the same if their texts are, white space around them aside, and so are their labels
     where the model takes labels.
@@ -20,7 +21,7 @@ def seen_before(files: Files, task: Task) -> dict[str, list[str | None]]:
         task: The kind of model.
 
     Returns:
-        For each test file by its path what each line was seen in: ``train``, ``validation``,
+        For each of these files by its path what each line was seen in: ``train``, ``validation``,
         ``train and validation``, or None for neither.
     """
     seen = {
@@ -28,7 +29,9 @@ def seen_before(files: Files, task: Task) -> dict[str, list[str | None]]:
         for kind in ("train", "validation")
     }
     found: dict[str, list[str | None]] = {}
-    for file in files["test"]:
+    # Of a file that is both, more lines may be used in one of its roles.
+    measured = sorted([*files["test"], *files[PROBE]], key=len)
+    for file in {file.path: file for file in measured}.values():
         kinds = [[k for k, lines in seen.items() if line in lines] for line in _lines(file, task)]
         found[file.path] = [" and ".join(each) or None for each in kinds]
         _tell(file, found[file.path])

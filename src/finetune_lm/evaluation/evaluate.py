@@ -120,7 +120,6 @@ def record_surprisals(
     model, callbacks = run.loaded.model, run.callbacks
     model.eval()
     split.forward.forget()
-    assert split.rows is not None
     alone = callbacks.act_at("pre_test_batch", "post_test_batch")
     for number, batch in enumerate(split.dataset.batches(split.batch_size, bounded=True)):
         # A skipped batch is still put together, so that random masks come out as they would.
@@ -128,13 +127,7 @@ def record_surprisals(
             with torch.no_grad():
                 callbacks.run("pre_test_batch", epoch, number)
                 _back_to_eval(model)
-                at = BatchAt(split, batch, epoch, number)
-                with batch_watched(at):
-                    outputs = split.forward(batch, run.device, alone=alone)
-                    measured = at.measured(outputs.score, None)
-                    rows = split.rows.of_batch(measured)
-                if run.args.on_nan == STOP:
-                    _check_surprisals(rows, split)
+                rows = surprisal_rows(run, BatchAt(split, batch, epoch, number), alone=alone)
                 for write in writers:
                     write(rows)
                 callbacks.run("post_test_batch", epoch, number)
@@ -144,8 +137,30 @@ def record_surprisals(
         split.warn_if_empty()
 
 
+def surprisal_rows(run: Run, at: BatchAt, *, alone: bool = False) -> pa.Table:
+    """What every token of a batch costs.
+
+    Args:
+        run: What is run. The model is in eval mode.
+        at: The batch.
+        alone: As of `scoring.forward.Forward`.
+
+    Raises:
+        UserError: If a surprisal is not finite and that is to stop the run.
+    """
+    import torch
+
+    split = at.split
+    with torch.no_grad(), batch_watched(at):
+        outputs = split.forward(at.batch, run.device, alone=alone)
+        rows: pa.Table = split.rows.of_batch(at.measured(outputs.score, None))
+    if run.args.on_nan == STOP:
+        _check_surprisals(rows, split)
+    return rows
+
+
 def _check_surprisals(rows: pa.Table, split: Split) -> None:
-    """Stop a test whose model finds no numbers.
+    """Stop a run whose model finds no numbers.
 
     Raises:
         UserError: If a surprisal is infinite or not a number, with its example.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_lm.arguments import DataTrainingArguments
-from finetune_lm.constants import LOSS_DATASET_TYPES
+from finetune_lm.constants import LOSS_DATASET_TYPES, PROBE
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import distinct_names
@@ -20,7 +20,7 @@ from finetune_lm.randomness import LOSSES, stream_seed
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
 from finetune_lm.runs.run_plan import Plan
 from finetune_lm.scoring.forward import Forward, Score
-from finetune_lm.scoring.scorer import scorer_of
+from finetune_lm.scoring.scorer import Scorer, scorer_of
 from finetune_lm.scoring.visibility import cost_of_padding
 
 
@@ -29,12 +29,12 @@ class Split:
     """A data set in its role in a run.
 
     Attributes:
-        dataset_type: ``train``, ``validation`` or ``test``.
+        dataset_type: ``train``, ``validation``, ``test`` or ``probe``.
         dataset: The data.
         batch_size: How many examples go to a batch.
         forward: Calls the model with its batches.
         rows: Makes its rows of the tables; None where there is no table.
-        losses: What is computed of each batch; None for testing.
+        losses: What is computed of each batch; None for tests and probes.
     """
 
     dataset_type: str
@@ -54,19 +54,41 @@ class Split:
             self.rows.warn_if_empty()
 
 
+@dataclass(frozen=True)
+class TrainingSplits:
+    """The data of a training.
+
+    Attributes:
+        train: What is learned from.
+        validation: What the model is judged by.
+        probes: What is measured besides.
+    """
+
+    train: Split
+    validation: Split
+    probes: Sequence[Split] = ()
+
+    def by_name(self) -> dict[str, Split]:
+        """All of them; probes are numbered."""
+        probes = {f"{PROBE} {number}": split for number, split in enumerate(self.probes)}
+        return {"train": self.train, "validation": self.validation, **probes}
+
+
 def splits_of(
     plan: Plan, loaded: LoadedModel, datasets: Mapping[str, Sequence[Dataset]]
-) -> tuple[list[Split], list[Split], list[Split]]:
-    """The training, the validation and the test data of a run, with what is recorded of them."""
+) -> tuple[TrainingSplits | None, list[Split]]:
+    """The data of a run, with what is recorded of them: of the training, if any, and of tests."""
     args = plan.all_args[1]
     columns = RunColumns.of(loaded, args.seed, plan.metadata, plan.losses)
     seen_in = seen_before(plan.files, loaded.task)
     of_tests = RunColumns.of(loaded, args.seed, plan.test_metadata, seen_in=seen_in)
-    return (
-        make_splits("train", datasets, loaded, args, columns),
-        make_splits("validation", datasets, loaded, args, columns),
-        make_splits("test", datasets, loaded, args, of_tests),
-    )
+    of_probes = RunColumns.of(loaded, args.seed, plan.probe_metadata, seen_in=seen_in)
+    learned = make_splits("train", datasets, loaded, args, columns)
+    judged = make_splits("validation", datasets, loaded, args, columns)
+    tests = make_splits("test", datasets, loaded, args, of_tests)
+    # Last, so that nothing is found out by them of which the others make use.
+    probes = make_splits(PROBE, datasets, loaded, args, of_probes)
+    return (TrainingSplits(learned[0], judged[0], probes) if learned else None), tests
 
 
 def make_splits(
@@ -79,7 +101,7 @@ def make_splits(
     """Data sets of one type with what is computed and recorded of them.
 
     Args:
-        dataset_type: ``train``, ``validation`` or ``test``.
+        dataset_type: ``train``, ``validation``, ``test`` or ``probe``.
         datasets: All data sets by type.
         loaded: The model.
         args: Batch sizes and losses.
@@ -92,7 +114,9 @@ def make_splits(
     has_losses = dataset_type in args.loss_classes
     losses = _losses(dataset_type, loaded, args) if has_losses else None
     fast = args.fast and not is_compiled(loaded.model)
-    scorer = scorer_of(loaded.model, loaded.task, fast=fast)
+    # What is found out by probes must not decide how the model is called with other data.
+    find = Scorer if dataset_type == PROBE else scorer_of
+    scorer = find(loaded.model, loaded.task, fast=fast)
     return [
         Split(
             dataset_type,
@@ -148,7 +172,7 @@ def _must_not_pad(dataset_type: str, dataset: Dataset, loaded: LoadedModel) -> b
         )
         return False
     say_once(
-        f"{loaded.name} lets padding change what a text costs: in validation and test, texts go "
+        f"{loaded.name} lets padding change what a text costs: where it does not learn, texts go "
         f"in without padding, those of one length together."
     )
     return True

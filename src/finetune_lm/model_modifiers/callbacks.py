@@ -11,8 +11,8 @@ from finetune_lm.arguments.hooks import HOOKS, PRE_TRAIN_STEP, takes_epoch_and_b
 from finetune_lm.arguments.references import short_name
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.model_modifiers._freezing import FreezingCallback
-from finetune_lm.model_modifiers._own_randomness import OwnRandomness
 from finetune_lm.model_modifiers.model_callback import ModelCallback
+from finetune_lm.randomness import OwnRandomness
 
 if TYPE_CHECKING:
     from finetune_lm.arguments.hooks import CallbackEntry

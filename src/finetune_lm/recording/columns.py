@@ -33,6 +33,7 @@ TOKEN_COLUMNS = (
     "predicted_token_id",
     "predicted_token_surprisal",
 )
+STEP = "step"
 SEQUENCE_TYPE = "sequence_type"
 LABEL_SEQUENCE = "label_sequence"
 GENERATED_SEQUENCE = "generated_sequence"
@@ -60,6 +61,7 @@ BOOL_COLUMNS = frozenset({"token_is_start_of_word", "token_is_word", "is_target"
 INTEGER_COLUMNS = frozenset(
     {
         "epoch",
+        STEP,
         "batch_number",
         "example_num",
         "word_num",
@@ -74,7 +76,11 @@ INTEGER_COLUMNS = frozenset(
 
 
 def table_columns(
-    *, with_sequence_type: bool, losses: Sequence[str], metadata: Sequence[str]
+    *,
+    with_sequence_type: bool,
+    losses: Sequence[str],
+    metadata: Sequence[str],
+    with_step: bool = False,
 ) -> list[str]:
     """All columns of a table, in order.
 
@@ -83,20 +89,26 @@ def table_columns(
         losses: The names of the loss columns, which a table of training and validation has, beside
             the learning rate; a table of test results has none, and tells what was seen before.
         metadata: The names of the metadata columns.
+        with_step: Whether it is the table of probes, which tells after how many updates rows were
+            measured.
     """
     sequence_type = [SEQUENCE_TYPE] if with_sequence_type else []
     place = EXAMPLE_COLUMNS.index("original_text")
     seen_in = [] if losses else [SEEN_IN]
     example = [*EXAMPLE_COLUMNS[:place], *seen_in, *EXAMPLE_COLUMNS[place:], *sequence_type]
     learning = [*losses, LR] if losses else []
-    fixed = [*RUN_COLUMNS, *DATASET_COLUMNS, *example, *TOKEN_COLUMNS, *learning, SEED]
+    behind_epoch = DATASET_COLUMNS.index("epoch") + 1
+    step = [STEP] if with_step else []
+    dataset = [*DATASET_COLUMNS[:behind_epoch], *step, *DATASET_COLUMNS[behind_epoch:]]
+    fixed = [*RUN_COLUMNS, *dataset, *example, *TOKEN_COLUMNS, *learning, SEED]
     return [*fixed, *metadata]
 
 
 def _fixed_columns(losses: Sequence[str]) -> set[str]:
     """What columns are called, in whatever table."""
     tables = [
-        table_columns(with_sequence_type=True, losses=names, metadata=[]) for names in (losses, [])
+        table_columns(with_sequence_type=True, losses=names, metadata=[], with_step=True)
+        for names in (losses, [])
     ]
     return {name for table in tables for name in table}
 

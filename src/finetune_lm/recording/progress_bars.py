@@ -7,11 +7,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from finetune_lm.messages import say
-from finetune_lm.recording.recorder import EpochResult, Recorder
+from finetune_lm.recording.recorder import EpochResult, ProbePass, Recorder
 from finetune_lm.streams import BROKEN, lossy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _USUAL_WIDTH = 80
 _SHORTEST_BAR, _LONGEST_BAR = 10, 40
@@ -22,7 +25,8 @@ class EpochBar(Recorder):
     """The epochs of a training, with its losses.
 
     On a terminal it is one line that is written anew after each epoch and holds what there is room
-    for, and nothing that is cut. Elsewhere each epoch has a line.
+    for, and nothing that is cut; while probes are measured it says how far they are. Elsewhere each
+    epoch has a line, and each tenth of the probes before the training.
 
     Args:
         n_epochs: How many epochs there are at most.
@@ -35,6 +39,7 @@ class EpochBar(Recorder):
         self._n_epochs, self._unit, self._in_passing = n_epochs, unit, in_passing
         self._n_before, self._begun = 0, 0.0
         self._bar: Any = None
+        self._tenths = 0
 
     def begin(self, n_epochs_done: int) -> None:
         """Show the bar; from now on time counts."""
@@ -48,6 +53,18 @@ class EpochBar(Recorder):
                 bar_format=f"epoch {n_epochs_done} ({n_epochs_done}/{self._n_epochs})",
                 leave=not self._in_passing,
             )
+
+    def probe(self, rows: pa.Table, at: ProbePass, share: float) -> None:
+        """Show how far a pass over the probes is."""
+        when = f"epoch {at.epoch} ({at.epoch + 1}/{self._n_epochs})"
+        if at.is_first:
+            when = "before the training"
+        if self._bar is not None:
+            self._bar.bar_format = bar_line([(0, f"{when}: probes {share:.0%}", "")], _width() - 1)
+            self._bar.refresh()
+        elif at.is_first and not self._in_passing and int(share * 10) > self._tenths:
+            self._tenths = int(share * 10)
+            say(f"probes {when}: {share:.0%}")
 
     def epoch(self, result: EpochResult) -> None:
         """Show how it went."""

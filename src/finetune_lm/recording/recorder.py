@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from finetune_lm.data.batch import Batch
     from finetune_lm.scoring.forward import Score
 
@@ -22,12 +24,14 @@ class BatchAt:
         batch: The batch.
         epoch: The epoch; None where there is none.
         number: Its number in the epoch.
+        step: How many updates there were before it; None where the table does not say so.
     """
 
     split: Any
     batch: Batch
     epoch: Any
     number: int
+    step: int | None = field(default=None, kw_only=True)
 
     @property
     def n_labels(self) -> int:
@@ -38,7 +42,8 @@ class BatchAt:
         self, score: Score, losses: Mapping[str, float] | None, lr: float | None = None
     ) -> Measured:
         """What came of it."""
-        return Measured(self.split, self.batch, self.epoch, self.number, score, losses, lr)
+        at = self.split, self.batch, self.epoch, self.number
+        return Measured(*at, score, losses, lr, step=self.step)
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,25 @@ class Measured(BatchAt):
     def is_finite(self) -> bool:
         """Whether there are losses, none of which is infinite or not a number."""
         return self.losses is not None and all(map(math.isfinite, self.losses.values()))
+
+
+@dataclass(frozen=True)
+class ProbePass:
+    """A pass over all probes, and where in a training it is.
+
+    Attributes:
+        epoch: The epoch after whose updates it is, or in the middle of which; -1 before the
+            training.
+        step: How many updates there were before it.
+    """
+
+    epoch: int
+    step: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the one before the training."""
+        return self.epoch < 0
 
 
 @dataclass(frozen=True)
@@ -104,6 +128,18 @@ class Recorder:
                 run that is gone on with in a validation has trained already.
         """
 
+    def probe(self, rows: pa.Table, at: ProbePass, share: float) -> None:
+        """A batch of probes was measured.
+
+        Args:
+            rows: Its rows, in the columns of the table of probes.
+            at: The pass of which it is.
+            share: How much of the pass is done with it, from 0 to 1.
+        """
+
+    def probes_over(self, at: ProbePass) -> None:
+        """All probes were gone through."""
+
     def epoch(self, result: EpochResult) -> None:
         """An epoch is over. What is raised here ends the training."""
 
@@ -135,6 +171,16 @@ class Recorders(Recorder):
         """Tell all of them."""
         for recorder in self._recorders:
             recorder.pass_over(dataset_type, epoch, means)
+
+    def probe(self, rows: pa.Table, at: ProbePass, share: float) -> None:
+        """Tell all of them."""
+        for recorder in self._recorders:
+            recorder.probe(rows, at, share)
+
+    def probes_over(self, at: ProbePass) -> None:
+        """Tell all of them."""
+        for recorder in self._recorders:
+            recorder.probes_over(at)
 
     def epoch(self, result: EpochResult) -> None:
         """Tell all of them."""

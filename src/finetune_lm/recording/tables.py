@@ -270,11 +270,35 @@ def load_metrics(path: str | Path) -> pd.DataFrame:
         ... # doctest: +SKIP
         >>> metrics.groupby("epoch")["surprisal"].mean()  # doctest: +SKIP
     """
+    return _load(Path(path), "metrics.csv.gz")
+
+
+def load_probes(path: str | Path) -> pd.DataFrame:
+    """Read a run's table of probes: what their tokens cost before and during the training.
+
+    ``epoch`` is -1 before the training, and ``step`` says after how many updates a row was
+    measured. Types are those of `load_metrics`. Of a run that was killed, the passes that were
+    finished are read.
+
+    Args:
+        path: A run's ``probe_results.csv.gz``, or its output directory.
+
+    Raises:
+        UserError: If there is no such table.
+
+    Example:
+        >>> probes = load_probes("outputs/mine")  # doctest: +SKIP
+        >>> probes.groupby(["step", "word"])["surprisal"].mean()  # doctest: +SKIP
+    """
+    return _load(Path(path), "probe_results.csv.gz")
+
+
+def _load(file: Path, name: str) -> pd.DataFrame:
+    """Read a table, which has this name if a directory is given."""
     import pandas as pd
 
-    file = Path(path)
     if file.is_dir():
-        file = file / "metrics.csv.gz"
+        file = file / name
     if not file.is_file():
         raise UserError(f"there is no table {file}.")
     members = _decompress_whole_members(file)

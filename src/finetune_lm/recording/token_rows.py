@@ -28,6 +28,7 @@ from finetune_lm.recording.columns import (
     SEED,
     SEEN_IN,
     SEQUENCE_TYPE,
+    STEP,
     MetadataColumns,
 )
 from finetune_lm.recording.recorder import Measured
@@ -185,6 +186,8 @@ class TokenRows:
             columns = _interleaved(row, columns, self._greedy_columns(batch, row, scores))
         constants = {**self._constants, "batch_number": pa.scalar(measured.number)}
         constants["epoch"] = pa.scalar(measured.epoch, pa.int64())
+        if measured.step is not None:
+            constants[STEP] = pa.scalar(measured.step)
         for name in self.run.losses:
             constants[name] = pa.scalar((measured.losses or {}).get(name), pa.float32())
         if self.run.losses:

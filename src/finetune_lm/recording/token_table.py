@@ -1,20 +1,23 @@
-"""``metrics.csv.gz``: what every token costs in every batch of every epoch."""
+"""What every token costs as a model learns: ``metrics.csv.gz`` and ``probe_results.csv.gz``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune_lm.recording.columns import table_columns
-from finetune_lm.recording.recorder import Measured, Recorder
+from finetune_lm.recording.recorder import Measured, ProbePass, Recorder
 from finetune_lm.recording.tables import TableState, TableWriter
 from finetune_lm.recording.token_rows import RunColumns
 
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-class TokenTable(Recorder):
-    """Writes the rows of each batch, and ends a piece of the table with each validation.
+
+class _GrowingTable(Recorder):
+    """A table that grows while a model learns.
 
     Args:
         path: The table.
@@ -22,11 +25,14 @@ class TokenTable(Recorder):
         state: How far it had come, as `state_dict` told, if it is gone on with; None for a new one.
     """
 
+    with_step: ClassVar[bool] = False
+
     def __init__(self, path: Path, run: RunColumns, state: Mapping[str, Any] | None = None) -> None:
         columns = table_columns(
             with_sequence_type=run.task.reports_greedy_rows,
             losses=run.losses,
             metadata=run.metadata.names,
+            with_step=self.with_step,
         )
         self._table = TableWriter(path, columns, None if state is None else TableState(**state))
 
@@ -34,6 +40,18 @@ class TokenTable(Recorder):
     def n_rows(self) -> int:
         """How many rows there are."""
         return self._table.n_rows
+
+    def end(self) -> None:
+        """Close the table."""
+        self._table.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far it has come."""
+        return asdict(self._table.state())
+
+
+class TokenTable(_GrowingTable):
+    """Writes the rows of each batch, and ends a piece of the table with each validation."""
 
     def batch(self, measured: Measured) -> None:
         """Write its rows."""
@@ -44,10 +62,16 @@ class TokenTable(Recorder):
         if dataset_type == "validation":
             self._table.end_piece()
 
-    def end(self) -> None:
-        """Close the table."""
-        self._table.close()
 
-    def state_dict(self) -> dict[str, Any]:
-        """How far it has come."""
-        return asdict(self._table.state())
+class ProbeTable(_GrowingTable):
+    """Writes the rows of probes, and ends a piece of the table with each pass."""
+
+    with_step = True
+
+    def probe(self, rows: pa.Table, at: ProbePass, share: float) -> None:
+        """Write a batch's rows."""
+        self._table.write(rows)
+
+    def probes_over(self, at: ProbePass) -> None:
+        """Put a pass on disk."""
+        self._table.end_piece()

@@ -20,6 +20,7 @@ from finetune_lm.whole_files import unsealed
 NOW = "{now}"
 
 METRICS = "metrics.csv.gz"
+PROBE_RESULTS = "probe_results.csv.gz"
 TEST_RESULTS_SUFFIX = "-test_results.csv.gz"
 LOSS_CURVES = "loss_curves.pdf"
 CONFIG_TEXT = "config.txt"
@@ -164,7 +165,7 @@ def make_output_dir(directory: Path) -> None:
 SEALED = (CONFIG_YAML, MODEL, TOKENIZER)
 """What `run.json` has the checksums of."""
 
-RUN_PATTERNS = (METRICS, f"*{TEST_RESULTS_SUFFIX}", MODEL)
+RUN_PATTERNS = (METRICS, PROBE_RESULTS, f"*{TEST_RESULTS_SUFFIX}", MODEL)
 STUDY_PATTERNS = (OPTIMIZATION_RESULTS, JOURNAL)
 RESULT_PATTERNS = (*RUN_PATTERNS, *STUDY_PATTERNS)
 

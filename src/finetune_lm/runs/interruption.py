@@ -90,6 +90,11 @@ class Interruption:
         self._is_saving = False
         self._before: dict[int, Any] = {}
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether a signal came, which the next `check` will heed."""
+        return self._received is not None
+
     def check(self, before: Callable[[], object] = lambda: None) -> None:
         """Raise what a signal asked for since.
 

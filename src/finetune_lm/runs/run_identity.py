@@ -16,6 +16,7 @@ from finetune_lm.arguments import (
     config_dict,
 )
 from finetune_lm.arguments.declared import RESULT, Affects, what_affects
+from finetune_lm.constants import DATASET_TYPES
 from finetune_lm.data.files import Files, content_hash, distinct_names
 from finetune_lm.runs.source_hashes import source_hashes
 
@@ -28,7 +29,7 @@ CODE, MODEL = "code", "model"
 CONTENT = "sha256:"
 """Begins what stands for a file: what it says counts, not where it is."""
 
-FILES = {"train_file": "train", "validation_file": "validation", "test_file": "test"}
+FILES = {f"{kind}_file": kind for kind in DATASET_TYPES}
 """The arguments that name data files, and what these are for."""
 
 

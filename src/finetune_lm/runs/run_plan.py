@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments, config_dict
 from finetune_lm.arguments.references import short_name
+from finetune_lm.constants import PROBE
 from finetune_lm.data.files import Examples, Files, arguments_of_missing_files, read_files
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.recording.columns import MetadataColumns, all_loss_columns
@@ -34,6 +35,7 @@ class Plan:
         losses: The names of the loss columns.
         metadata: The metadata columns of the training and validation data.
         test_metadata: Those of the test data.
+        probe_metadata: Those of the probes.
     """
 
     all_args: AllArguments
@@ -45,6 +47,7 @@ class Plan:
     losses: Sequence[str]
     metadata: MetadataColumns
     test_metadata: MetadataColumns
+    probe_metadata: MetadataColumns
 
     @property
     def used(self) -> Files:
@@ -106,6 +109,7 @@ def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan
         losses,
         MetadataColumns.of_files([*files["train"], *files["validation"]], losses),
         MetadataColumns.of_files(files["test"]),
+        MetadataColumns.of_files(files[PROBE]),
     )
     if earlier is not None:
         plan.check_identity()

@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune_lm.recording.tables import load_metrics
-from finetune_lm.runs.directory import METRICS
+from finetune_lm.recording.tables import load_metrics, load_probes
+from finetune_lm.runs.directory import METRICS, PROBE_RESULTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +35,12 @@ class RunResult:
         """The table of training and validation, read when first asked for; None without one."""
         path = self.output_dir / METRICS
         return load_metrics(path) if path.exists() else None
+
+    @cached_property
+    def probe_results(self) -> pd.DataFrame | None:
+        """The table of probes, read when first asked for; None without one."""
+        path = self.output_dir / PROBE_RESULTS
+        return load_probes(path) if path.exists() else None
 
     @cached_property
     def test_results(self) -> pd.DataFrame | None:

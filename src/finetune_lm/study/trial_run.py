@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments
 from finetune_lm.arguments.declared import Affects, what_affects
+from finetune_lm.constants import PROBE
 from finetune_lm.data.feeding import check_kinds, load_datasets
 from finetune_lm.data.files import read_files
 from finetune_lm.evaluation.loss_units import loss_units
-from finetune_lm.evaluation.splits import Split, make_splits
+from finetune_lm.evaluation.splits import TrainingSplits, make_splits
 from finetune_lm.model_modifiers.callbacks import make_callbacks
 from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.recording.columns import LOSS
@@ -193,7 +194,7 @@ class TrialRunner:
         stopping: EarlyStopping,
         recorder: Recorder,
         interruption: Interruption,
-    ) -> Iterator[tuple[Run, Learner, tuple[Split, Split], TrainingState]]:
+    ) -> Iterator[tuple[Run, Learner, TrainingSplits, TrainingState]]:
         """Bring everything to where a trial begins, and let go of it afterwards.
 
         Args:
@@ -208,7 +209,7 @@ class TrialRunner:
         Raises:
             UserError: If something does not go with something else.
         """
-        learner, training, validation = self._prepare(args)
+        learner, splits = self._prepare(args)
         run = Run(
             args,
             self.loaded,
@@ -223,12 +224,12 @@ class TrialRunner:
         state = TrainingState(self.loaded.model, stopping, best=None, progress=progress)
         try:
             with run.recorders.listening(0):
-                yield run, learner, (training, validation), state
+                yield run, learner, splits, state
         finally:
-            del learner, run, training, validation, state
+            del learner, run, splits, state
             self._release()
 
-    def _prepare(self, args: DataTrainingArguments) -> tuple[Learner, Split, Split]:
+    def _prepare(self, args: DataTrainingArguments) -> tuple[Learner, TrainingSplits]:
         """Bring everything to where a single run is before its first step."""
         if self._loads_anew:
             self._shared = self._load(args)
@@ -239,10 +240,10 @@ class TrialRunner:
             restore_generators(shared.before_data)
             files = read_files(args)
             check_kinds(files, shared.loaded.name, shared.loaded.task, args)
-            datasets = load_datasets(files, shared.loaded, args)
+            datasets = load_datasets({**files, PROBE: []}, shared.loaded, args)
         else:
             restore_generators(shared.after_data)
-        [training] = make_splits("train", datasets, shared.loaded, args, None)
+        [train_split] = make_splits("train", datasets, shared.loaded, args, None)
         [validation] = make_splits("validation", datasets, shared.loaded, args, None)
         callbacks = make_callbacks(
             self._model_args.callbacks(),
@@ -251,8 +252,8 @@ class TrialRunner:
             is_training=True,
             is_testing=False,
         )
-        learner = make_learner(args, shared.loaded, shared.accelerator, callbacks, training)
-        return learner, training, validation
+        learner = make_learner(args, shared.loaded, shared.accelerator, callbacks, train_split)
+        return learner, TrainingSplits(train_split, validation)
 
     def _load(self, args: DataTrainingArguments) -> _Shared:
         files = read_files(args)
@@ -260,6 +261,8 @@ class TrialRunner:
         initial = InitialState(loaded.model)
         before_data = generator_states()
         datasets = load_datasets(files, loaded, args)
+        # What is wrong with probes has shown. Trials measure none, only the run of the best does.
+        datasets[PROBE] = []
         return _Shared(accelerator, loaded, initial, before_data, datasets, generator_states())
 
     def _release(self) -> None:

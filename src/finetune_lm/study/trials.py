@@ -191,7 +191,7 @@ class Trials:
         prepared: Any = None
         try:
             args = self._arguments(trial)
-            stopping = EarlyStopping(args.patience, args.delta, args.min_epochs)
+            stopping = EarlyStopping.of(args)
             pruning = _Pruning(trial, self._study.pruner, args.epochs, stopping)
             with (
                 pruning.on_record(),

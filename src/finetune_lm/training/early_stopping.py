@@ -5,7 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
+
+from finetune_lm.constants import BY_LOSS
+from finetune_lm.recording.columns import LOSS
+
+if TYPE_CHECKING:
+    from finetune_lm.arguments import DataTrainingArguments
+
+_NUMBERS = {BY_LOSS: LOSS}
+"""Where ``select_by`` finds its number among those of the validation data."""
+
+
+def judged_by(select_by: str, validation: Mapping[str, float]) -> float:
+    """The number by which epochs are compared; the lower the better.
+
+    Args:
+        select_by: Which, a name of `finetune_lm.constants.SELECT_BY`.
+        validation: What the validation data came to.
+    """
+    return validation[_NUMBERS[select_by]]
 
 
 @dataclass
@@ -38,6 +57,11 @@ class EarlyStopping:
     epochs_without_improvement: int = 0
     n_epochs: int = 0
     _loss_to_beat: float = math.inf
+
+    @classmethod
+    def of(cls, args: DataTrainingArguments) -> Self:
+        """As a run's arguments say."""
+        return cls(args.patience, args.delta, args.min_epochs)
 
     def update(self, epoch: int, loss: float) -> bool:
         """Take in an epoch's validation loss. One that is not finite is never an improvement.

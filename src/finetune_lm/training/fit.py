@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.loss_units import loss_units
-from finetune_lm.evaluation.splits import Split
+from finetune_lm.evaluation.splits import TrainingSplits
 from finetune_lm.messages import warn
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.recording.columns import LOSS
@@ -16,7 +16,7 @@ from finetune_lm.recording.progress_bars import EpochBar
 from finetune_lm.runs import directory as place
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.record import RunRecord
-from finetune_lm.training.start import LOSSES, TABLE, begin_training
+from finetune_lm.training.start import LOSSES, PROBES, TABLE, begin_training
 from finetune_lm.training.state import TrainingState
 from finetune_lm.training.step import Learner
 from finetune_lm.whole_files import checksums, write_whole
@@ -24,7 +24,7 @@ from finetune_lm.whole_files import checksums, write_whole
 
 @contextmanager
 def training_on_record(
-    run: Run, learner: Learner, splits: tuple[Split, Split], record: RunRecord, resumes: bool
+    run: Run, learner: Learner, splits: TrainingSplits, record: RunRecord, resumes: bool
 ) -> Iterator[tuple[Run, TrainingState]]:
     """Leave the metrics, the loss curves and the best model of the training that is done inside.
 
@@ -34,7 +34,7 @@ def training_on_record(
     Args:
         run: What is run.
         learner: What learns.
-        splits: The training and the validation data.
+        splits: The data.
         record: Is told how well and how long it went, and knows where all that goes.
         resumes: Whether an earlier process has begun it.
 
@@ -65,7 +65,13 @@ def training_on_record(
 def _save_training(run: Run, state: TrainingState, record: RunRecord) -> None:
     """Leave what the training has come to: facts, loss curves, the best model."""
     stopping = state.stopping
-    record.add(**state.facts(), metrics_rows=state.recorders[TABLE].n_rows)
+    tables = {TABLE: "metrics_rows", PROBES: "probe_rows"}
+    n_rows = {
+        fact: state.recorders[name].n_rows
+        for name, fact in tables.items()
+        if name in state.recorders
+    }
+    record.add(**state.facts(), **n_rows)
     if not stopping.n_epochs:
         return
     _plot_losses(run, state, record.directory)

@@ -8,18 +8,20 @@ from finetune_lm.constants import SKIP
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.evaluate import check_finite, evaluate
 from finetune_lm.evaluation.passes import batch_watched
-from finetune_lm.evaluation.splits import Split
+from finetune_lm.evaluation.splits import Split, TrainingSplits
 from finetune_lm.loss_scale import loss_scaled_by
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.recorder import BatchAt, EpochResult, Measured
 from finetune_lm.runs.context import Run
+from finetune_lm.training.early_stopping import judged_by
 from finetune_lm.training.optimizer_modes import set_mode
+from finetune_lm.training.probing import Probing
 from finetune_lm.training.progress import BEFORE_TRAINING
 from finetune_lm.training.state import TrainingState
 from finetune_lm.training.step import Learner, Update
 
 
-def train(run: Run, learner: Learner, splits: tuple[Split, Split], state: TrainingState) -> None:
+def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingState) -> None:
     """Train until the epochs are over or patience is, keeping the state that validates best.
 
     Nothing is left to do for a training that an earlier process has come to the end of.
@@ -27,14 +29,13 @@ def train(run: Run, learner: Learner, splits: tuple[Split, Split], state: Traini
     Args:
         run: What is run, with those who listen.
         learner: What learns.
-        splits: What it learns from, and what it is judged by after each epoch.
+        splits: What it learns from, what it is judged by after each epoch, and the probes.
         state: Where the training is, and where the best weights go.
 
     Raises:
         UserError: If a loss is not finite, or nothing in the data counts in the loss.
         Interrupted: If a signal came, at the end of the step.
     """
-    training, validation = splits
     args, progress, stopping, callbacks = run.args, state.progress, state.stopping, run.callbacks
 
     def save() -> None:
@@ -46,24 +47,34 @@ def train(run: Run, learner: Learner, splits: tuple[Split, Split], state: Traini
     def is_over() -> bool:
         return progress.epoch >= args.epochs or stopping.should_stop()
 
+    def validate() -> dict[str, float]:
+        return evaluate(run, splits.validation, progress.epoch, progress.validation, stop_if_asked)
+
+    def after_step() -> None:
+        probing.after_step()
+        stop_if_asked()
+
     if state.is_over:
         return
+    probing = Probing(run, learner, splits.probes, progress, stop_if_asked)
     if not progress.has_begun:
         callbacks.run("pre_training")
+    probing.before_training()
     if progress.epoch == BEFORE_TRAINING:
-        evaluate(run, validation, progress.epoch, progress.validation, stop_if_asked)
+        validate()
         progress.begin_epoch(0)
     while not is_over():
         if not progress.training.n_batches:
             callbacks.run("begin_epoch", progress.epoch)
+        probing.after_step()  # if that is what the run was stopped in
         with loss_scaled_by(learner.accelerator.scaler):
-            train_means = train_epoch(run, learner, training, state, stop_if_asked)
-        validation_means = evaluate(
-            run, validation, progress.epoch, progress.validation, stop_if_asked
-        )
+            train_means = train_epoch(run, learner, splits.train, state, after_step)
+        validation_means = validate()
+        probing.after_epoch()
         if learner.schedule is not None:
             learner.schedule.epoch_is_over(validation_means[LOSS])
-        if stopping.update(progress.epoch, validation_means[LOSS]) and state.best is not None:
+        judged = judged_by(args.select_by, validation_means)
+        if stopping.update(progress.epoch, judged) and state.best is not None:
             state.best.keep()
         callbacks.run("end_epoch", progress.epoch)
         best = stopping.best_epoch, stopping.best_loss
@@ -107,6 +118,7 @@ def train_epoch(
         set_mode(learner.optimizer, run.callbacks, learning=True)
     order = state.progress.order(len(split.dataset)) if args.shuffle_train else None
     update = Update(learner, args.gradient_accumulation_steps, args.max_grad_norm)
+    n_updates = state.progress.n_updates
     is_whole = not progress.n_batches
     for number, batch in progress.batches(split, order):
         run.callbacks.run("pre_train_batch", epoch, number)
@@ -116,11 +128,13 @@ def train_epoch(
             run.recorders.batch(measured)
             progress.take_in(measured)
         run.callbacks.run("post_train_batch", epoch, number)
+        state.progress.n_updates = n_updates + update.n_done
         # A run that is gone on with later has no gradients of earlier batches.
         if not update.is_under_way:
             after_step()
     if update.is_under_way:
         update.make(epoch)
+        state.progress.n_updates = n_updates + update.n_done
         after_step()
     set_mode(learner.optimizer, run.callbacks, learning=False)
     if is_whole:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from finetune_lm.model_modifiers.callbacks import Callbacks
@@ -19,9 +20,19 @@ def set_mode(optimizer: Any, callbacks: Callbacks, *, learning: bool) -> None:
         callbacks: What they freeze stays as it is.
         learning: Whether steps come next.
     """
+    switch = _switch(optimizer, learning=learning)
+    if switch is not None:
+        with callbacks.frozen():
+            switch()
+
+
+def has_modes(optimizer: Any) -> bool:
+    """Whether an optimizer may have two sets of weights."""
+    return _switch(optimizer, learning=False) is not None
+
+
+def _switch(optimizer: Any, *, learning: bool) -> Callable[[], object] | None:
     # Accelerate's wrapper has both methods, whatever is inside.
     inner = getattr(optimizer, "optimizer", optimizer)
     switch = getattr(inner, "train" if learning else "eval", None)
-    if callable(switch):
-        with callbacks.frozen():
-            switch()
+    return switch if callable(switch) else None

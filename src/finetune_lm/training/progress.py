@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.evaluation.passes import Pass
+from finetune_lm.evaluation.probes import ProbeProgress
 from finetune_lm.messages import say
 from finetune_lm.randomness import SHUFFLING, stream_seed
 
@@ -27,6 +28,8 @@ class Progress:
         epoch: The epoch under way.
         training: Its pass through the training data.
         validation: Its pass through the validation data.
+        probes: Which passes over the probes there were.
+        n_updates: How many updates were made, in all epochs.
     """
 
     def __init__(self, seed: int, first_epoch: int = 0) -> None:
@@ -36,6 +39,8 @@ class Progress:
         self._first_epoch = first_epoch
         self._n_skipped = 0
         self._n_unjudged = 0
+        self.n_updates = 0
+        self.probes = ProbeProgress()
         self.training = Pass()
         self.validation = Pass()
         self.begin_epoch(first_epoch)
@@ -56,6 +61,7 @@ class Progress:
         return (
             self.epoch > self._first_epoch
             or self.training.n_batches + self.validation.n_batches > 0
+            or self.probes.has_begun
         )
 
     @property
@@ -96,6 +102,8 @@ class Progress:
         for name, part in (("train", self.training), ("validation", self.validation)):
             if part.n_batches:
                 parts = [parts[0], f"{name} batch {part.n_batches}"]
+        if self.probes.is_under_way:
+            parts.append("in the middle of the probes")
         return ", ".join(parts)
 
     def state_dict(self) -> dict[str, Any]:
@@ -108,6 +116,8 @@ class Progress:
             "epoch": self.epoch,
             "training": self.training.state_dict(),
             "validation": self.validation.state_dict(),
+            "probes": self.probes.state_dict(),
+            "n_updates": self.n_updates,
             "n_skipped": self._n_skipped,
             "n_unjudged": self._n_unjudged,
             "generator": self._before_order,
@@ -120,3 +130,5 @@ class Progress:
         self._n_skipped, self._n_unjudged = state["n_skipped"], state["n_unjudged"]
         self.training.load_state_dict(state["training"])
         self.validation.load_state_dict(state["validation"])
+        self.probes.load_state_dict(state["probes"])
+        self.n_updates = state["n_updates"]

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.errors import UserError
-from finetune_lm.evaluation.splits import Split
+from finetune_lm.evaluation.splits import TrainingSplits
 from finetune_lm.messages import say
 from finetune_lm.recording.loss_history import LossHistory
-from finetune_lm.recording.token_table import TokenTable
+from finetune_lm.recording.token_table import ProbeTable, TokenTable
 from finetune_lm.runs.context import Run
-from finetune_lm.runs.directory import METRICS
+from finetune_lm.runs.directory import METRICS, PROBE_RESULTS
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import BEGINNING, TRAINED, Checkpoints, Saved
 from finetune_lm.training.early_stopping import EarlyStopping
@@ -27,46 +27,41 @@ from finetune_lm.training.step import Learner
 if TYPE_CHECKING:
     from finetune_lm.arguments import DataTrainingArguments
 
-TABLE, LOSSES = "metrics", "losses"
+TABLE, LOSSES, PROBES = "metrics", "losses", "probes"
 """The names of the recorders that have something to go on from."""
 
 
 def begin_training(
-    run: Run, learner: Learner, splits: tuple[Split, Split], output_dir: Path, resumes: bool
+    run: Run, learner: Learner, splits: TrainingSplits, output_dir: Path, resumes: bool
 ) -> TrainingState:
-    """The state in which a training begins, with the table of its tokens and its losses.
+    """The state in which a training begins, with the tables of its tokens and its losses.
 
     Args:
         run: What is run, with its checkpoints.
         learner: What learns.
-        splits: The training and the validation data.
-        output_dir: Where the table is.
+        splits: The data.
+        output_dir: Where the tables are.
         resumes: Whether to go on from where an earlier process has left its state.
 
     Raises:
         UserError: If that is not possible.
     """
     args, checkpoints = run.args, run.checkpoints
-    path = output_dir / METRICS
-    stopping = EarlyStopping(args.patience, args.delta, args.min_epochs)
+    stopping = EarlyStopping.of(args)
     if not resumes:
         checkpoints.remove()
-    saved = _newest(checkpoints, path, output_dir) if resumes else None
+    saved = _newest(checkpoints, output_dir) if resumes else None
     if saved is not None:
-        check_fingerprints(saved.state["origin"], *splits)
+        check_fingerprints(saved.state["origin"], splits)
         _check_epochs(saved, stopping, args)
-    assert splits[0].rows is not None
     state = TrainingState(
         model=run.loaded.model,
         stopping=stopping,
         best=BestState(run.loaded.model),
         progress=Progress(args.seed, BEFORE_TRAINING if args.eval_before_training else 0),
-        recorders={
-            TABLE: TokenTable(path, splits[0].rows.run, _table_state(saved)),
-            LOSSES: LossHistory(),
-        },
-        parts=parts_with_state(learner, *splits),
-        origin=fingerprints_of(*splits),
+        recorders=_recorders(splits, output_dir, saved),
+        parts=parts_with_state(learner, splits.train, splits.validation),
+        origin=fingerprints_of(splits),
     )
     if saved is not None:
         state.restore(saved)
@@ -76,10 +71,25 @@ def begin_training(
     return state
 
 
-def _newest(checkpoints: Checkpoints, path: Path, output_dir: Path) -> Saved | None:
+def _recorders(splits: TrainingSplits, output_dir: Path, saved: Saved | None) -> dict[str, Any]:
+    """Those who listen and have something to go on from, by name."""
+    assert splits.train.rows is not None
+    metrics = TokenTable(output_dir / METRICS, splits.train.rows.run, _table_state(saved, TABLE))
+    recorders: dict[str, Any] = {TABLE: metrics, LOSSES: LossHistory()}
+    if splits.probes:
+        assert splits.probes[0].rows is not None
+        columns = splits.probes[0].rows.run
+        path = output_dir / PROBE_RESULTS
+        recorders[PROBES] = ProbeTable(path, columns, _table_state(saved, PROBES))
+    return recorders
+
+
+def _newest(checkpoints: Checkpoints, output_dir: Path) -> Saved | None:
     """The last checkpoint; None if the run was stopped before it had measured anything."""
     saved = checkpoints.newest()
-    if saved is None and path.exists() and path.stat().st_size:
+    tables = (output_dir / name for name in (METRICS, PROBE_RESULTS))
+    path = next((each for each in tables if each.exists() and each.stat().st_size), None)
+    if saved is None and path is not None:
         raise UserError(
             f"a run is resumed from a checkpoint but {output_dir} has none. {path} stays as it is. "
             f"To do the run again: --config {output_dir}/config.yaml --output_dir ANOTHER"
@@ -99,9 +109,9 @@ def _check_epochs(saved: Saved, stopping: EarlyStopping, args: DataTrainingArgum
         )
 
 
-def _table_state(saved: Saved | None) -> dict[str, Any] | None:
-    """How far the table had come, if there was one."""
+def _table_state(saved: Saved | None, name: str) -> dict[str, Any] | None:
+    """How far a table had come, if there was one."""
     if saved is None:
         return None
-    state: dict[str, Any] = {} if saved.kind == BEGINNING else saved.state["recorders"][TABLE]
+    state: dict[str, Any] = {} if saved.kind == BEGINNING else saved.state["recorders"][name]
     return state

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.errors import UserError, users_code
-from finetune_lm.evaluation.splits import Split
+from finetune_lm.evaluation.splits import Split, TrainingSplits
 from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.training.best_state import BestState, put_weights, weights_of
 from finetune_lm.training.checkpoints import BEGINNING, TRAINED, TRAINING, Checkpoints, Saved
@@ -84,7 +84,10 @@ class TrainingState:
     def facts(self) -> dict[str, Any]:
         """What is put on record of it."""
         progress, stopping = self.progress, self.stopping
+        probes = progress.probes
+        measured = {"passes": probes.n_passes, "seconds": round(probes.seconds, 3)}
         return {
+            **({"probes": measured} if probes.has_begun else {}),
             "epochs": stopping.n_epochs,
             "best_epoch": stopping.best_epoch,
             "best_validation_loss": None if stopping.best_epoch is None else stopping.best_loss,
@@ -164,19 +167,19 @@ def parts_with_state(learner: Learner, *splits: Split) -> dict[str, Any]:
     }
 
 
-def fingerprints_of(*splits: Split) -> dict[str, Any]:
+def fingerprints_of(splits: TrainingSplits) -> dict[str, Any]:
     """What tells whether a later process feeds the model the same."""
-    return {split.dataset_type: data_fingerprint(split.dataset) for split in splits}
+    return {name: data_fingerprint(split.dataset) for name, split in splits.by_name().items()}
 
 
-def check_fingerprints(earlier: Mapping[str, Any], *splits: Split) -> None:
+def check_fingerprints(earlier: Mapping[str, Any], splits: TrainingSplits) -> None:
     """See that a process feeds the model what an earlier one did.
 
     Raises:
         UserError: If not.
     """
-    for split in splits:
-        if earlier[split.dataset_type] != data_fingerprint(split.dataset):
+    for name, split in splits.by_name().items():
+        if earlier[name] != data_fingerprint(split.dataset):
             raise UserError(
                 f"{split.dataset.path} must give the tokens that it gave when the run began, but "
                 f"gives others. Its tokenizer has changed, or its preprocessing does not follow "

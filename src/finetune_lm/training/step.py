@@ -71,6 +71,8 @@ class Update:
         self._learner = learner
         self._n_wanted = n_batches
         self._max_grad_norm = max_grad_norm
+        self.n_done = 0
+        """How many updates were made."""
         self._n_batches = 0
         self._n_labels = 0
         self._n_labels_of_first = 0
@@ -118,6 +120,7 @@ class Update:
         callbacks.after_step(epoch, batch)
         callbacks.run("post_train_step", epoch, batch)
         optimizer.zero_grad()
+        self.n_done += was_done
         if learner.schedule is not None and was_done:
             learner.schedule.step_is_done()
         self._n_batches = self._n_labels = 0
