@@ -32,7 +32,7 @@ PER_BATCH = "per_batch"
 PREPROCESSING_STRATEGIES = (ONCE, PER_BATCH)
 """When a preprocessing function is applied: as the data is loaded, or anew for each batch."""
 
-USER_PACKAGES = ("loss_classes", "data_preprocessing", "model_modifiers")
+USER_PACKAGES = ("loss_classes", "measures", "data_preprocessing", "model_modifiers")
 """Packages whose documented names can be written without ``finetune_lm.`` before them."""
 
 CONFIG_YAML = "config.yaml"

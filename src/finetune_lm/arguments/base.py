@@ -12,6 +12,7 @@ from finetune_lm.arguments.nested import (
     DEEPEST,
     DELETE_FIELD,
     HALF_PAIR,
+    DeleteField,
     is_deeper_than,
     merge,
     strings_in,
@@ -108,6 +109,8 @@ def prepare(
         problems.append(f"{field.name} must be text that UTF-8 can hold but has half a character.")
         return default_of(field), problems
     if is_dictionary(annotation):
+        if field.metadata.get("for_all_keys") and not isinstance(value, dict | DeleteField | None):
+            value = dict.fromkeys(field.metadata["keys"], value)
         if value is DELETE_FIELD:
             value = {}
         elif isinstance(value, dict):

@@ -284,6 +284,21 @@ class DataTrainingArguments(Arguments):
         keys=LOSS_DATASET_TYPES,
         fill=True,
     )
+    measures: dict[str, list[Callable[..., Any]]] = option(
+        {key: [] for key in DATASET_TYPES},
+        "What is measured of each token besides its surprisal, a list for all data or one for each "
+        "kind. Each class is made with model, tokenizer and its kwargs. Example: --measures "
+        "measures.WordBoundary measures.Rank, or --measures.test measures.Entropy",
+        affects=Affects.TABLES,
+        keys=DATASET_TYPES,
+        for_all_keys=True,
+    )
+    measures_kwargs: dict[str, dict[str, Any]] = option(
+        {},
+        "Keyword arguments for the measures, under each class's name. Example: "
+        "--measures_kwargs.Candidates.words tea juice",
+        affects=Affects.TABLES,
+    )
     on_nan: str = option(
         STOP,
         "What to do about a loss that is infinite or not a number. stop: end the run. skip: go on "

@@ -8,6 +8,7 @@ from finetune_lm.arguments.calls import comma_problems, taken_by
 from finetune_lm.arguments.checking import choice_problem, minimum_problem
 from finetune_lm.arguments.given_functions import preprocessing_problems
 from finetune_lm.arguments.given_losses import loss_problems
+from finetune_lm.arguments.given_measures import measure_problems
 from finetune_lm.arguments.optimizer_settings import group_problems, schedule_problems
 from finetune_lm.constants import (
     BOS_TOKEN,
@@ -60,6 +61,7 @@ def object_problems(args: DataTrainingArguments) -> list[str]:
             [key for key in DATASET_TYPES if getattr(args, f"{key}_file")],
         ),
         *group_problems(args.train_optimizer_groups, args.train_optimizer),
+        *measure_problems(args),
         *schedule_problems(args.lr_scheduler, args.lr_scheduler_kwargs),
     ]
 

@@ -59,7 +59,8 @@ def option(default: Any, help: str, *, affects: Affects, **metadata: Any) -> Any
             something else; `on_resume`, `MAY_BE_RAISED` or `MAY_CHANGE` where a run may go on with
             another value all the same; `names_files`, whether it is the paths of data files, which
             count by what they say; `keys`, the only keys that a dictionary may have, of which it
-            needs those that the default has; `fill`, whether those that are missing hold an empty
+            needs those that the default has; `for_all_keys`, whether a value that is no
+            dictionary is for each of them; `fill`, whether those that are missing hold an empty
             dictionary; `about_keys`, what each key is for; `default_text`, what the help shows for
             a default that is worked out.
     """

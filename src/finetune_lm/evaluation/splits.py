@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finetune_lm.arguments import DataTrainingArguments
+from finetune_lm.arguments.given_measures import columns_of_measures, given_measures
 from finetune_lm.constants import LOSS_DATASET_TYPES, PROBE
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import distinct_names
 from finetune_lm.data.seen import seen_before
 from finetune_lm.evaluation.losses import LossEntry, Losses
+from finetune_lm.evaluation.made_measures import column_types, make_measures
 from finetune_lm.messages import say_once
 from finetune_lm.models.compiling import is_compiled
 from finetune_lm.models.loading import LoadedModel
@@ -83,6 +85,14 @@ def splits_of(
     seen_in = seen_before(plan.files, loaded.task)
     of_tests = RunColumns.of(loaded, args.seed, plan.test_metadata, seen_in=seen_in)
     of_probes = RunColumns.of(loaded, args.seed, plan.probe_metadata, seen_in=seen_in)
+    columns, of_tests, of_probes = (
+        replace(each, measures=column_types(columns_of_measures(args, dataset_types)))
+        for each, dataset_types in (
+            (columns, ("train", "validation")),
+            (of_tests, ("test",)),
+            (of_probes, (PROBE,)),
+        )
+    )
     learned = make_splits("train", datasets, loaded, args, columns)
     judged = make_splits("validation", datasets, loaded, args, columns)
     tests = make_splits("test", datasets, loaded, args, of_tests)
@@ -117,6 +127,8 @@ def make_splits(
     # What is found out by probes must not decide how the model is called with other data.
     find = Scorer if dataset_type == PROBE else scorer_of
     scorer = find(loaded.model, loaded.task, fast=fast)
+    # Where there is no table, nothing is measured.
+    measures = make_measures(given_measures(args, dataset_type), loaded) if columns else []
     return [
         Split(
             dataset_type,
@@ -128,8 +140,9 @@ def make_splits(
                 batch_size,
                 needs_logits=losses is not None and losses.need_logits,
                 pads=not _must_not_pad(dataset_type, dataset, loaded),
+                measures=measures,
             ),
-            TokenRows(dataset, dataset_type, columns, name) if columns else None,
+            TokenRows(dataset, dataset_type, columns, name, measures) if columns else None,
             losses,
         )
         for dataset, name in zip(group, distinct_names([d.path for d in group]), strict=True)

@@ -14,7 +14,7 @@ from finetune_lm.evaluation.splits import Split
 from finetune_lm.evaluation.unfinished_tests import EvaluationProgress
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.weights import hash_of_weights
-from finetune_lm.recording.columns import SEED, table_columns
+from finetune_lm.recording.columns import SEED
 from finetune_lm.recording.progress_bars import TestBar
 from finetune_lm.recording.tables import TableWriter
 from finetune_lm.runs.context import Run
@@ -45,11 +45,7 @@ def test(
         UserError: If a surprisal is not finite and that is to stop the run.
     """
     assert splits[0].rows is not None
-    columns = table_columns(
-        with_sequence_type=run.loaded.task.reports_greedy_rows,
-        losses=[],
-        metadata=splits[0].rows.run.metadata.names,
-    )
+    columns = splits[0].rows.run.names()
     temporary = path.parent if run.args.save_tmp_test_files else None
     n_batches = sum(split.dataset.n_batches(split.batch_size) for split in splits)
     kept: list[EvaluationProgress] = []

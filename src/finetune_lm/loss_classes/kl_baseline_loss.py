@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.constants import ONCE
 from finetune_lm.data_preprocessing import identity
-from finetune_lm.errors import UserError
 from finetune_lm.scoring.halving import in_halves
 
 if TYPE_CHECKING:
@@ -126,6 +125,7 @@ class KLBaselineLoss:
         from finetune_lm.loss_classes._kl_settings import KLSettings
         from finetune_lm.models.baseline import origin_of
         from finetune_lm.models.compiling import is_compiled
+        from finetune_lm.models.vocabulary import added_ids
         from finetune_lm.randomness import own_generator
         from finetune_lm.scoring.scorer import scorer_of
 
@@ -315,19 +315,3 @@ def _halves(batch: KLBatch) -> list[KLBatch]:
 
 def _described(batch: KLBatch) -> str:
     return f"{len(batch.example)} examples of a KL term: they go through the models"
-
-
-def added_ids(tokenizer: Any, baseline_tokenizer: Any) -> set[int]:
-    """The ids of tokens that the model has and its baseline has not.
-
-    Raises:
-        UserError: If a token that both have is not the same in both.
-    """
-    now, before = tokenizer.get_vocab(), baseline_tokenizer.get_vocab()
-    for token, i in before.items():
-        if now.get(token) != i:
-            raise UserError(
-                "KLBaselineLoss needs a model whose tokens are those of its baseline, and perhaps "
-                f"more, but {token!r} has the id {now.get(token)} and had {i}."
-            )
-    return set(now.values()) - set(before.values())

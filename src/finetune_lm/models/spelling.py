@@ -54,6 +54,15 @@ def spelling_in_sentence(word: str, tokenizer: Any, vocabulary: Vocabulary) -> S
     return next(iter(_spellings(word, tokenizer, vocabulary, [context])), None)
 
 
+def spelling_at_beginning(word: str, tokenizer: Any, vocabulary: Vocabulary) -> Spelling | None:
+    """The tokens that spell a word at the beginning of a text, before another one.
+
+    The arguments and the result are those of `spelling_in_sentence`.
+    """
+    context = ("", " a" if tokenizer.is_fast else "")
+    return next(iter(_spellings(word, tokenizer, vocabulary, [context])), None)
+
+
 def _spellings(
     word: str,
     tokenizer: Any,

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from finetune_lm.errors import UserError
+
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -28,6 +30,9 @@ GOES_ON = "@@"
 
 ENDS = "</w>"
 """How others (OpenAI GPT, CLIP, Herbert, XLM) mark a token that is the end of its word."""
+
+CONTINUES = "##"
+"""How WordPiece marks a token that goes on with a word."""
 
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
@@ -59,6 +64,13 @@ class Vocabulary:
         self._anchor: list[int] = list(anchor[-1:])
         self._anchor_text = self._decode([self._anchor])[0]
         self._marks_ends = _marks_ends(tokenizer)
+        continuing = [entry for entry in entries if entry.startswith(CONTINUES) and entry[2:]]
+        self.continuing_ids: IntArray | None = None
+        """Where tokens are marked that go on with a word, as in WordPiece, ids of these."""
+        if continuing:
+            [decoded] = self._decode([[*self._anchor, entries[continuing[0]]]])
+            if decoded == self._anchor_text + continuing[0].removeprefix(CONTINUES):
+                self.continuing_ids = np.array([entries[entry] for entry in continuing])
 
         self.mask_id: int | None = tokenizer.mask_token_id
         """The token that masks a position, if there is one."""
@@ -92,6 +104,11 @@ class Vocabulary:
         """Ids of all tokens that are not special, nor the unknown token."""
         self.spellings: dict[str, list[tuple[int, ...]]] = {}
         """For those who look words up: the ids that spell each, kept for the next time."""
+
+    @property
+    def marks_ends(self) -> bool:
+        """Whether tokens tell that they end a word, or that it goes on behind them."""
+        return self._marks_ends is not None
 
     def texts(self, ids: IntArray) -> npt.NDArray[np.object_]:
         """The decoded text of each token: an object array shaped like ``ids``."""
@@ -274,3 +291,19 @@ def n_embeddings(model: Any) -> int | None:
     find = getattr(model, "get_input_embeddings", None)
     n: int | None = getattr(find() if find is not None else None, "num_embeddings", None)
     return n
+
+
+def added_ids(tokenizer: Any, baseline_tokenizer: Any) -> set[int]:
+    """The ids of tokens that the model has and its baseline has not.
+
+    Raises:
+        UserError: If a token that both have is not the same in both.
+    """
+    now, before = tokenizer.get_vocab(), baseline_tokenizer.get_vocab()
+    for token, i in before.items():
+        if now.get(token) != i:
+            raise UserError(
+                "a model that is compared with its baseline must have the same tokens, and perhaps "
+                f"more, but {token!r} has the id {now.get(token)} and had {i}."
+            )
+    return set(now.values()) - set(before.values())

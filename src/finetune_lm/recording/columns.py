@@ -80,6 +80,7 @@ def table_columns(
     with_sequence_type: bool,
     losses: Sequence[str],
     metadata: Sequence[str],
+    measures: Sequence[str] = (),
     with_step: bool = False,
 ) -> list[str]:
     """All columns of a table, in order.
@@ -89,6 +90,7 @@ def table_columns(
         losses: The names of the loss columns, which a table of training and validation has, beside
             the learning rate; a table of test results has none, and tells what was seen before.
         metadata: The names of the metadata columns.
+        measures: The names of the columns of measures.
         with_step: Whether it is the table of probes, which tells after how many updates rows were
             measured.
     """
@@ -100,7 +102,7 @@ def table_columns(
     behind_epoch = DATASET_COLUMNS.index("epoch") + 1
     step = [STEP] if with_step else []
     dataset = [*DATASET_COLUMNS[:behind_epoch], *step, *DATASET_COLUMNS[behind_epoch:]]
-    fixed = [*RUN_COLUMNS, *dataset, *example, *TOKEN_COLUMNS, *learning, SEED]
+    fixed = [*RUN_COLUMNS, *dataset, *example, *TOKEN_COLUMNS, *measures, *learning, SEED]
     return [*fixed, *metadata]
 
 
@@ -129,6 +131,19 @@ def all_loss_columns(classes: Mapping[str, Sequence[Callable[..., Any]]]) -> lis
     return [LOSS, *parts]
 
 
+def check_measure_columns(measures: Iterable[str], losses: Iterable[str] = ()) -> None:
+    """See that no measure has a column of the name of another one.
+
+    Raises:
+        UserError: If one has.
+    """
+    if clashes := [name for name in measures if name in {*_fixed_columns([LOSS]), *losses}]:
+        raise UserError(
+            f"measures must not have columns that the results have already, but there is one "
+            f"called {clashes[0]}. Rename it."
+        )
+
+
 class MetadataColumns:
     """The metadata of one or several data sets as columns of one type each.
 
@@ -138,7 +153,8 @@ class MetadataColumns:
     Args:
         datasets: The metadata of each data set, one dictionary an example.
         paths: Where each came from, for messages.
-        losses: The names of the loss columns, which metadata cannot have either.
+        others: The names of more columns, which metadata cannot have either: of losses and of
+            measures.
 
     Raises:
         UserError: If a key other than ``item`` is the name of another column.
@@ -148,9 +164,9 @@ class MetadataColumns:
         self,
         datasets: Sequence[Sequence[dict[str, Any]]],
         paths: Sequence[str],
-        losses: Sequence[str] = (),
+        others: Sequence[str] = (),
     ) -> None:
-        taken = _fixed_columns([LOSS, *losses]) - {ITEM}
+        taken = {*_fixed_columns([LOSS]), *others} - {ITEM}
         values: dict[str, list[Any]] = {}
         problems = []
         for path, examples in zip(paths, datasets, strict=True):
@@ -171,10 +187,10 @@ class MetadataColumns:
             self._types[ITEM] = pa.string()
 
     @classmethod
-    def of_files(cls, files: Sequence[Examples], losses: Sequence[str] = ()) -> Self:
+    def of_files(cls, files: Sequence[Examples], others: Sequence[str] = ()) -> Self:
         """The metadata columns of a table about these files."""
         paths = [file.metadata_path or file.path for file in files]
-        return cls([file.metadata for file in files], paths, losses)
+        return cls([file.metadata for file in files], paths, others)
 
     @property
     def names(self) -> list[str]:

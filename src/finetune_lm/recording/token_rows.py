@@ -30,9 +30,11 @@ from finetune_lm.recording.columns import (
     SEQUENCE_TYPE,
     STEP,
     MetadataColumns,
+    table_columns,
 )
 from finetune_lm.recording.recorder import Measured
 from finetune_lm.scoring.forward import Score
+from finetune_lm.scoring.measuring import Tokens, finished, spread
 from finetune_lm.scoring.surprisal import Scores
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class RunColumns:
             as well, another one tells what was seen before.
         seen_in: For each data file by its path, in which file each of its lines stood that was
             learned from or that chose the epoch; None where it stood in neither.
+        measures: The type of each column of a measure, in order.
     """
 
     model_name: str
@@ -64,6 +67,7 @@ class RunColumns:
     metadata: MetadataColumns
     losses: Sequence[str] = ()
     seen_in: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    measures: Mapping[str, pa.DataType] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -74,7 +78,7 @@ class RunColumns:
         losses: Sequence[str] = (),
         seen_in: Mapping[str, Sequence[str | None]] | None = None,
     ) -> Self:
-        """What the rows of a table about this model have in common."""
+        """What the rows of a table about this model have in common, measures aside."""
         return cls(
             loaded.name,
             loaded.task,
@@ -84,6 +88,16 @@ class RunColumns:
             metadata,
             losses,
             seen_in or {},
+        )
+
+    def names(self, *, with_step: bool = False) -> list[str]:
+        """The columns of the table, in order; with ``step`` if it is that of the probes."""
+        return table_columns(
+            with_sequence_type=self.task.reports_greedy_rows,
+            losses=self.losses,
+            metadata=self.metadata.names,
+            measures=list(self.measures),
+            with_step=with_step,
         )
 
 
@@ -113,6 +127,7 @@ class TokenRows:
         dataset_type: ``train``, ``validation`` or ``test``.
         run: What all rows have in common.
         dataset_name: How the tables call the data set; by default by its own name.
+        measures: What is measured of its tokens besides.
     """
 
     def __init__(
@@ -121,8 +136,10 @@ class TokenRows:
         dataset_type: str,
         run: RunColumns,
         dataset_name: str | None = None,
+        measures: Sequence[Any] = (),
     ) -> None:
         self.dataset = dataset
+        self._measures = measures
         self.run = run
         self._n_rows = 0
         self._has_warned = False
@@ -181,6 +198,8 @@ class TokenRows:
         row, position = rows.numpy(), positions.numpy()
         reported = _Reported(row, targets.numpy(), is_predicted.numpy())
         columns = self._columns(batch, reported, scores, self._label_words(batch, row, position))
+        if self.run.measures:
+            columns |= self._measured(batch, reported, position, scores)
         if self.run.task.reports_greedy_rows:
             columns[SEQUENCE_TYPE] = pa.repeat(LABEL_SEQUENCE, len(row))
             columns = _interleaved(row, columns, self._greedy_columns(batch, row, scores))
@@ -221,7 +240,8 @@ class TokenRows:
         """What the columns are, beside the numbers: constants, names and types."""
         constants = [f"{name}={value}" for name, value in self._constants.items() if name != SEED]
         types = [f"{name}: {values.type}" for name, values in self._of_example.items()]
-        return [*constants, *types]
+        measures = [f"{name}: {kind}" for name, kind in self.run.measures.items()]
+        return [*constants, *types, *measures]
 
     def warn_if_empty(self) -> None:
         """Say so, once, if the data set has been gone through and nothing of it was reported."""
@@ -281,6 +301,51 @@ class TokenRows:
         columns["predicted_token_surprisal"] = spread(scores.predicted_token_surprisal)
         return columns
 
+    def _measured(
+        self, batch: Batch, reported: _Reported, position: IntArray, scores: Scores
+    ) -> dict[str, pa.Array]:
+        """The columns of the measures."""
+        columns = {name: pa.nulls(len(position), kind) for name, kind in self.run.measures.items()}
+        found: dict[str, npt.NDArray[np.float32]] = {}
+        if self._measures:
+            tokens = self._tokens(batch, reported, position, scores)
+            for measure in self._measures:
+                found |= finished(measure, scores, reported.is_predicted, tokens)
+        for name, values in found.items():
+            columns[name] = pa.array(values, from_pandas=True).cast(self.run.measures[name])
+        return columns
+
+    def _tokens(
+        self, batch: Batch, reported: _Reported, position: IntArray, scores: Scores
+    ) -> Tokens:
+        """The reported tokens, and where they stand."""
+        task, vocabulary = self.run.task, self.run.vocabulary
+        row = reported.row
+        words = self._label_words(batch, row, position)
+        labels, is_label = batch.inputs["labels"].numpy(), batch.is_label.numpy()
+        instead = batch.inputs["input_ids"].numpy() if task.labels_parallel_inputs else -1
+        ids = np.where(labels == IGNORED_LABEL, instead, labels)
+        has_next = position + 1 < ids.shape[1]
+        behind = np.where(has_next, position + 1, position)
+        has_next &= is_label[row, behind]
+        behind = np.where(has_next, behind, position)
+        next_id = np.where(has_next, ids[row, behind], -1)
+        is_of_text = is_label & ~vocabulary.is_structural(ids)
+        is_of_text &= np.arange(ids.shape[1]) >= batch.n_start.numpy()[:, None]
+        next_words = self._label_words(batch, row, behind)
+        width = int(words.word_num.max(initial=0)) + 1
+        return Tokens(
+            reported.token_id,
+            spread(scores.surprisal, reported.is_predicted),
+            np.where(words.word_num == NO_WORD, NO_WORD, row * width + words.word_num),
+            words.words,
+            position == is_of_text.argmax(axis=1)[row],
+            ~has_next | (next_words.word_num != words.word_num),
+            next_id,
+            self.dataset.cut_starts[batch.example[row]] >= 0,
+            task.predicts_in_order,
+        )
+
     def _label_words(self, batch: Batch, row: IntArray, position: IntArray) -> TokenWords:
         """The words of the reported labels, from their text where they still are its tokens."""
         aligned = batch.aligned[row]
@@ -311,7 +376,9 @@ class TokenRows:
         columns = self._columns(batch, reported, best, words)
         columns[SEQUENCE_TYPE] = pa.repeat(GENERATED_SEQUENCE, len(row))
         columns["is_target"] = pa.repeat(False, len(row))
-        return columns
+        # Measures are about the tokens that the data have.
+        nothing = {name: pa.nulls(len(row), kind) for name, kind in self.run.measures.items()}
+        return columns | nothing
 
 
 def _interleaved(

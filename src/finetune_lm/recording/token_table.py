@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from finetune_lm.recording.columns import table_columns
 from finetune_lm.recording.recorder import Measured, ProbePass, Recorder
 from finetune_lm.recording.tables import TableState, TableWriter
 from finetune_lm.recording.token_rows import RunColumns
@@ -28,12 +27,7 @@ class _GrowingTable(Recorder):
     with_step: ClassVar[bool] = False
 
     def __init__(self, path: Path, run: RunColumns, state: Mapping[str, Any] | None = None) -> None:
-        columns = table_columns(
-            with_sequence_type=run.task.reports_greedy_rows,
-            losses=run.losses,
-            metadata=run.metadata.names,
-            with_step=self.with_step,
-        )
+        columns = run.names(with_step=self.with_step)
         self._table = TableWriter(path, columns, None if state is None else TableState(**state))
 
     @property

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments, config_dict
+from finetune_lm.arguments.given_measures import columns_of_measures
 from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import PROBE
 from finetune_lm.data.files import Examples, Files, arguments_of_missing_files, read_files
 from finetune_lm.errors import UserError, users_code
-from finetune_lm.recording.columns import MetadataColumns, all_loss_columns
+from finetune_lm.recording.columns import (
+    MetadataColumns,
+    all_loss_columns,
+    check_measure_columns,
+)
 from finetune_lm.runs import directory as place
 from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.run_identity import MODEL, AllArguments, identity_of, paths_of
@@ -99,6 +104,8 @@ def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan
     else:
         directory = earlier.directory
     losses = all_loss_columns(data_args.loss_classes) if files["train"] else []
+    measures = list(columns_of_measures(data_args, data_args.measures))
+    check_measure_columns(measures, losses)
     plan = Plan(
         all_args,
         files,
@@ -107,9 +114,9 @@ def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan
         identity,
         earlier,
         losses,
-        MetadataColumns.of_files([*files["train"], *files["validation"]], losses),
-        MetadataColumns.of_files(files["test"]),
-        MetadataColumns.of_files(files[PROBE]),
+        MetadataColumns.of_files([*files["train"], *files["validation"]], [*losses, *measures]),
+        MetadataColumns.of_files(files["test"], measures),
+        MetadataColumns.of_files(files[PROBE], measures),
     )
     if earlier is not None:
         plan.check_identity()

@@ -14,6 +14,7 @@ from finetune_lm.data.batch import Batch, on_device
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.scoring.halving import in_halves
 from finetune_lm.scoring.joined_outputs import joined_outputs
+from finetune_lm.scoring.measuring import Measuring, behind, looks_behind, place_of
 from finetune_lm.scoring.scorer import Scorer
 from finetune_lm.scoring.surprisal import Scores, in_bits, score_tokens
 
@@ -61,6 +62,7 @@ class Forward:
         needs_logits: Whether a loss needs more than the model's own loss, so that the model is
             called the plain way.
         pads: Whether examples of different lengths may go in together, padded.
+        measures: What is measured of its tokens besides.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class Forward:
         *,
         needs_logits: bool = True,
         pads: bool = True,
+        measures: Sequence[Any] = (),
     ) -> None:
         self._scorer = scorer
         self._model = scorer.model  # kept alive
         self._dataset = dataset
         self._batch_size = batch_size
         self._pads = pads
+        self._measures = measures
         self._may_be_fast = self._is_fast = scorer.fast and not needs_logits and pads
         # Batches that are preprocessed as they come are not the same twice. Where padding counts in
         # the loss, a batch is to have as much of it as it has alone.
@@ -96,18 +100,22 @@ class Forward:
             alone: False if batches come in the order of the data set and the model does not change
                 between them, or `forget` is called, so that several may go in together.
         """
+        import torch
+
         rows, positions = self._scorer.task.predictions(batch.inputs["labels"])
         if len(rows):
             self._is_fast = self._may_be_fast and self._comes_to_the_same(batch, device)
         if not self._is_fast or not len(rows):
             return self._plain(batch, device)
-        index = np.full(tuple(batch.inputs["labels"].shape), -1)
-        index[rows.numpy(), positions.numpy()] = np.arange(len(rows))
         scored = None
         if not alone and self._may_group and self._layer().resumes_alone:
             scored = self._from_together(batch, device)
         if scored is None:
             scored = self._alone(batch, device)
+        if looks_behind(self._measures):
+            more = behind(batch, rows, positions)
+            rows, positions = torch.cat([rows, more[0]]), torch.cat([positions, more[1]])
+        index = place_of(batch.is_label.shape, rows, positions)
         return Outputs(_LossOnly(scored.loss), partial(_look_up, scored, index))
 
     def _comes_to_the_same(self, batch: Batch, device: torch.device) -> bool:
@@ -126,7 +134,7 @@ class Forward:
 
         if self._together is None:
             self._together = BatchesTogether(
-                self._scorer, self._layer(), self._dataset, self._batch_size
+                self._scorer, self._layer(), self._dataset, self._batch_size, self._measures
             )
         scored = self._together.scores_of(batch, device)
         self._may_group = scored is not None
@@ -146,7 +154,11 @@ class Forward:
             outputs = found[0]
             if len(parts) > 1:
                 outputs = joined_outputs(found, self._n_counted(parts), torch.cat(rows).argsort())
-        return Outputs(outputs, partial(score_tokens, outputs.logits))
+        if not self._measures:
+            return Outputs(outputs, partial(score_tokens, outputs.logits))
+        inputs = self._scorer.task.without_labels(self._model, batch.inputs)
+        measuring = Measuring(self._measures, inputs)
+        return Outputs(outputs, partial(_measured_tokens, outputs.logits, batch, measuring))
 
     def _n_counted(self, parts: Sequence[Batch]) -> list[int]:
         """How many labels of each part of a batch count in its loss."""
@@ -154,7 +166,9 @@ class Forward:
 
     def _alone(self, batch: Batch, device: torch.device) -> TargetScores:
         """The labels of a batch that count, scored, in the order of their predictions."""
-        score = partial(self._scorer.score, layer=self._layer(), device=device)
+        score = partial(
+            self._scorer.score, layer=self._layer(), device=device, measures=self._measures
+        )
         return self._in_halves(batch, score, _joined_scores)
 
     def _in_halves(
@@ -192,7 +206,17 @@ def _joined_scores(parts: list[TargetScores], sizes: list[int]) -> TargetScores:
         torch.cat([getattr(part, name) for part in parts])
         for name in ("nll", "best_id", "best_nll")
     )
-    return TargetScores(nll.mean(), nll, best_id, best_nll)
+    # What is of positions behind the labels comes last, of all parts.
+    measured = {
+        name: torch.cat(
+            [
+                *(part.measured[name][: len(part.nll)] for part in parts),
+                *(part.measured[name][len(part.nll) :] for part in parts),
+            ]
+        )
+        for name in parts[0].measured
+    }
+    return TargetScores(nll.mean(), nll, best_id, best_nll, measured)
 
 
 def _look_up(
@@ -202,4 +226,26 @@ def _look_up(
     del targets
     which = index[rows.numpy(), positions.numpy()]
     assert (which >= 0).all()
-    return in_bits(scored.nll, scored.best_id, scored.best_nll).take(which)
+    scores = in_bits(scored.nll, scored.best_id, scored.best_nll, scored.measured)
+    return scores.take(which, index[rows.numpy(), positions.numpy() + 1])
+
+
+def _measured_tokens(
+    logits: Tensor,
+    batch: Batch,
+    measuring: Measuring,
+    rows: Tensor,
+    positions: Tensor,
+    targets: Tensor,
+) -> Scores:
+    """What tokens cost by a plain model's logits, with what is measured besides."""
+    import torch
+
+    more = behind(batch, rows, positions) if measuring.looks_behind else (rows[:0], rows[:0])
+    n = len(rows)
+    rows, positions = torch.cat([rows, more[0]]), torch.cat([positions, more[1]])
+    measurement = measuring.begin(rows, positions, logits.device)
+    targets = torch.cat([targets, targets.new_zeros(len(rows) - n)])
+    scores = score_tokens(logits, rows, positions, targets, measurement)
+    index = place_of(batch.is_label.shape, rows, positions)
+    return scores.take(np.arange(n), index[rows[:n].numpy(), positions[:n].numpy() + 1])

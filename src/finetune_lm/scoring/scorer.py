@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.data.batch import Batch, on_device
@@ -17,6 +18,7 @@ from finetune_lm.models.baseline import origin_of
 from finetune_lm.models.tasks import Task
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.scoring.halving import free_memory
+from finetune_lm.scoring.measuring import Measuring, behind, looks_behind
 from finetune_lm.scoring.surprisal import mean_cost
 
 if TYPE_CHECKING:
@@ -72,13 +74,31 @@ class Scorer:
         targets = batch.inputs["labels"][rows, positions + self.task.label_offset]
         return self.task.without_labels(self.model, batch.inputs), rows, positions, targets
 
-    def score(self, batch: Batch, layer: OutputLayer, device: torch.device) -> TargetScores:
+    def score(
+        self,
+        batch: Batch,
+        layer: OutputLayer,
+        device: torch.device,
+        measures: Sequence[Any] = (),
+    ) -> TargetScores:
         """What the labels of a batch that count cost, the fast way, in the order of `asked`."""
+        import torch
+
         from finetune_lm.scoring.fast.cross_entropy import CrossEntropy, TargetScores
+        from finetune_lm.scoring.fast.output_layer import Behind
 
         inputs, rows, positions, targets = self.asked(batch)
-        criterion = CrossEntropy(targets.to(device))
-        return TargetScores(*layer.judged(criterion, inputs, rows, positions))
+        targets = targets.to(device)
+        if not measures:
+            criterion = CrossEntropy(targets)
+            return TargetScores(*layer.judged(criterion, inputs, rows, positions))  # type: ignore[arg-type]
+        more = behind(batch, rows, positions) if looks_behind(measures) else (rows[:0], rows[:0])
+        everywhere = torch.cat([rows, more[0]]), torch.cat([positions, more[1]])
+        measurement = Measuring(measures, inputs).begin(*everywhere, device)
+        criterion = CrossEntropy(targets, measurement)
+        looked_at = Behind(*more, criterion.look_at) if len(more[0]) else None
+        loss, nll, ids, best_nll = layer.judged(criterion, inputs, rows, positions, looked_at)
+        return TargetScores(loss, nll, ids, best_nll, measurement.values)
 
     def comes_to_the_same(
         self, batch: Batch, layer: OutputLayer, device: torch.device

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from finetune_lm.scoring.measuring import Measurement
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -28,22 +31,43 @@ class Scores:
         surprisal: Of each token, in bits: (n,).
         predicted_token_id: The token that the model finds likeliest in its place: (n,).
         predicted_token_surprisal: Of that one, in bits: (n,).
+        measured: What was measured besides, by name: (n,) each.
+        measured_behind: The same of the prediction behind each token, NaN where there is none.
     """
 
     surprisal: FloatArray
     predicted_token_id: npt.NDArray[np.int64]
     predicted_token_surprisal: FloatArray
+    measured: Mapping[str, FloatArray] = field(default_factory=dict)
+    measured_behind: Mapping[str, FloatArray] = field(default_factory=dict)
 
-    def take(self, which: npt.NDArray[np.int64]) -> Scores:
-        """The scores of some of the tokens, in the order given."""
+    def take(self, which: npt.NDArray[np.int64], behind: npt.NDArray[np.int64]) -> Scores:
+        """The scores of some of the tokens, in the order given.
+
+        Args:
+            which: Which tokens: (n,).
+            behind: Where in what was measured the prediction behind each is, -1 for nowhere: (n,).
+        """
+        is_there = behind >= 0
         return Scores(
             self.surprisal[which],
             self.predicted_token_id[which],
             self.predicted_token_surprisal[which],
+            {name: values[which] for name, values in self.measured.items()},
+            {
+                name: np.where(is_there, values[behind], np.float32(np.nan))
+                for name, values in self.measured.items()
+            },
         )
 
 
-def score_tokens(logits: Tensor, rows: Tensor, columns: Tensor, targets: Tensor) -> Scores:
+def score_tokens(
+    logits: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    targets: Tensor,
+    measurement: Measurement | None = None,
+) -> Scores:
     """The surprisal of tokens, ``(logsumexp(logits) - logit[token]) / ln 2``.
 
     Computed in float32 whatever the precision of the logits, which are left as they are.
@@ -53,6 +77,7 @@ def score_tokens(logits: Tensor, rows: Tensor, columns: Tensor, targets: Tensor)
         rows: The row of ``logits`` that predicts each token: (n,).
         columns: The position in that row: (n,).
         targets: The tokens' ids: (n,).
+        measurement: What is measured besides.
 
     Returns:
         The scores, on the CPU.
@@ -70,10 +95,16 @@ def score_tokens(logits: Tensor, rows: Tensor, columns: Tensor, targets: Tensor)
         best, best_id = selected.max(dim=-1)
         chosen = selected.gather(-1, targets[part, None]).squeeze(-1)
         parts.append((total - chosen, best_id, total - best))
+        if measurement is not None:
+            with measurement.opened(part):
+                whole = slice(0, len(selected))
+                measurement.read(measurement.rows(whole, selected, targets[part]), part)
+    measured = measurement.values if measurement is not None else {}
     if not parts:
         nothing = np.empty(0, dtype=np.float32)
         return Scores(nothing, np.empty(0, dtype=np.int64), nothing)
-    return in_bits(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    nll, ids, best_nll = (torch.cat(column) for column in zip(*parts, strict=True))
+    return in_bits(nll, ids, best_nll, measured)
 
 
 def mean_cost(logits: Tensor, rows: Tensor, columns: Tensor, targets: Tensor) -> float:
@@ -97,8 +128,15 @@ def mean_cost(logits: Tensor, rows: Tensor, columns: Tensor, targets: Tensor) ->
     return total / len(targets)
 
 
-def in_bits(nll: Tensor, best_id: Tensor, best_nll: Tensor) -> Scores:
+def in_bits(
+    nll: Tensor,
+    best_id: Tensor,
+    best_nll: Tensor,
+    measured: Mapping[str, Tensor] | None = None,
+) -> Scores:
     """Scores from what tokens cost in nats, and the likeliest in their places: (n,) each.
+
+    What was measured besides stays as it is, (n or more,) each.
 
     Returns:
         The scores, on the CPU.
@@ -108,4 +146,8 @@ def in_bits(nll: Tensor, best_id: Tensor, best_nll: Tensor) -> Scores:
     # One transfer for all. float32 holds every integer up to 2**24, more than any vocabulary has.
     nats, ids, best_nats = torch.stack([nll, best_id.float(), best_nll]).cpu().numpy()
     bits = np.float32(1 / math.log(2))
-    return Scores(nats * bits, ids.astype(np.int64), best_nats * bits)
+    besides = {}
+    if measured:
+        values = torch.stack(list(measured.values())).cpu().numpy()
+        besides = dict(zip(measured, values, strict=True))
+    return Scores(nats * bits, ids.astype(np.int64), best_nats * bits, besides)

@@ -6,14 +6,15 @@ gone through in blocks that stay in a processor's cache meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from finetune_lm.scoring.fast.criterion import blocks
+from finetune_lm.scoring.measuring import Measurement
 
 # How many logits there are at a time where no gradients are needed: 128 MB in float32.
 _LOGITS_AT_ONCE = 2**25
@@ -29,12 +30,15 @@ class TargetScores:
         nll: What each target costs, in nats: (k,).
         best_id: The likeliest token in its place: (k,).
         best_nll: What that one costs, in nats: (k,).
+        measured: What was measured besides, by name: (k + m,) each, where the last m are of
+            positions behind the targets.
     """
 
     loss: Tensor
     nll: Tensor
     best_id: Tensor
     best_nll: Tensor
+    measured: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class CrossEntropy:
@@ -42,38 +46,71 @@ class CrossEntropy:
 
     Args:
         targets: Token ids, (k,).
+        measurement: What is measured besides, of these and perhaps of m positions behind them.
     """
 
-    def __init__(self, targets: Tensor) -> None:
+    def __init__(self, targets: Tensor, measurement: Measurement | None = None) -> None:
         self._targets = targets
+        self._measurement = measurement
         self._nll = torch.empty_like(targets, dtype=torch.float32)
         self._best_id = torch.empty_like(targets)
         self._best_nll = torch.empty_like(self._nll)
+
+    def __len__(self) -> int:
+        return len(self._targets)
 
     def judge(self, rows: slice, logits: Tensor, gradient: Tensor | None) -> None:
         """Take some rows in, in float32 whatever the precision of their logits."""
         k = len(self._targets)
         targets, nll = self._targets[rows], self._nll[rows]
         best_id, best_nll = self._best_id[rows], self._best_nll[rows]
-        for block in blocks(logits):
-            given = logits[block]
-            z = given.float()
-            target_id = targets[block, None]
-            best = z.amax(dim=-1, keepdim=True)
-            best_id[block] = _argmax(z)
-            target = z.gather(-1, target_id)
-            # The logits of a float32 model are not needed any more, if they may be overwritten.
-            may_overwrite = z is not given or gradient is logits
-            exponentials = torch.sub(z, best, out=z if may_overwrite else None).exp_()
-            total = exponentials.sum(dim=-1, keepdim=True)
-            log_total = total.log()
-            best_nll[block] = log_total.squeeze(-1)
-            nll[block] = (log_total + (best - target)).squeeze(-1)
-            if gradient is not None:
-                exponentials.div_(total * k)
-                exponentials.scatter_add_(-1, target_id, torch.full_like(target, -1.0 / k))
-                if exponentials is not given:
-                    gradient[block] = exponentials
+        measurement = self._measurement
+        shifted_block: Tensor | None = None
+        with measurement.opened(rows) if measurement else nullcontext():
+            for block in blocks(logits):
+                given = logits[block]
+                z = given.float()
+                target_id = targets[block, None]
+                where = slice(rows.start + block.start, rows.start + block.start + len(z))
+                seen = measurement.rows(block, z, target_id[:, 0]) if measurement else None
+                if measurement and seen:
+                    measurement.read_logits(seen, where)
+                best = z.amax(dim=-1, keepdim=True)
+                best_id[block] = _argmax(z)
+                target = z.gather(-1, target_id)
+                # The logits of a float32 model are not needed any more, if they may be overwritten.
+                out = z if z is not given or gradient is logits else None
+                if measurement and seen and measurement.uses_exponentials:
+                    if shifted_block is None:
+                        shifted_block = torch.empty_like(z)
+                    seen.shifted = torch.sub(z, best, out=shifted_block[: len(z)])
+                    exponentials = torch.exp(seen.shifted, out=out)
+                    seen.exponentials = exponentials
+                else:
+                    exponentials = torch.sub(z, best, out=out).exp_()
+                total = exponentials.sum(dim=-1, keepdim=True)
+                if measurement and seen:
+                    seen.total = total[:, 0]
+                    measurement.read_exponentials(seen, where)
+                log_total = total.log()
+                best_nll[block] = log_total.squeeze(-1)
+                nll[block] = (log_total + (best - target)).squeeze(-1)
+                if gradient is not None:
+                    exponentials.div_(total * k)
+                    exponentials.scatter_add_(-1, target_id, torch.full_like(target, -1.0 / k))
+                    if exponentials is not given:
+                        gradient[block] = exponentials
+
+    def look_at(self, rows: slice, logits: Tensor) -> None:
+        """Take in some of the m positions behind the targets, which count in no loss."""
+        measurement = self._measurement
+        assert measurement is not None
+        with measurement.opened(rows):
+            for block in blocks(logits):
+                z = logits[block].float()
+                where = slice(rows.start + block.start, rows.start + block.start + len(z))
+                nothing = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+                measurement.read(measurement.rows(block, z, nothing), where)
 
     def results(self) -> tuple[Tensor, ...]:
         """The loss, then `TargetScores.nll`, `best_id` and `best_nll`."""
@@ -85,6 +122,7 @@ def score_rows(
     hidden: Tensor,
     which: Tensor,
     targets: Tensor,
+    measurement: Measurement | None = None,
 ) -> TargetScores:
     """Score targets several of which may be predicted by the same row. No gradients.
 
@@ -93,6 +131,7 @@ def score_rows(
         hidden: What the last layer is fed, (n, width).
         which: The row that predicts each target: (k,).
         targets: Token ids, (k,).
+        measurement: What is measured besides at the targets.
     """
     order = which.argsort(stable=True)
     ends = torch.bincount(which, minlength=len(hidden)).cumsum(0)
@@ -107,22 +146,65 @@ def score_rows(
         rows = which[chosen] - begin
         with logits_of(hidden[begin:end]) as made:
             logits = made.float()
-            costs, best, ids = _likeliest(logits)
+            if measurement is None:
+                costs, best, ids = _likeliest(logits)
+            else:
+                asked = _AskedRows(measurement, chosen, rows, targets[chosen])
+                # Of any of its targets, what is prepared beside a row is the same.
+                with measurement.opened(
+                    chosen[torch.searchsorted(rows, torch.arange(end - begin, device=rows.device))]
+                ):
+                    costs, best, ids = _likeliest(logits, asked)
             nll[chosen] = costs[rows] + (best[rows] - logits[rows, targets[chosen]])
             n_at_once = max(1, _LOGITS_AT_ONCE // logits.shape[-1])
         best_id[chosen], best_nll[chosen] = ids[rows], costs[rows]
         begin, begin_target = end, end_target
-    return TargetScores(nll.mean(), nll, best_id, best_nll)
+    measured = measurement.values if measurement is not None else {}
+    return TargetScores(nll.mean(), nll, best_id, best_nll, measured)
 
 
-def _likeliest(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+@dataclass(frozen=True)
+class _AskedRows:
+    """What is measured of some rows of logits, whose targets are in the order of these.
+
+    Attributes:
+        measurement: What is measured.
+        places: Which of all targets these are: (k,).
+        rows: The row that predicts each: (k,).
+        targets: Token ids, (k,).
+    """
+
+    measurement: Measurement
+    places: Tensor
+    rows: Tensor
+    targets: Tensor
+
+    def read(self, block: slice, z: Tensor, shifted: Tensor, exponentials: Tensor) -> None:
+        """Measure a block of the rows."""
+        begin, end = torch.searchsorted(
+            self.rows, torch.tensor([block.start, block.start + len(z)], device=z.device)
+        ).tolist()
+        part = slice(begin, end)
+        row = self.rows[part] - block.start
+        seen = self.measurement.rows(block, z, self.targets[part], row)
+        seen.shifted, seen.exponentials = shifted, exponentials
+        self.measurement.read(seen, self.places[part])
+
+
+def _likeliest(logits: Tensor, asked: _AskedRows | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """The likeliest token of each row: what it costs in nats, its logit, and its id: (n,) each."""
     costs, best = logits.new_empty(len(logits)), logits.new_empty(len(logits))
     ids = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
     for block in blocks(logits):
         z = logits[block]
         best[block], ids[block] = z.amax(dim=-1), _argmax(z)
-        costs[block] = (z - best[block, None]).exp_().sum(dim=-1).log_()
+        shifted = z - best[block, None]
+        if asked is None:
+            exponentials = shifted.exp_()
+        else:
+            exponentials = shifted.exp()
+            asked.read(block, z, shifted, exponentials)
+        costs[block] = exponentials.sum(dim=-1).log_()
     return costs, best, ids
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.messages import say_once
@@ -27,6 +28,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from finetune_lm.scoring.fast.criterion import Criterion
+
+
+@dataclass(frozen=True)
+class Behind:
+    """Positions at which logits are looked at, but count in no loss.
+
+    Attributes:
+        rows: The example of each: (m,).
+        positions: Its place in that example: (m,).
+        look_at: Told which of all k + m positions some are, and their logits.
+    """
+
+    rows: Tensor
+    positions: Tensor
+    look_at: Callable[[slice, Tensor], None]
 
 
 class OutputLayer:
@@ -155,7 +171,12 @@ class OutputLayer:
         return self._call.of_beginnings(inputs, rows, positions)
 
     def judged(
-        self, criterion: Criterion, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+        self,
+        criterion: Criterion,
+        inputs: dict[str, Tensor],
+        rows: Tensor,
+        positions: Tensor,
+        behind: Behind | None = None,
     ) -> tuple[Tensor, ...]:
         """The results of a criterion for the logits at some positions.
 
@@ -164,20 +185,35 @@ class OutputLayer:
             inputs: What the model is called with, without labels.
             rows: The example of each position: (k,).
             positions: Its place in that example: (k,).
+            behind: More positions, at which logits are only looked at.
 
         Returns:
             Its results; gradients come from the first of them, if they are enabled.
         """
+        import torch
+
         from finetune_lm.scoring.fast.criterion import of_linear, of_logits
         from finetune_lm.scoring.fast.tied import weights_handed_on
 
         self.check(inputs, rows, positions)
+        k = len(rows)
+        if behind is not None:
+            rows = torch.cat([rows, behind.rows])
+            positions = torch.cat([positions, behind.positions])
         if not self._is_linear or is_watched(self._layer):
-            return of_logits(self.logits(inputs, rows, positions), criterion)
+            logits = self.logits(inputs, rows, positions)
+            if behind is not None:
+                behind.look_at(slice(k, len(logits)), logits[k:].detach())
+                logits = logits[:k]
+            return of_logits(logits, criterion)
         layer = self._layer
         assert layer is not None
         with weights_handed_on(self._model, layer) as handed:
             hidden, _ = self._call.selected(inputs, rows, positions, wants_logits=False)
+        if behind is not None:
+            with self.of_hidden(hidden[k:].detach()) as logits:
+                behind.look_at(slice(k, len(hidden)), logits)
+            hidden = hidden[:k]
         weight = handed[0] if handed else layer.weight
         return of_linear(hidden, weight, layer.bias, criterion)
 

@@ -5,9 +5,12 @@ What their texts have in common goes in once, and otherwise what is about as lon
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
@@ -16,6 +19,7 @@ from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.scoring.fast.cross_entropy import TargetScores, score_rows
 from finetune_lm.scoring.fast.output_layer import OutputLayer
 from finetune_lm.scoring.halving import free_memory
+from finetune_lm.scoring.measuring import Measurement, Measuring, behind, looks_behind
 from finetune_lm.scoring.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -38,18 +42,25 @@ class BatchesTogether:
         layer: Its output layer, for which `OutputLayer.resumes_alone`.
         dataset: The data set.
         batch_size: How many of its examples make a batch.
+        measures: What is measured besides.
     """
 
     def __init__(
-        self, scorer: Scorer, layer: OutputLayer, dataset: Dataset, batch_size: int
+        self,
+        scorer: Scorer,
+        layer: OutputLayer,
+        dataset: Dataset,
+        batch_size: int,
+        measures: Sequence[Any] = (),
     ) -> None:
         self._scorer = scorer
         self._layer = layer
         self._dataset = dataset
         self._batch_size = batch_size
+        self._measures = measures
         self._begin = self._end = 0
         self._scores: TargetScores | None = None
-        self._ends: Any = None
+        self._ends: tuple[Any, Any] = (None, None)
 
     def scores_of(self, batch: Batch, device: torch.device) -> TargetScores | None:
         """The scores of a batch's labels that count, in the order of their predictions.
@@ -67,56 +78,120 @@ class BatchesTogether:
         if self._scores is None:
             free_memory()
             return None
+        import torch
+
         begin = first - self._begin
-        part = slice(self._ends[begin], self._ends[begin + len(batch)])
+        part, more = (slice(ends[begin], ends[begin + len(batch)]) for ends in self._ends)
         scores = self._scores
         nll = scores.nll[part]
-        return TargetScores(nll.mean(), nll, scores.best_id[part], scores.best_nll[part])
+        measured = {
+            name: torch.cat([values[part], values[more]])
+            for name, values in scores.measured.items()
+        }
+        return TargetScores(nll.mean(), nll, scores.best_id[part], scores.best_nll[part], measured)
 
     def _score_around(self, first: int, device: torch.device) -> None:
         """Score the batches that go in together, of which one begins with this example."""
         size = self._batch_size * self._n_together()
         begin = first // size * size
         end = min(begin + size, len(self._dataset))
-        example, targets, hidden, which = self._fed(np.arange(begin, end), device)
-        self._scores = score_rows(self._layer.of_hidden, hidden, which, targets)
+        fed = self._fed(np.arange(begin, end))
+        order = fed.in_order()
+        measurement = None
+        if self._measures:
+            prepared = {i: made[order.to(made.device)] for i, made in fed.prepared.items()}
+            measurement = Measurement(self._measures, len(order), device, prepared)
+        self._scores = score_rows(
+            self._layer.of_hidden,
+            fed.hidden,
+            fed.which[order.to(fed.which.device)],
+            fed.targets[order].to(device),
+            measurement,
+        )
         self._begin, self._end = begin, end
-        counts = np.bincount(example - begin, minlength=end - begin)
-        self._ends = np.concatenate([[0], np.cumsum(counts)])
+        n = end - begin
+        counts = (
+            np.bincount(fed.example[fed.is_behind == behind] - begin, minlength=n)
+            for behind in (False, True)
+        )
+        ends, ends_behind = (np.concatenate([[0], np.cumsum(each)]) for each in counts)
+        self._ends = ends, ends[-1] + ends_behind
 
-    def _fed(
-        self, examples: IntArray, device: torch.device
-    ) -> tuple[IntArray, Tensor, Tensor, Tensor]:
-        """What the last layer is fed for some examples.
-
-        Returns:
-            In the order of the examples the example, (k,), and the token of each prediction, (k,);
-            rows that the layer is fed, (n, width), and which of them each prediction has, (k,).
-        """
+    def _fed(self, examples: IntArray) -> _Fed:
+        """What the last layer is fed for some examples."""
         import torch
 
         layer = self._layer
-        if layer.has_beginnings:
-            [batch] = self._dataset.batches(len(examples), examples)
-            inputs, rows, positions, targets = self._scorer.asked(batch)
-            hidden, which = layer.of_beginnings(inputs, rows, positions)
-            return batch.example[rows.numpy()], targets.to(device), hidden, which
         size = len(examples)
         if not layer.is_ragged:
             # What is about as long goes in together, so that there is little padding.
             examples = examples[self._dataset.lengths[examples].argsort(kind="stable")]
             size = self._batch_size
-        of_batches = []
+        parts = []
         for batch in self._dataset.batches(size, examples):
             inputs, rows, positions, targets = self._scorer.asked(batch)
-            fed = layer.hidden(inputs, rows, positions)
-            assert fed is not None
-            of_batches.append((torch.from_numpy(batch.example)[rows], targets, fed))
-        example, targets, hidden = map(torch.cat, zip(*of_batches, strict=True))
-        order = example.argsort(stable=True)
-        return example[order].numpy(), targets[order].to(device), hidden, order.to(device)
+            k = len(rows)
+            if looks_behind(self._measures):
+                more = behind(batch, rows, positions)
+                rows, positions = torch.cat([rows, more[0]]), torch.cat([positions, more[1]])
+                targets = torch.cat([targets, torch.zeros_like(more[0])])
+            if layer.has_beginnings:
+                hidden, which = layer.of_beginnings(inputs, rows, positions)
+            else:
+                found = layer.hidden(inputs, rows, positions)
+                assert found is not None
+                hidden, which = found, torch.arange(len(found), device=found.device)
+            prepared = Measuring(self._measures, inputs).prepared(rows, positions)
+            is_behind = np.arange(len(rows)) >= k
+            example = batch.example[rows.numpy()]
+            parts.append(_Fed(example, is_behind, targets, hidden, which, prepared))
+        return _Fed.joined(parts)
 
     def _n_together(self) -> int:
         """How many batches go in together."""
         slots = self._batch_size * max(self._dataset.longest, 1)
         return max(1, min(_BATCHES_TOGETHER, _TOKENS_TOGETHER // slots))
+
+
+@dataclass(frozen=True)
+class _Fed:
+    """What the last layer is fed for k positions.
+
+    Attributes:
+        example: The example of each position: (k,).
+        is_behind: Whether it is one behind a label, where something is only measured: (k,).
+        targets: The token that each predicts: (k,).
+        hidden: Rows that the layer is fed: (n, width).
+        which: Which of them each position has: (k,).
+        prepared: What measures have made of the positions, (k, ...) each.
+    """
+
+    example: IntArray
+    is_behind: npt.NDArray[np.bool_]
+    targets: Tensor
+    hidden: Tensor
+    which: Tensor
+    prepared: dict[int, Tensor]
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Fed]) -> _Fed:
+        """Several parts as one."""
+        import torch
+
+        if len(parts) == 1:
+            return parts[0]
+        begins = np.cumsum([0, *(len(part.hidden) for part in parts)]).tolist()
+        return cls(
+            np.concatenate([part.example for part in parts]),
+            np.concatenate([part.is_behind for part in parts]),
+            torch.cat([part.targets for part in parts]),
+            torch.cat([part.hidden for part in parts]),
+            torch.cat([part.which + begin for part, begin in zip(parts, begins, strict=False)]),
+            {i: torch.cat([part.prepared[i] for part in parts]) for i in parts[0].prepared},
+        )
+
+    def in_order(self) -> Tensor:
+        """The positions by example, those behind labels after all others: (k,)."""
+        import torch
+
+        return torch.from_numpy(np.lexsort((self.example, self.is_behind)))

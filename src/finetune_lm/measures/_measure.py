@@ -1,0 +1,96 @@
+"""What the measures of this package have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune_lm.models.tasks import Task
+from finetune_lm.scoring.measuring import LogitRows, Tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Measure(ABC):
+    """A measure that is asked about rows of logits which are gone through anyway.
+
+    Attributes:
+        columns: Its columns in the tables.
+        integers: Those of them that are whole numbers.
+        over_word: What a table of words takes of a word's tokens, see the package.
+        reads_logits: Whether it looks at the logits themselves, and not at what is made of them.
+        looks_behind: Whether it needs what is predicted behind each token as well.
+    """
+
+    columns: Sequence[str]
+    integers: ClassVar[frozenset[str]] = frozenset()
+    over_word: ClassVar[str | None] = "first"
+    reads_logits: ClassVar[bool] = False
+    looks_behind: ClassVar[bool] = False
+
+    @abstractmethod
+    def of_rows(self, rows: LogitRows, beside: Any = None) -> dict[str, Tensor]:
+        """What is measured of rows of logits, by name: (k,) for their k targets.
+
+        Args:
+            rows: The rows.
+            beside: What was prepared beside them, if anything was.
+        """
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """What is measured of a block of logits by itself.
+
+        Args:
+            logits: (n, vocabulary), in float32.
+            targets: The token that each row predicts: (n,).
+        """
+        return self.of_rows(LogitRows(logits, targets))
+
+    def task_problem(self, task: Task) -> str | None:
+        """Why a kind of model cannot have it, None if it can."""
+        del task
+        return None
+
+    def prepare(
+        self, inputs: Mapping[str, Tensor], rows: Tensor, positions: Tensor
+    ) -> Tensor | None:
+        """What is needed of some positions before their logits come, (k, ...); None for nothing.
+
+        Args:
+            inputs: What the model is called with, without labels.
+            rows: The example of each position: (k,).
+            positions: Its place in that example: (k,).
+        """
+        del inputs, rows, positions
+        return None
+
+    def beside(self, made: Tensor, which: Any) -> AbstractContextManager[Tensor]:
+        """What `of_rows` is given beside some rows.
+
+        Args:
+            made: What `prepare` has returned.
+            which: The position of each row: a slice, or an index of shape (n,).
+        """
+        return nullcontext(made[which])
+
+    def finish(
+        self,
+        measured: Mapping[str, npt.NDArray[np.float32]],
+        behind: Mapping[str, npt.NDArray[np.float32]],
+        tokens: Tokens,
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """The columns, from what was measured of each token: (n,) each.
+
+        Args:
+            measured: What `of_rows` found by name, NaN for tokens that nothing predicts.
+            behind: The same of the prediction behind each token.
+            tokens: The tokens.
+        """
+        del behind, tokens
+        return {name: measured[name] for name in self.columns}
