@@ -24,6 +24,7 @@ from finetune_lm.arguments.declared import (
 )
 from finetune_lm.arguments.references import resolve_name
 from finetune_lm.data.files import read_files
+from finetune_lm.measures import Rank
 from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.interruption import Interrupted
 from finetune_lm.runs.run_identity import identity_of, names_of_differences, paths_of
@@ -103,6 +104,8 @@ OTHER = {
     "loss_classes": {"train": ["stateful.NoisyLoss"]},
     "loss_reduction_fns": {"train": "torch.mean"},
     "loss_classes_kwargs": {"train": {"OutputsDefaultLoss": {"x": 1}}},
+    "measures": {"test": [Rank]},
+    "measures_kwargs": {"Candidates": {"words": ["tea"]}},
     "on_nan": "skip",
     "checkpoint_every": 3,
     "output_dir": "elsewhere",

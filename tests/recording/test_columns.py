@@ -48,7 +48,7 @@ def test_one_type_a_column(values, kind, expected):
 @pytest.mark.parametrize("key", ["surprisal", "loss", "epoch", "seed", "sequence_type", "MyLoss"])
 def test_a_key_that_is_the_name_of_a_column(key):
     with pytest.raises(UserError, match=f"m.json: metadata must not have the key '{key}'"):
-        MetadataColumns([[{key: 1}]], ["m.json"], losses=["MyLoss"])
+        MetadataColumns([[{key: 1}]], ["m.json"], others=["MyLoss"])
 
 
 def test_item_is_no_metadata_column_of_its_own():

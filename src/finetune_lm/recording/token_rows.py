@@ -342,7 +342,7 @@ class TokenRows:
             position == is_of_text.argmax(axis=1)[row],
             ~has_next | (next_words.word_num != words.word_num),
             next_id,
-            self.dataset.cut_starts[batch.example[row]] >= 0,
+            self.dataset.places.cuts[batch.example[row]] >= 0,
             task.predicts_in_order,
         )
 
