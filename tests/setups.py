@@ -7,6 +7,12 @@ from typing import Any
 
 NAMED = ("stateful.", "data_preprocessing.", "loss_classes.", "model_modifiers.")
 DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
+PROBES: dict[str, Any] = {
+    "probe_file": [str(DATA / f"flomped_{name}.txt.gz") for name in ("test", "passive")],
+    "max_probe_samples": 5,
+    "per_device_probe_batch_size": 2,
+}
+"""What a run has that is to measure probes; of both files 3 batches."""
 
 
 def setup(kind: str, **changed: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -41,7 +47,7 @@ def setup(kind: str, **changed: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     }
     function = {"mlm": "mask_random_tokens", "seq2seq": "mask_random_spans"}.get(kind)
     if function is not None:
-        parts = ("train", "validation", "test")
+        parts = ("train", "validation", "test", "probe")
         data["data_preprocessing_fn"] = dict.fromkeys(parts, f"data_preprocessing.{function}")
         data["data_preprocessing_fn_strategy"] = dict.fromkeys(parts, "per_batch")
         dropout = "hidden_dropout_prob" if kind == "mlm" else "dropout_rate"

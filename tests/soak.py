@@ -27,7 +27,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from crashing import difference, do_run, in_a_process, n_events, start_process
-from setups import DATA, setup
+from setups import DATA, PROBES, setup
 
 KILLS_OF_A_RUN = (3, 7)
 WAYS = {
@@ -51,6 +51,12 @@ def kinds() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
         "mlm, masks for each batch": setup("mlm"),
         "seq2seq, spans for each batch": setup("seq2seq"),
         "lm, checkpoints by time": setup("lm", checkpoint_every=None, patience=2),
+        "lm, probes": setup("lm", **PROBES, probe_every=2),
+        "mlm, probes within epochs, masks for each batch": setup(
+            "mlm", **PROBES, probe_every_steps=2
+        ),
+        "seq2seq, probes within epochs": setup("seq2seq", **PROBES, probe_every_steps=2),
+        "lm, probes, never a checkpoint but at signals": setup("lm", **PROBES, checkpoint_every=0),
     }
     if hasattr(losses, "KLBaselineLoss"):
         for kind in ("lm", "mlm", "seq2seq"):
@@ -86,10 +92,17 @@ def _kl(kind: str) -> dict[str, Any]:
     }
 
 
-def soak(place: Path, n_kills: int, seed: int) -> int:
-    """Kill runs so many times in all. Returns how many runs ended up different."""
+def soak(place: Path, n_kills: int, seed: int, only: str = "") -> int:
+    """Kill runs so many times in all. Returns how many runs ended up different.
+
+    Args:
+        place: Where they are.
+        n_kills: How many times.
+        seed: What is drawn follows from it.
+        only: What is in the names of those that are killed.
+    """
     draw = random.Random(seed)
-    runs = kinds()
+    runs = {name: run for name, run in kinds().items() if only in name}
     begun = time.monotonic()
     tally: Counter[str] = Counter()
     n_wrong = n_runs = 0
@@ -175,7 +188,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="runs with this in their name")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="finetune_lm_soak_") as temporary:
         os.environ["CRASHING_LOG"] = f"{temporary}/log"
-        sys.exit(1 if soak(Path(temporary), given.kills, given.seed) else 0)
+        sys.exit(1 if soak(Path(temporary), given.kills, given.seed, given.only) else 0)

@@ -16,12 +16,10 @@ import finetune_lm
 from crashing import difference
 from finetune_lm import UserError
 from finetune_lm.model_modifiers import ModelCallback
-from setups import DATA, arguments, setup
+from setups import DATA, PROBES, arguments, setup
 from training.test_optimizer_modes import ScheduleFreeSGD
 
-TEST = str(DATA / "flomped_test.txt.gz")
-PASSIVE = str(DATA / "flomped_passive.txt.gz")
-PROBES = {"probe_file": [TEST, PASSIVE], "max_probe_samples": 5, "per_device_probe_batch_size": 2}
+TEST, PASSIVE = PROBES["probe_file"]
 KL = {
     "loss_classes": {"train": ["stateful.NoisyLoss", "loss_classes.KLBaselineLoss"]},
     "loss_classes_kwargs": {
@@ -56,9 +54,6 @@ def of(kind, **changed):
     model, data = setup(kind, **given)
     if kind == "lm":
         model["config_kwargs"] = {"resid_pdrop": 0.1}
-    else:
-        for name in ("data_preprocessing_fn", "data_preprocessing_fn_strategy"):
-            data[name] = {**data[name], "probe": data[name]["test"]}
     return model, data
 
 

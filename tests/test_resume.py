@@ -24,7 +24,7 @@ from finetune_lm.scoring.forward import Forward
 from finetune_lm.training.checkpoints import FORMAT
 from finetune_lm.whole_files import checksum, sealed, unsealed
 from helpers import write_lines
-from setups import arguments, setup
+from setups import PROBES, arguments, setup
 
 SHORT = {"epochs": 2, "eval_before_training": False, "max_test_samples": 6}
 N_STEPS = 2 * (3 + 2)
@@ -714,3 +714,30 @@ def test_without_temporary_files_the_test_is_done_again_but_not_the_training(who
     finetune_lm.resume("parts")
     assert len(calls) == N_TEST_BATCHES
     assert difference(whole("lm"), Path("parts")) == []
+
+
+STOPPED_PROBES = {
+    # Forward passes of the model in each process, of which 6 are a pass over the probes.
+    "lm": ({}, [1, 4, 10, 7]),
+    "mlm": ({"probe_every_steps": 2}, [5, 4, 6, 11]),
+    "seq2seq": ({"probe_every_steps": 3}, [6, 12, 3, 2]),
+}
+
+
+@pytest.mark.parametrize("kind", STOPPED_PROBES)
+def test_signals_in_the_middle_of_probes(whole, signals, capsys, kind):
+    """Before the training, within an epoch and after one; another one when it has gone on."""
+    when, steps = STOPPED_PROBES[kind]
+    probed = {**PROBES, **when, "test_file": None}
+    directory = whole(kind, **probed)
+    positions = []
+    for number, step in enumerate(steps):
+        do = begin if number == 0 else lambda **_: finetune_lm.resume("parts")
+        stop(signals, step, do=do, **({"kind": kind, **probed} if number == 0 else {}))
+        positions.append(manifests()[-1]["position"])
+    finetune_lm.resume("parts")
+    assert sum("in the middle of the probes" in position for position in positions) >= 2
+    assert difference(directory, Path("parts")) == []
+    record = state()
+    assert record["probes"]["passes"] == len(finetune_lm.load_probes("parts")["step"].unique())
+    assert "probes before the training: 100%" in capsys.readouterr().err
