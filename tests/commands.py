@@ -12,6 +12,7 @@ and when. That is for ``subprocess``, which each thing that the program does has
 from __future__ import annotations
 
 import atexit
+import ctypes
 import functools
 import gc
 import importlib
@@ -20,6 +21,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -81,6 +83,7 @@ class Command:
         input: What stands ready on standard input, which is a pipe then; otherwise nothing is.
         environment: Variables that it has beside those of this process.
         without: Functions that do nothing in it, ``module:function`` each.
+        host: What the machine is called that it finds itself on, if not as this one is.
     """
 
     def __init__(
@@ -91,15 +94,22 @@ class Command:
         input: str | None = None,
         environment: dict[str, str] | None = None,
         without: Sequence[str] = (),
+        host: str = "",
     ) -> None:
         self._files = [tempfile.TemporaryFile() for _ in range(1 if merged else 2)]  # noqa: SIM115
         streams = [_Inherited(file.fileno()) for file in (self._files[0], self._files[-1])]
         variables = _variables(environment or {})
-        args = (list(map(str, argv)), str(cwd), variables, _usual_path(), input, streams, without)
-        self._process: Any = context.Process(target=_be_command, args=args)
+        args = (list(map(str, argv)), str(cwd), variables, _usual_path(), input, streams)
+        self._process: Any = context.Process(target=_be_command, args=(*args, without, host))
         self._process.start()
         self.pid: int = self._process.pid
         _running.add(self)
+
+    @property
+    def sentinel(self) -> int:
+        """What can be waited for together with other things, as ``multiprocessing`` has it."""
+        sentinel: int = self._process.sentinel
+        return sentinel
 
     @property
     def returncode(self) -> int | None:
@@ -199,6 +209,7 @@ def _be_command(
     input: str | None,
     streams: list[int],
     without: Sequence[str],
+    host: str,
 ) -> None:
     """Become the command: what Python does before and after a program, and the program."""
     if input is None:
@@ -219,10 +230,20 @@ def _be_command(
     sys.argv[:] = ["-m", *argv]
     multiprocessing.set_start_method(None, force=True)
     prepare()
+    if host:
+        _enter_machine(host)
     for name in without:
         module, _, function = name.partition(":")
         setattr(importlib.import_module(module), function, lambda *_, **__: None)
     os._exit(_run_to_the_end())
+
+
+def _enter_machine(name: str) -> None:
+    """Give this process a machine's name of its own. Needs root, on Linux."""
+    clone_newuts = 0x04000000
+    if ctypes.CDLL(None).unshare(clone_newuts):
+        raise OSError(ctypes.get_errno(), "unshare")
+    socket.sethostname(name)
 
 
 def _run_to_the_end() -> int:

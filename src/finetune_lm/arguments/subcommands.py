@@ -39,6 +39,10 @@ SUBCOMMANDS: dict[str, Subcommand] = {
         "finetune_lm.grids.grid_command",
         "Do many runs that differ in some arguments, from one file; see docs/grids.md.",
     ),
+    "sbatch": Subcommand(
+        "finetune_lm.slurm.sbatch",
+        "Print a script for SLURM's sbatch that makes a run or a study, as often as it is stopped.",
+    ),
 }
 """By the word that begins the command line, as the help lists them."""
 

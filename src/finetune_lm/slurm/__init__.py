@@ -1,0 +1,1 @@
+"""SLURM: scripts for its ``sbatch``, and questions to its queue."""
