@@ -247,6 +247,36 @@ JSON_LINES = {
         '{"text": "a", "labels": " "}',
         "'labels' must not be blank. Take blank lines out of the file.",
     ),
+    "a prefix without a target": (
+        '{"prefix": "The cat"}', "must have 'target' beside 'prefix', or 'text', but has neither."
+    ),
+    "a target without a prefix": (
+        '{"target": "s"}', "must have 'prefix' beside 'target', or 'text', but has neither."
+    ),
+    "a prefix that is no text": (
+        '{"prefix": 1, "target": "s"}', "'prefix' must be a string but got 1."
+    ),
+    "a blank target": (
+        '{"prefix": "The cat", "target": " "}',
+        "'target' must not be blank. Take blank lines out of the file.",
+    ),
+    "a target beside a text": (
+        '{"prefix": "The cat", "target": "s", "text": "The cats"}',
+        "must have either 'text' or 'prefix' and 'target' but has all of them.",
+    ),
+    "a region beyond the text": (
+        '{"text": "a b", "regions": [["x", 2, 4]]}',
+        "region 'x' must lie in the text, which has 3 characters, but is from 2 to 4.",
+    ),
+    "a region in the target": (
+        '{"prefix": "a", "target": "b", "regions": [["x", 0, 2]]}',
+        "regions must not overlap, but 'x' is from 0 to 2 and 'target' from 1 to 2.",
+    ),
+    "words of another text": (
+        '{"text": "a b", "words": ["a", "c"]}',
+        "'words' must follow one another in the text, but word 2 is 'c' where the text goes on "
+        "with 'b' (character 2).",
+    ),
     "a key given twice": (
         '{"text": "a", "text": "b"}', "must be JSON but is not (key 'text' is given twice)."
     ),
@@ -297,6 +327,29 @@ METADATA = {
         "",
         "metadata must have one line for each line of the data, but x_metadata.json.gz has 0 and "
         "x.txt.gz has 2.",
+    ),
+    "regions that are names": metadata(
+        '{}\n{"regions": ["north"]}\n',
+        "x_metadata.json.gz, line 2: a region must be [name, start, end], with characters from 0 "
+        "and its end behind its start, but got \"north\".",
+    ),
+    "words that are a number": metadata(
+        '{"words": 7}\n{}\n',
+        "x_metadata.json.gz, line 1: 'words' must be a list of strings, the words of the text in "
+        "order, but got 7. If it is something else, give it another name.",
+    ),
+    "words that are left": metadata(
+        '{}\n{"words": ["The", "women"]}\n',
+        "x_metadata.json.gz, line 2: 'words' must be all of the text, but 'drank.' is left behind "
+        "the last of them (character 10).",
+    ),
+    "words here and there": Case(
+        both(
+            file("y.json", '{"text": "a b", "words": ["a", "b"]}\n'),
+            file("y_metadata.json", '{"words": ["a", "b"]}\n'),
+        ),
+        [*TEST, "y.json"],
+        ["y.json, line 1: has 'words', and so have its metadata. Give them once."],
     ),
     "no object": metadata(
         "[1]\n{}\n",

@@ -12,6 +12,7 @@ from families import TOKENIZERS
 from finetune_lm.data.label_words import LabelWords
 from finetune_lm.data.ragged_arrays import Ragged
 from finetune_lm.data.tokenization import TextEncoder
+from finetune_lm.data.units import FittedUnits
 from finetune_lm.data.words import TokenPlaces, align, word_spans
 from finetune_lm.models.vocabulary import Vocabulary
 from helpers import places_of
@@ -35,7 +36,7 @@ def words_of(name, text):
     """Each word with the texts of its tokens, for a family's tokenizer."""
     tokenizer = TOKENIZERS[name]()
     [encoding] = TextEncoder(tokenizer, 512, add_start=FAMILY_TASKS[name][0] != "seq2seq")([text])
-    return encoding, LabelWords.of_texts([text], places_of(encoding)).of_tokens
+    return encoding, LabelWords.of_texts([text], places_of(encoding), [FittedUnits()]).of_tokens
 
 
 @pytest.mark.parametrize("name", list(TOKENIZERS))
@@ -91,9 +92,8 @@ def test_a_mask_inside_a_word(name, text, word):
 
 def of_texts(texts, starts, ends, cuts=None):
     cuts = np.array(cuts or [-1] * len(texts))
-    return LabelWords.of_texts(
-        texts, TokenPlaces(Ragged.of(starts), Ragged.of(ends), cuts)
-    ).of_tokens
+    places = TokenPlaces(Ragged.of(starts), Ragged.of(ends), cuts)
+    return LabelWords.of_texts(texts, places, [FittedUnits()] * len(texts)).of_tokens
 
 
 def test_numbers_within_words():

@@ -17,6 +17,7 @@ from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged_arrays import IntArray, Ragged
 from finetune_lm.data.tensors import as_tensor, real_mask, unpadded
 from finetune_lm.data.tokenization import TextEncoder
+from finetune_lm.data.units import FittedUnits, units_of
 from finetune_lm.data.words import TokenPlaces
 from finetune_lm.data_preprocessing import identity
 from finetune_lm.messages import warn
@@ -118,6 +119,8 @@ class Dataset:
             np.asarray(self.dataset["cut_start"], dtype=np.int64),
         )
         """Where the label tokens of each example are in the text of its labels."""
+        self.units = units_of(examples.metadata, examples.metadata_path or self.path, self.labels)
+        """The words and regions that are given for the text of each example's labels."""
         self._warn_of_cuts()
         self._warn_of_visible_labels()
         self.dataset = self.dataset.select_columns(
@@ -321,6 +324,10 @@ class Dataset:
         self.metadata = [self.metadata[i] for i in example]
         self.example_nums = self.example_nums[example]
         self.places = self.places.select(example, self.aligned)
+        self.units = [
+            self.units[i] if is_aligned else FittedUnits()
+            for i, is_aligned in zip(example.tolist(), self.aligned.tolist(), strict=True)
+        ]
         self._reference = self._reference.select(example)
         self.dataset = datasets.Dataset.from_dict(
             {

@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import json
 import os
-import re
 import stat
 import zlib
 from collections import Counter
@@ -21,7 +20,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from finetune_lm.arguments.nested import strings_in
 from finetune_lm.constants import DATASET_TYPES, PROBE
-from finetune_lm.data.json_lines import read_object
+from finetune_lm.data.json_lines import NO_TEXT, check_text, read_object
+from finetune_lm.data.units import check_units, given_in_line
 from finetune_lm.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ LONGEST_LINE = 2**26
 
 MOST_KEPT_LINES = 500_000
 """Of all data files together that `reading_once` keeps in memory."""
-
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")
-"""What neither a tokenizer nor a reader of CSV files takes."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +218,8 @@ def read_examples(path: str, max_samples: int | None = None) -> Examples:
 
     Args:
         path: A ``.txt`` file of one text a line, or a ``.json`` or ``.jsonl`` file of one object a
-            line with ``text`` and perhaps ``labels``; each may be gzipped (``.gz``).
+            line with ``text`` and perhaps ``labels``, or with ``prefix`` and ``target``, and
+            perhaps ``words`` and ``regions``; each may be gzipped (``.gz``).
         max_samples: Keep only this many, from the start.
 
     Raises:
@@ -265,16 +263,16 @@ def _files_now(path: str) -> tuple[Any, ...]:
 
 def _read_examples(path: str, max_samples: int | None) -> Examples:
     if path.endswith(TEXT_SUFFIXES):
-        texts, labels = list(_read_lines(path)), None
+        texts, labels, units = list(_read_lines(path)), None, None
         for number, text in enumerate(texts, start=1):
-            _check_text(text, f"{path}, line {number}:")
+            check_text(text, f"{path}, line {number}:")
             if "\r" in text:
                 raise UserError(
                     f"{path}, line {number}: must not have a carriage return (\\r) within it. "
                     f"Lines end in \\n, or in \\r\\n."
                 )
     elif path.endswith(JSON_SUFFIXES):
-        texts, labels = _read_json_examples(path)
+        texts, labels, units = _read_json_examples(path)
     else:
         raise UserError(
             f"a data file must end in one of {', '.join((*TEXT_SUFFIXES, *JSON_SUFFIXES))} "
@@ -283,29 +281,51 @@ def _read_examples(path: str, max_samples: int | None) -> Examples:
     if not texts:
         raise UserError(f"a data file must have at least one line but {path} is empty.")
     metadata, metadata_path = _read_metadata(path, len(texts))
+    check_units(metadata, metadata_path or path, texts, labels)
+    if units is not None:
+        check_units(units, path, texts, labels)
+        metadata = _with_units(metadata, units, path)
     examples = Examples(dataset_name(path), path, texts, labels, metadata, metadata_path)
     return examples.first(max_samples)
 
 
-def _read_json_examples(path: str) -> tuple[list[str], list[str] | None]:
+def _with_units(
+    metadata: list[dict[str, Any]], units: list[dict[str, Any]], path: str
+) -> list[dict[str, Any]]:
+    """Metadata with the words and regions that stand in the lines of the data."""
+    for number, (values, given) in enumerate(zip(metadata, units, strict=True), start=1):
+        for key in given:
+            if values.get(key) is not None:
+                raise UserError(
+                    f"{path}, line {number}: has {key!r}, and so have its metadata. Give them once."
+                )
+    return [{**values, **given} for values, given in zip(metadata, units, strict=True)]
+
+
+def _read_json_examples(
+    path: str,
+) -> tuple[list[str], list[str] | None, list[dict[str, Any]]]:
     texts: list[str] = []
     labels: list[str] = []
+    units: list[dict[str, Any]] = []
     for number, example in enumerate(_read_objects(path), start=1):
         where = f"{path}, line {number}"
-        if "text" not in example:
+        text, given = given_in_line(example, where)
+        if text is None and "text" not in example:
             raise UserError(
                 f"{where}: an example must have the key 'text' but has {_keys(example)}."
             )
-        texts.append(_check_text(example["text"], f"{where}: 'text'"))
+        texts.append(check_text(example["text"], f"{where}: 'text'") if text is None else text)
+        units.append(given)
         if "labels" in example:
-            labels.append(_check_text(example["labels"], f"{where}: 'labels'"))
+            labels.append(check_text(example["labels"], f"{where}: 'labels'"))
         if len(labels) not in (0, number):
             have, lack = (number, number - 1) if "labels" in example else (number - 1, number)
             raise UserError(
                 f"{path}: either all lines must have 'labels' or none, "
                 f"but line {have} has them and line {lack} has not."
             )
-    return texts, labels or None
+    return texts, labels or None, units
 
 
 def check_texts(path: str, texts: Sequence[Any], labels: Sequence[Any] | None) -> None:
@@ -323,17 +343,7 @@ def check_texts(path: str, texts: Sequence[Any], labels: Sequence[Any] | None) -
         raise UserError(f"a data set must have at least one example but {path} has none.")
     for name, values in (("text", texts), ("labels", labels or ())):
         for number, value in enumerate(values, start=1):
-            _check_text(value, f"{path}, example {number}: {name!r}")
-
-
-def _check_text(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{where} must be a string but got {json.dumps(value)[:80]}.")
-    if _NO_TEXT.search(value):
-        raise UserError(f"{where} must be text but has a NUL or half a surrogate pair in it.")
-    if not value.strip():
-        raise UserError(f"{where} must not be blank. Take blank lines out of the file.")
-    return value
+            check_text(value, f"{path}, example {number}: {name!r}")
 
 
 def _read_metadata(path: str, n_examples: int) -> tuple[list[dict[str, Any]], str | None]:
@@ -355,7 +365,7 @@ def _read_metadata(path: str, n_examples: int) -> tuple[list[dict[str, Any]], st
                 raise UserError(
                     f"{files[0]}, line {number}: a key must be the name of a column but is {key!r}."
                 )
-            if any(_NO_TEXT.search(text) for text in strings_in(values[key])):
+            if any(NO_TEXT.search(text) for text in strings_in(values[key])):
                 raise UserError(
                     f"{files[0]}, line {number}: {key!r} must be text but has a NUL or half a "
                     f"surrogate pair in it."

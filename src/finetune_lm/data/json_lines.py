@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 from finetune_lm.arguments.nested import DEEPEST, is_deeper_than
@@ -11,6 +12,9 @@ from finetune_lm.errors import UserError
 
 _MOST_DIGITS = 4300
 """Of an integer: what Python reads at most."""
+
+NO_TEXT = re.compile("[\0\ud800-\udfff]")
+"""What neither a tokenizer nor a reader of CSV files takes."""
 
 
 def read_object(line: str, where: str) -> dict[str, Any]:
@@ -49,6 +53,25 @@ def read_object(line: str, where: str) -> dict[str, Any]:
         )
     if line.count("[") + line.count("{") > DEEPEST and is_deeper_than(value, DEEPEST):
         raise UserError(_too_deep(where))
+    return value
+
+
+def check_text(value: Any, where: str) -> str:
+    """See that a value is a text that a model can be given.
+
+    Args:
+        value: The value.
+        where: Its place, for messages.
+
+    Raises:
+        UserError: If it is no text or is blank.
+    """
+    if not isinstance(value, str):
+        raise UserError(f"{where} must be a string but got {json.dumps(value)[:80]}.")
+    if NO_TEXT.search(value):
+        raise UserError(f"{where} must be text but has a NUL or half a surrogate pair in it.")
+    if not value.strip():
+        raise UserError(f"{where} must not be blank. Take blank lines out of the file.")
     return value
 
 

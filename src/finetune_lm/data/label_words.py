@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune_lm.data.ragged_arrays import IntArray, Ragged
-from finetune_lm.data.words import NO_PLACE, NO_WORD, Span, TokenPlaces, align, word_spans
+from finetune_lm.data.units import FittedUnits, regions_of_tokens
+from finetune_lm.data.words import NO_PLACE, NO_WORD, TokenPlaces, align, word_spans
 from finetune_lm.models.vocabulary import Vocabulary
 
 
@@ -24,6 +25,8 @@ class TokenWords(NamedTuple):
     words: npt.NDArray[np.object_]
     start: IntArray
     end: IntArray
+    region: IntArray
+    straddles: npt.NDArray[np.bool_]
 
     @classmethod
     def choose(
@@ -46,34 +49,37 @@ class LabelWords:
         of_tokens: The words of all tokens, one sequence after another. ``word_num``: the word's
             number in its text; ``token_num_in_word``: the token's number in its word;
             ``begins_word``: whether its word begins with it; ``is_word``: whether it is all of its
-            word; ``words``: the word itself; ``start`` and ``end``: its characters in the text.
-            The numbers are -1, and the word None, where there are none.
+            word; ``words``: the word itself; ``start`` and ``end``: its characters in the text;
+            ``region``: the number of its region among ``region_names``; ``straddles``: whether it
+            is part of another word, or of what is outside its region, too. The numbers are -1, and
+            the word None, where there are none.
         starts: Where each sequence begins, with the end of the last one behind: (sequences + 1,).
     """
 
     of_tokens: TokenWords
     starts: IntArray
+    region_names: Sequence[str] = ()
 
     @classmethod
     def of_texts(
-        cls,
-        texts: Sequence[str],
-        places: TokenPlaces,
-        spans: Sequence[Sequence[Span] | None] | None = None,
+        cls, texts: Sequence[str], places: TokenPlaces, units: Sequence[FittedUnits]
     ) -> LabelWords:
         """Words of texts, by where their tokens are.
 
         Args:
             texts: The texts.
             places: Where the tokens of each are.
-            spans: Where the words of each text begin and end; None for a text whose words are what
-                white space separates.
+            units: The words and regions that are given for each. Where no words are given, they are
+                what white space separates.
         """
         words = [
-            word_spans(text) if given is None else given
-            for text, given in zip(texts, spans or [None] * len(texts), strict=True)
+            word_spans(text) if given.words is None else given.words
+            for text, given in zip(texts, units, strict=True)
         ]
         aligned = align(texts, places, words)
+        names, region, leaves_region = regions_of_tokens(
+            texts, [given.regions for given in units], aligned, places.starts.lengths
+        )
         word_num = Ragged(aligned.word_num, places.starts.starts)
         numbered = cls._numbered(
             word_num,
@@ -84,8 +90,10 @@ class LabelWords:
             is_word=aligned.is_word,
             start=aligned.start,
             end=aligned.end,
+            region=region,
+            straddles=aligned.straddles | leaves_region,
         )
-        return cls(of_tokens, numbered.starts)
+        return cls(of_tokens, numbered.starts, names)
 
     @classmethod
     def of_ids(cls, vocabulary: Vocabulary, sequences: Sequence[IntArray]) -> LabelWords:
@@ -127,9 +135,17 @@ class LabelWords:
         all_words = np.array([word for words in word_lists for word in words] or [""], dtype=object)
         sequence = np.repeat(np.arange(len(word_num)), word_num.lengths)
         words[in_word] = all_words[(offsets[sequence] + word_num.values)[in_word].astype(np.int64)]
-        nowhere = np.full(n, NO_PLACE)
+        none = np.full(n, NO_PLACE)
         of_tokens = TokenWords(
-            word_num.values, token_num, token_num == 0, is_word, words, nowhere, nowhere
+            word_num.values,
+            token_num,
+            begins_word=token_num == 0,
+            is_word=is_word,
+            words=words,
+            start=none,
+            end=none,
+            region=none,
+            straddles=np.zeros(n, dtype=bool),
         )
         return cls(of_tokens, word_num.starts)
 

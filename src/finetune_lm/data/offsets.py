@@ -45,8 +45,8 @@ def spans_by_decoding(tokenizer: Any, text: str, ids: Sequence[int]) -> list[tup
 
     Returns:
         The character at which each begins, never falling, and the one behind it. What stays
-        unmatched ends where it begins. Each piece of a character that is several tokens is all of
-        it.
+        unmatched ends where the next token begins. Each piece of a character that is several tokens
+        is all of it.
     """
     pieces, are_cut = map(list, zip(*_pieces(tokenizer, ids), strict=True)) if ids else ([], [])
     unknown = tokenizer.unk_token_id
@@ -68,6 +68,7 @@ def spans_by_decoding(tokenizer: Any, text: str, ids: Sequence[int]) -> list[tup
             place_in_text[decoded_place] = original_places[of_original + offset]
 
     spans: list[tuple[int, int]] = []
+    are_lost: list[bool] = []  # which tokens that are more than space were not found in the text
     last = 0  # where the last token begins
     after = 0  # the first character that no token so far has covered
     is_unknown = False  # whether the last token that was more than space was not found in the text
@@ -85,10 +86,13 @@ def spans_by_decoding(tokenizer: Any, text: str, ids: Sequence[int]) -> list[tup
         spans.append((last, after if matched else last))
         if any(not (c.isspace() or unicodedata.combining(c)) for c in piece):
             is_unknown = not matched
-    for i in reversed(range(len(spans) - 1)):
-        if are_cut[i]:
-            start, character = spans[i][0], spans[i + 1][0]
-            spans[i] = start if pieces[i] else character, character + 1
+        are_lost.append(not matched and bool(piece.strip()))
+    for i in reversed(range(len(spans))):
+        start, next_start = spans[i][0], spans[i + 1][0] if i + 1 < len(spans) else len(text)
+        if are_cut[i] and i + 1 < len(spans):
+            spans[i] = start if pieces[i] else next_start, next_start + 1
+        elif are_lost[i]:
+            spans[i] = start, max(start, next_start)
     return spans
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from finetune_lm.arguments.references import numbered_names
 from finetune_lm.data.files import Examples
+from finetune_lm.data.units import REGIONS, UNIT_KEYS
 from finetune_lm.errors import UserError
 
 RUN_COLUMNS = ("model_name", "task", "n_params")
@@ -34,6 +35,8 @@ TOKEN_COLUMNS = (
     "predicted_token_surprisal",
 )
 STEP = "step"
+REGION = "region"
+STRADDLES = "straddles"
 SEQUENCE_TYPE = "sequence_type"
 LABEL_SEQUENCE = "label_sequence"
 GENERATED_SEQUENCE = "generated_sequence"
@@ -52,12 +55,15 @@ STRING_COLUMNS = frozenset(
         "input_label",
         SEEN_IN,
         SEQUENCE_TYPE,
+        REGION,
         "word",
         "token",
         "predicted_token",
     }
 )
-BOOL_COLUMNS = frozenset({"token_is_start_of_word", "token_is_word", "is_target", "is_unknown"})
+BOOL_COLUMNS = frozenset(
+    {"token_is_start_of_word", "token_is_word", "is_target", "is_unknown", STRADDLES}
+)
 INTEGER_COLUMNS = frozenset(
     {
         "epoch",
@@ -82,6 +88,7 @@ def table_columns(
     metadata: Sequence[str],
     measures: Sequence[str] = (),
     with_step: bool = False,
+    units: Sequence[str] = (),
 ) -> list[str]:
     """All columns of a table, in order.
 
@@ -93,6 +100,7 @@ def table_columns(
         measures: The names of the columns of measures.
         with_step: Whether it is the table of probes, which tells after how many updates rows were
             measured.
+        units: The columns about regions and words that the data give.
     """
     sequence_type = [SEQUENCE_TYPE] if with_sequence_type else []
     place = EXAMPLE_COLUMNS.index("original_text")
@@ -102,7 +110,9 @@ def table_columns(
     behind_epoch = DATASET_COLUMNS.index("epoch") + 1
     step = [STEP] if with_step else []
     dataset = [*DATASET_COLUMNS[:behind_epoch], *step, *DATASET_COLUMNS[behind_epoch:]]
-    fixed = [*RUN_COLUMNS, *dataset, *example, *TOKEN_COLUMNS, *measures, *learning, SEED]
+    behind = TOKEN_COLUMNS.index("is_unknown") + 1
+    token = [*TOKEN_COLUMNS[:behind], *units, *TOKEN_COLUMNS[behind:]]
+    fixed = [*RUN_COLUMNS, *dataset, *example, *token, *measures, *learning, SEED]
     return [*fixed, *metadata]
 
 
@@ -148,7 +158,8 @@ class MetadataColumns:
     """The metadata of one or several data sets as columns of one type each.
 
     A column is boolean, integer or floating-point if all its values are; everything else is text,
-    lists and objects as JSON. What an example lacks, and null, is missing.
+    lists and objects as JSON. What an example lacks, and null, is missing. Words and regions are
+    about the text and have no columns of their own.
 
     Args:
         datasets: The metadata of each data set, one dictionary an example.
@@ -158,6 +169,10 @@ class MetadataColumns:
 
     Raises:
         UserError: If a key other than ``item`` is the name of another column.
+
+    Attributes:
+        unit_names: The columns that rows have for them: ``region`` where there are regions, and
+            ``straddles`` where there are regions or words.
     """
 
     def __init__(
@@ -166,7 +181,8 @@ class MetadataColumns:
         paths: Sequence[str],
         others: Sequence[str] = (),
     ) -> None:
-        taken = {*_fixed_columns([LOSS]), *others} - {ITEM}
+        self.unit_names = _unit_names(datasets)
+        taken = {*_fixed_columns([LOSS]), *others, *self.unit_names} - {ITEM}
         values: dict[str, list[Any]] = {}
         problems = []
         for path, examples in zip(paths, datasets, strict=True):
@@ -176,6 +192,8 @@ class MetadataColumns:
                         f"{path}: metadata must not have the key {key!r}, which is the name of a "
                         f"column of the results. Rename it."
                     )
+                if key in UNIT_KEYS:
+                    continue
                 values.setdefault(key, []).extend(example.get(key) for example in examples)
         if problems:
             raise UserError(*problems)
@@ -203,6 +221,13 @@ class MetadataColumns:
         if kind == pa.string():
             return pa.array([_text(value) for value in values], kind)
         return pa.array(list(values), kind)
+
+
+def _unit_names(datasets: Sequence[Sequence[dict[str, Any]]]) -> Sequence[str]:
+    given = {key for examples in datasets for e in examples for key in UNIT_KEYS if e.get(key)}
+    if REGIONS in given:
+        return REGION, STRADDLES
+    return (STRADDLES,) if given else ()
 
 
 def _common_type(values: Iterable[Any]) -> pa.DataType:

@@ -15,6 +15,7 @@ from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.label_words import LabelWords, TokenWords
 from finetune_lm.data.ragged_arrays import IntArray
+from finetune_lm.data.units import NO_REGION
 from finetune_lm.data.words import NO_PLACE, NO_WORD
 from finetune_lm.messages import warn
 from finetune_lm.models.loading import LoadedModel
@@ -25,10 +26,12 @@ from finetune_lm.recording.columns import (
     ITEM,
     LABEL_SEQUENCE,
     LR,
+    REGION,
     SEED,
     SEEN_IN,
     SEQUENCE_TYPE,
     STEP,
+    STRADDLES,
     MetadataColumns,
     table_columns,
 )
@@ -96,6 +99,7 @@ class RunColumns:
             with_sequence_type=self.task.reports_greedy_rows,
             losses=self.losses,
             metadata=self.metadata.names,
+            units=self.metadata.unit_names,
             measures=list(self.measures),
             with_step=with_step,
         )
@@ -172,7 +176,7 @@ class TokenRows:
                 [seen_in[i] if seen_in else None for i in dataset.example_nums.tolist()],
                 pa.string(),
             )
-        self._words = LabelWords.of_texts(dataset.labels, dataset.places)
+        self._words = LabelWords.of_texts(dataset.labels, dataset.places, dataset.units)
 
     def scored(self, batch: Batch, score: Score) -> Score:
         """Ask now what `of_batch` will ask about a batch.
@@ -287,6 +291,13 @@ class TokenRows:
         columns["token_is_word"] = pa.array(words.is_word)
         columns["is_target"] = pa.array(~self.run.vocabulary.is_special(token_id))
         columns["is_unknown"] = pa.array(self.run.vocabulary.is_unknown(token_id))
+
+        if REGION in self.run.metadata.unit_names:
+            names = pa.array(self._words.region_names, pa.string())
+            number = pa.array(words.region, mask=words.region == NO_REGION)
+            columns[REGION] = names.take(number)
+        if STRADDLES in self.run.metadata.unit_names:
+            columns[STRADDLES] = pa.array(words.straddles, mask=nowhere)
 
         def spread(values: npt.NDArray[Any]) -> pa.Array:
             everywhere = np.zeros(len(row), dtype=values.dtype)
