@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,19 +17,25 @@ ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^(?:`([\w.]+)`:\n\n)?```(python|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-def try_page(name: str, directory: Path) -> None:
-    """Run a page's blocks in order: Python goes to the file named before it, sh is run."""
+def try_page(name: str, directory: Path, but: str = "\0") -> None:
+    """Run a page's blocks in order: Python goes to the file named before it, sh is run.
+
+    Blocks with a certain word in them are left out.
+    """
     (directory / "data").symlink_to(ROOT / "data")
     page = (ROOT / "docs" / name).read_text(encoding="utf-8")
     module = directory / "unnamed.py"
     for file, language, text in BLOCK.findall(page):
+        if but in text:
+            continue
         if language == "python":
             module = directory / file if file else module
             before = module.read_text(encoding="utf-8") if module.exists() else ""
             module.write_text(f"{before}\n\n{text}", encoding="utf-8")
             continue
         # The shell says what the words of the command are.
-        program = f'finetune-lm() {{ printf "%s\\0" "$@"; }}\nset -e\n{text}'
+        ours = f'python() {{ {sys.executable} "$@"; }}\nfinetune-lm() {{ printf "%s\\0" "$@"; }}'
+        program = f"{ours}\nset -e\n{text}"
         done = subprocess.run(
             ["bash", "-c", program], cwd=directory, capture_output=True, text=True, check=False
         )
@@ -36,6 +44,14 @@ def try_page(name: str, directory: Path) -> None:
             assert re.match("finetune-lm(.*\\\\\n)*.*\n$", text), f"not one command: {text}"
             run = run_command(*done.stdout.removesuffix("\0").split("\0"), cwd=directory)
             assert run.returncode == 0, f"{text}\n{run.stderr}"
+
+
+def test_the_examples_of_pairs(tmp_path, monkeypatch):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    try_page("pairs.md", tmp_path, but="gpt2")
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("unnamed.py")
+    assert (tmp_path / "datives.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("page", ["losses.md", "extending.md", "probes.md"])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.errors import UserError
 
 if TYPE_CHECKING:
+    from finetune_lm.analysis.pairs import pairs
     from finetune_lm.arguments import (
         DataTrainingArguments,
         ModelArguments,
@@ -38,6 +39,7 @@ _PLACES = {
     "RunResult": "finetune_lm.runs.run_result",
     "load_metrics": "finetune_lm.recording.tables",
     "load_probes": "finetune_lm.recording.tables",
+    "pairs": "finetune_lm.analysis.pairs",
     "resume": "finetune_lm.resuming",
     "run": "finetune_lm.experiment",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "UserError",
     "load_metrics",
     "load_probes",
+    "pairs",
     "resume",
     "run",
 ]

@@ -47,6 +47,13 @@ BY_LOSS = "loss"
 SELECT_BY = (BY_LOSS,)
 """By which number of the validation data the best epoch may be chosen."""
 
+RUN_JSON = "run.json"
+"""The record of a run, in its directory."""
+
+LEADING = "leading"
+PAIR_SPACES = (LEADING, "none")
+"""What is put before each sentence of a pair: a space, or nothing."""
+
 FP32 = "fp32"
 TF32 = "tf32"
 BF16 = "bf16"

@@ -33,6 +33,7 @@ from finetune_lm.constants import (
     STOP,
 )
 from finetune_lm.errors import UserError
+from finetune_lm.formulas import Formula, parse_contrasts
 
 _BATCH_SIZE_NOTE = (
     "Preprocessing with the strategy per_batch may turn them into more or fewer examples."
@@ -362,6 +363,31 @@ class DataTrainingArguments(Arguments):
         "Put an end token after each text where the tokenizer does not do so itself.",
         affects=Affects.INPUTS,
     )
+    pair_space: str = option(
+        "none",
+        "What is put before each sentence that is compared with others: leading, a space, as "
+        "before words within a text; none, nothing.",
+        affects=Affects.INPUTS,
+    )
+    pair_region: str | int | None = option(
+        None,
+        "Score pairs, and contrasts that name no region, over the region of this name.",
+        affects=Affects.TABLES,
+        default_text="the region of the data, where all of them have the same one; else the text",
+    )
+    detokenize: bool = option(
+        False,
+        "Join the regions of SyntaxGym suites as one writes, with no space before a comma, "
+        "instead of by one space each.",
+        affects=Affects.INPUTS,
+    )
+    contrasts: dict[str, str] = option(
+        {},
+        "Differences between conditions that are worked out for each item, under names of your "
+        "own. Example: --contrasts.reversal 'reversed - expected' "
+        "--contrasts.interaction '(a - b) - (c - d)'",
+        affects=Affects.TABLES,
+    )
     bos_policy: str = option(
         "auto",
         "What each text begins with where the tokenizer puts nothing there itself. auto: its start "
@@ -399,6 +425,14 @@ class DataTrainingArguments(Arguments):
     def kwargs_of_losses(self, dataset_type: str) -> list[dict[str, Any]]:
         """Return those of all losses in order; see `given_losses.kwargs_of_losses`."""
         return kwargs_of_losses(self, dataset_type)
+
+    def parsed_contrasts(self) -> dict[str, Formula]:
+        """Return the contrasts by name, read.
+
+        Raises:
+            UserError: With every one that is none.
+        """
+        return parse_contrasts(self.contrasts)
 
     def effective(self) -> dict[str, Any]:
         """Return the values that are used: attributes override the kwargs they came from."""

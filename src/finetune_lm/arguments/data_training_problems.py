@@ -15,9 +15,11 @@ from finetune_lm.constants import (
     DATASET_TYPES,
     MAX_SEED,
     ON_NAN,
+    PAIR_SPACES,
     PREPROCESSING_STRATEGIES,
     SELECT_BY,
 )
+from finetune_lm.errors import UserError
 
 if TYPE_CHECKING:
     from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
@@ -46,6 +48,8 @@ def range_problems(args: DataTrainingArguments) -> list[str]:
         ),
         *choice_problem("on_nan", args.on_nan, ON_NAN),
         *choice_problem("select_by", args.select_by, SELECT_BY),
+        *choice_problem("pair_space", args.pair_space, PAIR_SPACES),
+        *_contrast_problems(args),
     ]
 
 
@@ -64,6 +68,14 @@ def object_problems(args: DataTrainingArguments) -> list[str]:
         *measure_problems(args),
         *schedule_problems(args.lr_scheduler, args.lr_scheduler_kwargs),
     ]
+
+
+def _contrast_problems(args: DataTrainingArguments) -> list[str]:
+    try:
+        args.parsed_contrasts()
+    except UserError as error:
+        return list(error.problems)
+    return []
 
 
 def _file_problems(args: DataTrainingArguments) -> list[str]:

@@ -43,6 +43,10 @@ SUBCOMMANDS: dict[str, Subcommand] = {
         "finetune_lm.slurm.sbatch",
         "Print a script for SLURM's sbatch that makes a run or a study, as often as it is stopped.",
     ),
+    "pairs": Subcommand(
+        "finetune_lm.analysis.pairs_command",
+        "Make tables of pairs, predictions and contrasts of the token tables of a run.",
+    ),
 }
 """By the word that begins the command line, as the help lists them."""
 

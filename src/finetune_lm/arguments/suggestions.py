@@ -82,6 +82,8 @@ _OURS: Mapping[str, str] = {
     "train_eval_file",
     "test_file": "test_data test_dataset predict_file prediction_file test tasks test_files",
     "probe_file": "probe_data probe_dataset probes probe monitor_file monitoring_file probing_file",
+    "contrasts": "contrast comparisons comparison hypotheses predictions",
+    "pair_space": "leading_space add_prefix_space prefix_space pair_leading_space",
     "max_length": "max_seq_length max_seq_len max_len seq_length seq_len block_size "
     "model_max_length context_length max_source_length max_target_length sequence_length",
     "max_train_samples": "max_train_examples num_train_samples n_train",

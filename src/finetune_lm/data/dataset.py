@@ -89,6 +89,10 @@ class Dataset:
         self._model = options.model
         self.name = examples.name
         self.path = examples.path
+        self.has_pairs = examples.has_pairs
+        """Whether some of its texts are compared with others."""
+        self.predictions = examples.predictions
+        """The formulas of a test suite."""
         self.tokenizer = encoder.tokenizer
         self.task = task
         self.start_tokens = encoder.start_tokens

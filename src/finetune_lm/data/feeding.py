@@ -8,11 +8,12 @@ from typing import Any
 
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.arguments.references import short_name
-from finetune_lm.constants import BOS_TOKEN, DEFAULT_MAX_LENGTH, PROBE
+from finetune_lm.constants import BOS_TOKEN, DEFAULT_MAX_LENGTH, PER_BATCH, PROBE
 from finetune_lm.data.dataset import Dataset, DatasetOptions
-from finetune_lm.data.files import Files
+from finetune_lm.data.files import Examples, Files
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
+from finetune_lm.data_preprocessing import expand_with_masks, identity
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.messages import say_once, warn
 from finetune_lm.models.baseline import origin_of
@@ -142,17 +143,45 @@ def load_datasets(
     )
     datasets: dict[str, list[Dataset]] = {}
     for dataset_type, group in files.items():
-        preprocessing = Preprocessing.of(args, dataset_type)
+        given = Preprocessing.of(args, dataset_type)
         # What is drawn for probes must not change what is drawn for others.
         is_apart = dataset_type == PROBE
         with OwnRandomness(stream_seed(args.seed, PROBES)) if is_apart else nullcontext():
             datasets[dataset_type] = [
-                Dataset(examples, encoder, loaded.task, preprocessing, options)
+                Dataset(
+                    examples, encoder, loaded.task, _preprocessing(examples, loaded, given), options
+                )
                 for examples in group
             ]
     if loaded.task.learns_from_masks:
         _check_masks(datasets.get("train", []), loaded)
     return datasets
+
+
+def _preprocessing(examples: Examples, loaded: LoadedModel, given: Preprocessing) -> Preprocessing:
+    """What is done to a file: what the user says, or what makes its texts comparable.
+
+    A masked language model gives a text no probability, so texts that are compared are scored by
+    their pseudo-log-likelihood, if nothing else is asked for and they have no masks or labels.
+    """
+    if not examples.has_pairs or given.function is not identity or examples.labels is not None:
+        return given
+    if not loaded.task.learns_from_masks:
+        if loaded.task.labels_from_file:
+            warn(
+                f"{examples.name}: {loaded.name} sees each text that it is asked for, since it is "
+                f"input and label. Give 'labels', or score texts by "
+                f"data_preprocessing.expand_with_masks."
+            )
+        return given
+    mask = loaded.tokenizer.mask_token
+    if mask is None or any(mask in text for text in examples.texts):
+        return given
+    say_once(
+        f"{loaded.name} is a {loaded.task.description}: texts that are compared are scored by "
+        f"their pseudo-log-likelihood (expand_with_masks with within_word_l2r)."
+    )
+    return Preprocessing(expand_with_masks, PER_BATCH, {"within_word_l2r": True})
 
 
 def _check_masks(training: list[Dataset], loaded: LoadedModel) -> None:

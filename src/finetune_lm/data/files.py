@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import hashlib
 import json
 import os
-import stat
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,11 +12,25 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from finetune_lm.arguments.nested import strings_in
-from finetune_lm.constants import DATASET_TYPES, PROBE
-from finetune_lm.data.json_lines import NO_TEXT, check_text, read_object
+from finetune_lm.constants import DATASET_TYPES, LEADING, PROBE
+from finetune_lm.data.items import (
+    ITEM,
+    PAIR,
+    PHENOMENON,
+    as_text,
+    check_items,
+    conditions_in,
+    has_pairs,
+    moved_by,
+    with_leading_space,
+)
+from finetune_lm.data.json_lines import NO_TEXT, check_text
+from finetune_lm.data.lines import read_lines, read_objects
+from finetune_lm.data.patterns import files_of_patterns
+from finetune_lm.data.suites import Suite, suite_in
 from finetune_lm.data.units import check_units, given_in_line
 from finetune_lm.errors import UserError
 
@@ -30,9 +40,6 @@ if TYPE_CHECKING:
 TEXT_SUFFIXES = (".txt.gz", ".txt")
 JSON_SUFFIXES = (".json.gz", ".json", ".jsonl.gz", ".jsonl")
 METADATA_ENDINGS = tuple(f"_metadata{suffix}" for suffix in JSON_SUFFIXES)
-
-LONGEST_LINE = 2**26
-"""Of a line, in bytes. What is longer is no text, and reading on might fill the memory."""
 
 MOST_KEPT_LINES = 500_000
 """Of all data files together that `reading_once` keeps in memory."""
@@ -49,6 +56,9 @@ class Examples:
         labels: The text of the labels of each line, or None if the file gives none.
         metadata: The metadata of each line; empty dictionaries if there are none.
         metadata_path: Where the metadata is, or None if there is none.
+        predictions: The formulas of a test suite.
+        has_pairs: Whether some texts are expected to be likelier than others, or are compared by
+            contrasts or predictions.
     """
 
     name: str
@@ -57,14 +67,19 @@ class Examples:
     labels: list[str] | None = None
     metadata: list[dict[str, Any]] = field(default_factory=list)
     metadata_path: str | None = None
+    predictions: tuple[str, ...] = ()
+    has_pairs: bool = False
 
     def __len__(self) -> int:
         return len(self.texts)
 
     @cached_property
     def digest(self) -> str:
-        """Texts, labels and metadata, hashed."""
-        content = json.dumps([self.texts, self.labels, self.metadata])
+        """Texts, labels, metadata and predictions, hashed."""
+        says: list[Any] = [self.texts, self.labels, self.metadata]
+        if self.predictions:
+            says.append(self.predictions)
+        content = json.dumps(says)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def first(self, n: int | None) -> Examples:
@@ -85,6 +100,32 @@ Files = dict[str, list[Examples]]
 """Data files by what they are for: ``train``, ``validation``, ``test``, ``probe``."""
 
 
+@dataclass(frozen=True)
+class ReadingOfPairs:
+    """How files of pairs and test suites are read.
+
+    Attributes:
+        leading_space: Whether a space is put before each sentence.
+        detokenize: Whether the regions of SyntaxGym are joined as one writes.
+        contrasts: The conditions of each contrast. Lines that have them are compared though none
+            is said to be expected.
+    """
+
+    leading_space: bool = False
+    detokenize: bool = False
+    contrasts: tuple[frozenset[str], ...] = ()
+
+    @classmethod
+    def of(cls, args: DataTrainingArguments) -> Self:
+        """What the arguments say."""
+        contrasts = args.parsed_contrasts().values()
+        return cls(
+            args.pair_space == LEADING,
+            args.detokenize,
+            tuple(frozenset(cost.condition for cost in each.costs) for each in contrasts),
+        )
+
+
 def read_files(args: DataTrainingArguments) -> Files:
     """Read every data file that the arguments name.
 
@@ -101,21 +142,91 @@ def read_files(args: DataTrainingArguments) -> Files:
         PROBE: (args.probe_file or [], args.max_probe_samples),
     }
     files: Files = {dataset_type: [] for dataset_type in paths}
+    pairs = ReadingOfPairs.of(args)
     problems: list[str] = []
-    for dataset_type, (group, max_samples) in paths.items():
-        for path in group:
+    groups: list[list[str]] = []
+    for dataset_type, (patterns, max_samples) in paths.items():
+        try:
+            groups.append(files_of_patterns(patterns, but=METADATA_ENDINGS))
+        except UserError as error:
+            problems.extend(error.problems)
+            continue
+        for path in groups[-1]:
             try:
-                files[dataset_type].append(read_examples(path, max_samples))
+                files[dataset_type].append(
+                    read_examples(path, max_samples, None if dataset_type == "train" else pairs)
+                )
             except UserError as error:
                 problems.extend(error.problems)
-    for paths_of_table in (args.test_file, args.probe_file):
+    for group in groups:
         try:
-            distinct_names(paths_of_table or [])
+            distinct_names(group)
         except UserError as error:
             problems.extend(error.problems)
     if problems:
         raise UserError(*problems)
+    if len(files["validation"]) > 1:
+        files["validation"] = [_together(files["validation"], args.validation_file or "")]
     return files
+
+
+def check_contrasts(args: DataTrainingArguments, files: Files) -> None:
+    """See that for each contrast there is a data set that has all its conditions.
+
+    Raises:
+        UserError: Naming those for which there is none.
+    """
+    if not args.contrasts:
+        return
+    compared = [e for group in files.values() for e in group if e.has_pairs]
+    conditions = [conditions_in(examples.metadata) for examples in compared]
+    there = ", ".join(sorted(set().union(*conditions))) or "none"
+    problems = []
+    for name, formula in args.parsed_contrasts().items():
+        wanted = {cost.condition for cost in formula.costs}
+        if not any(wanted <= each for each in conditions):
+            problems.append(
+                f"contrasts.{name}: a data set must have all conditions of {formula.text!r}, as "
+                f"'condition' in its metadata, but the conditions there are: {there}."
+            )
+    if problems:
+        raise UserError(*problems)
+
+
+def _together(group: Sequence[Examples], pattern: str) -> Examples:
+    """Several files as one data set. Their items stay apart by the file's name before each.
+
+    Raises:
+        UserError: If some have labels and others have not.
+    """
+    if len({examples.labels is None for examples in group}) > 1:
+        raise UserError(f"{pattern}: either all files must have 'labels' or none.")
+    names = distinct_names([examples.path for examples in group])
+    metadata = []
+    for name, examples in zip(names, group, strict=True):
+        for number, values in enumerate(examples.metadata):
+            items = {key: _named(name, values[key]) for key in (PAIR, ITEM) if key in values}
+            own = {PHENOMENON: name} if examples.has_pairs else {}
+            metadata.append({ITEM: _named(name, number), **own, **values, **items})
+    return replace(
+        group[0],
+        name=dataset_name(pattern),
+        path=pattern,
+        texts=[text for examples in group for text in examples.texts],
+        labels=None
+        if group[0].labels is None
+        else [text for examples in group for text in examples.labels or ()],
+        metadata=metadata,
+        metadata_path=None,
+        predictions=tuple(dict.fromkeys(p for examples in group for p in examples.predictions)),
+        has_pairs=any(examples.has_pairs for examples in group),
+    )
+
+
+def _named(name: str, item: Any) -> Any:
+    if isinstance(item, list):
+        return [_named(name, each) for each in item]
+    return f"{name}:{as_text(item)}"
 
 
 def arguments_of_missing_files(args: DataTrainingArguments) -> list[str]:
@@ -133,7 +244,11 @@ def arguments_of_missing_files(args: DataTrainingArguments) -> list[str]:
 
 
 def _is_missing(path: str) -> bool:
-    return not os.path.exists(path)  # noqa: PTH110 - Path.exists fails on a long path
+    try:
+        # Not Path.exists, which fails on a long path.
+        return not all(map(os.path.exists, files_of_patterns([path])))
+    except UserError:
+        return True
 
 
 def dataset_name(path: str) -> str:
@@ -213,31 +328,35 @@ def reading_once() -> Iterator[None]:
         _read_before.reset(token)
 
 
-def read_examples(path: str, max_samples: int | None = None) -> Examples:
+def read_examples(
+    path: str, max_samples: int | None = None, pairs: ReadingOfPairs | None = None
+) -> Examples:
     """Read a data file whole, with its metadata, and check every line of both.
 
     Args:
         path: A ``.txt`` file of one text a line, or a ``.json`` or ``.jsonl`` file of one object a
             line with ``text`` and perhaps ``labels``, or with ``prefix`` and ``target``, and
-            perhaps ``words`` and ``regions``; each may be gzipped (``.gz``).
-        max_samples: Keep only this many, from the start.
+            perhaps ``words`` and ``regions``; each may be gzipped (``.gz``). Where pairs are read,
+            also one of pairs or a test suite, as `data.suites` has them.
+        max_samples: Keep only this many lines, or items of a suite, from the start.
+        pairs: How pairs and suites are read; None where they are not.
 
     Raises:
         UserError: Naming the file, and the line where it is one line that is wrong.
     """
     before = _read_before.get()
     if before is None:
-        return _read_examples(path, max_samples)
+        return _read_examples(path, max_samples, pairs)
     now = _files_now(path)
-    kept = before.pop((path, max_samples), None)
+    kept = before.pop((path, max_samples, pairs), None)
     if kept is None or kept.files != now:
         kept = _Read(now)
         try:
-            kept.examples = _read_examples(path, max_samples)
+            kept.examples = _read_examples(path, max_samples, pairs)
         except UserError as error:
             kept.problems = error.problems
     # The last ones are those that were asked for last.
-    before[path, max_samples] = kept
+    before[path, max_samples, pairs] = kept
     while len(before) > 1 and sum(map(_size, before.values())) > MOST_KEPT_LINES:
         del before[next(iter(before))]
     if kept.examples is None:
@@ -261,9 +380,13 @@ def _files_now(path: str) -> tuple[Any, ...]:
     return tuple(found)
 
 
-def _read_examples(path: str, max_samples: int | None) -> Examples:
+def _read_examples(path: str, max_samples: int | None, pairs: ReadingOfPairs | None) -> Examples:
+    if path.endswith(JSON_SUFFIXES) and pairs:
+        suite = suite_in(path, detokenize=pairs.detokenize, at_most=max_samples)
+        if suite is not None:
+            return _examples_of_suite(path, suite, pairs)
     if path.endswith(TEXT_SUFFIXES):
-        texts, labels, units = list(_read_lines(path)), None, None
+        texts, labels, units = list(read_lines(path)), None, None
         for number, text in enumerate(texts, start=1):
             check_text(text, f"{path}, line {number}:")
             if "\r" in text:
@@ -286,7 +409,50 @@ def _read_examples(path: str, max_samples: int | None) -> Examples:
         check_units(units, path, texts, labels)
         metadata = _with_units(metadata, units, path)
     examples = Examples(dataset_name(path), path, texts, labels, metadata, metadata_path)
+    if pairs and _is_compared(examples, pairs):
+        examples = _with_pairs(examples, pairs)
     return examples.first(max_samples)
+
+
+def _is_compared(examples: Examples, pairs: ReadingOfPairs) -> bool:
+    """Whether the lines of a plain file belong together in pairs or contrasts.
+
+    Raises:
+        UserError: If they do in pairs, and one is not as it must be.
+    """
+    if has_pairs(examples.metadata):
+        check_items(examples.metadata, examples.metadata_path or examples.path)
+        return True
+    conditions = conditions_in(examples.metadata) if pairs.contrasts else set()
+    return any(contrast <= conditions for contrast in pairs.contrasts)
+
+
+def _with_pairs(examples: Examples, pairs: ReadingOfPairs) -> Examples:
+    """Examples that are compared, with a space before each if that is wanted."""
+    examples = replace(examples, has_pairs=True)
+    if not pairs.leading_space:
+        return examples
+    texts, labels = map(with_leading_space, (examples.texts, examples.labels or []))
+    n_moved = [len(after) - len(text) for text, after in zip(examples.texts, texts, strict=True)]
+    metadata = list(map(moved_by, examples.metadata, n_moved))
+    return replace(examples, texts=texts, labels=labels or None, metadata=metadata)
+
+
+def _examples_of_suite(path: str, suite: Suite, pairs: ReadingOfPairs) -> Examples:
+    """The sentences of a suite. Further metadata have a line for each line or item of it."""
+    more, metadata_path = _read_metadata(path, suite.n_items)
+    return _with_pairs(
+        Examples(
+            dataset_name(path),
+            path,
+            suite.texts,
+            None,
+            suite.metadata(more),
+            metadata_path,
+            tuple(suite.predictions),
+        ),
+        pairs,
+    )
 
 
 def _with_units(
@@ -308,7 +474,7 @@ def _read_json_examples(
     texts: list[str] = []
     labels: list[str] = []
     units: list[dict[str, Any]] = []
-    for number, example in enumerate(_read_objects(path), start=1):
+    for number, example in enumerate(read_objects(path), start=1):
         where = f"{path}, line {number}"
         text, given = given_in_line(example, where)
         if text is None and "text" not in example:
@@ -359,7 +525,7 @@ def _read_metadata(path: str, n_examples: int) -> tuple[list[dict[str, Any]], st
             f"away those that are not meant."
         )
     metadata = []
-    for number, values in enumerate(_read_objects(files[0]), start=1):
+    for number, values in enumerate(read_objects(files[0]), start=1):
         for key in values:
             if not key.isprintable() or not key.strip():
                 raise UserError(
@@ -384,53 +550,5 @@ def _stem(path: str) -> str:
     return path.removesuffix(Path(path).name) + dataset_name(path)
 
 
-def _read_objects(path: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_read_lines(path), start=1):
-        yield read_object(line, f"{path}, line {number}")
-
-
 def _keys(example: dict[str, Any]) -> str:
     return ", ".join(repr(key) for key in example) or "no keys"
-
-
-def _read_lines(path: str) -> Iterator[str]:
-    """Lines of a text file, gzipped if so named, without their line ends.
-
-    Only a line feed ends a line: other characters that Unicode counts as line ends may stand in a
-    text. A carriage return before it is Windows' line end and goes with it. So does a byte-order
-    mark, which files that were put together have in their middle too.
-    """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):  # noqa: PTH112, PTH116
-            # Opening a pipe may wait for ever, and a device may never end.
-            raise UserError(f"{path} must be a file but is a pipe or a device.")
-        with Path(path).open("rb") as raw, contextlib.ExitStack() as stack:
-            file: IO[bytes] = raw
-            if path.endswith(".gz"):
-                if raw.peek(2)[:2] not in (b"\x1f\x8b", b""):
-                    raise UserError(f"a file named .gz must be gzipped but {path} is not.")
-                file = cast("IO[bytes]", stack.enter_context(gzip.open(raw)))
-            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), 1):
-                if len(line) > LONGEST_LINE:
-                    raise UserError(
-                        f"{path}, line {number}: must be a line of text but is longer than "
-                        f"{LONGEST_LINE // 2**20} MB."
-                    )
-                try:
-                    text = line.decode("utf-8-sig")
-                except UnicodeDecodeError as error:
-                    raise UserError(
-                        f"{path}, line {number}: must be UTF-8 but is not ({error.reason} at byte "
-                        f"{error.start + 1})."
-                    ) from None
-                yield text.removesuffix("\n").removesuffix("\r")
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}.") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} must be a file but is a directory.") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is truncated or damaged: {error}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}."
-        ) from None

@@ -8,7 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from finetune_lm.analysis.pair_tables import RESULTS_SUFFIX, pair_tables
 from finetune_lm.constants import PER_BATCH
+from finetune_lm.evaluation.asked_of_pairs import asked_of_pairs
 from finetune_lm.evaluation.evaluate import record_surprisals
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.evaluation.unfinished_tests import EvaluationProgress
@@ -30,6 +32,8 @@ def test(
 ) -> int:
     """Test the model on all test sets, and leave one table of what each token costs.
 
+    Where sentences are compared, tables of pairs stand beside it.
+
     Args:
         run: What is run.
         splits: The test sets.
@@ -46,26 +50,31 @@ def test(
     """
     assert splits[0].rows is not None
     columns = splits[0].rows.run.names()
+    stem = path.with_name(path.name.removesuffix(RESULTS_SUFFIX))
     temporary = path.parent if run.args.save_tmp_test_files else None
     n_batches = sum(split.dataset.n_batches(split.batch_size) for split in splits)
     kept: list[EvaluationProgress] = []
     with (
         write_whole(path) as aside,
         TableWriter(aside, columns) as table,
+        pair_tables(stem, asked_of_pairs(run.args, splits), columns) as pairs,
         TestBar(n_batches) as bar,
     ):
         run.callbacks.run("pre_test", epoch)
         for number, split in enumerate(splits):
             run.callbacks.run("pre_test_dataset", epoch)
             finished: list[pa.Table] = []
-            writers = [table.write]
+            writers: list[Callable[[pa.Table], object]] = [table.write]
+            if pairs is not None:
+                writers.append(pairs.add)
             if temporary is not None:
                 aside_path = temporary / f"tmp-test-{number}-{split.dataset.name}.json.gz"
                 kept.append(EvaluationProgress(aside_path, _identity(run.loaded, split, epoch)))
                 finished = kept[-1].finished_batches()
                 writers.append(kept[-1].add)
             for rows in finished:
-                table.write(_with_seed(rows, run.args.seed))
+                for write in (table.write, *([pairs.add] if pairs is not None else [])):
+                    write(_with_seed(rows, run.args.seed))
             for _ in record_surprisals(run, split, epoch, writers, skip=len(finished)):
                 bar.batch_is_over()
                 run.interruption.check(before=save)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import re
 import shutil
 import tempfile
 import zlib
@@ -18,8 +16,13 @@ import pyarrow as pa
 import pyarrow.csv
 
 from finetune_lm.errors import UserError
-from finetune_lm.recording.columns import BOOL_COLUMNS, INTEGER_COLUMNS, STRING_COLUMNS
-from finetune_lm.recording.csv_text import MISSING, csv_text
+from finetune_lm.recording.csv_text import csv_text
+from finetune_lm.recording.table_pieces import (
+    names_in,
+    quoted_columns,
+    table_of,
+    whole_members,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -301,78 +304,20 @@ def _load(file: Path, name: str) -> pd.DataFrame:
         file = file / name
     if not file.is_file():
         raise UserError(f"there is no table {file}.")
-    members = _decompress_whole_members(file)
+    members = list(whole_members(file))
     text = b"".join(members)
     if not text:
         return pd.DataFrame()
-    names = pyarrow.csv.read_csv(io.BytesIO(text[: text.index(b"\n") + 1])).column_names
-    types = {name: pa.string() for name in STRING_COLUMNS.union(_quoted_columns(members, names))}
-    types |= {name: pa.bool_() for name in BOOL_COLUMNS}
-    types |= {name: pa.int64() for name in INTEGER_COLUMNS}
-    table = pyarrow.csv.read_csv(
-        io.BytesIO(text),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=types,
-            null_values=[MISSING],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-        ),
-    )
+    names = names_in(text)
+    quoted = quoted_columns(members, names)
+    table = table_of(text[text.index(b"\n") + 1 :], names, quoted)
+    return as_frame(table)
+
+
+def as_frame(table: pa.Table) -> pd.DataFrame:
+    """A table as a data frame: integers and truth values may be missing."""
+    import pandas as pd
+
     nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
     frame: pd.DataFrame = table.to_pandas(types_mapper=nullable.get)
     return frame
-
-
-def _decompress_whole_members(file: Path) -> list[bytes]:
-    """The text of each gzip member of a file, without a last one that is cut off."""
-    data = file.read_bytes()
-    text: list[bytes] = []
-    while data:
-        decompressor = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        try:
-            member = decompressor.decompress(data)
-        except zlib.error as error:
-            if not text:
-                raise UserError(f"{file} is not a gzipped table: {error}.") from None
-            break
-        if not decompressor.eof:
-            break
-        text.append(member)
-        data = decompressor.unused_data
-    return text
-
-
-_FIELD = re.compile(rb'("(?:[^"]|"")*"|[^,\n]*)(,|\n)')
-_SNIFFED_BYTES = 2**18
-_SNIFFED_MEMBERS = 50
-
-
-def _quoted_columns(members: list[bytes], names: list[str]) -> set[str]:
-    """Columns that are text though their values may look like numbers: those that are quoted.
-
-    Looked for at both ends of each piece, where other data sets than before may begin.
-    """
-    quoted: set[str] = set()
-    for number, member in enumerate(members[:_SNIFFED_MEMBERS]):
-        begin = member.index(b"\n") + 1 if number == 0 else 0
-        rest = max(member.find(b"\n", max(len(member) - _SNIFFED_BYTES, begin)) + 1, begin)
-        for part in (member[begin : begin + _SNIFFED_BYTES], member[rest:]):
-            quoted |= _quoted_in(part, names)
-    return quoted
-
-
-def _quoted_in(text: bytes, names: list[str]) -> set[str]:
-    quoted: set[str] = set()
-    row: list[bytes] = []
-    place = 0
-    # Not finditer, which after a field that is cut off tries again at each of its characters.
-    while found := _FIELD.match(text, place):
-        place = found.end()
-        row.append(found[1])
-        if found[2] == b"\n":
-            # A part that begins within a quoted line feed has rows that are not whole.
-            if len(row) == len(names):
-                quoted |= {n for n, value in zip(names, row, strict=True) if value[:1] == b'"'}
-            row = []
-    return quoted

@@ -147,11 +147,13 @@ class TokenRows:
         self.run = run
         self._n_rows = 0
         self._has_warned = False
+        self.dataset_name = dataset_name or dataset.name
+        """How the tables call the data set."""
         self._constants: dict[str, pa.Scalar] = {
             "model_name": pa.scalar(run.model_name),
             "task": pa.scalar(run.task.name),
             "n_params": pa.scalar(run.n_params),
-            "dataset_name": pa.scalar(dataset_name or dataset.name),
+            "dataset_name": pa.scalar(self.dataset_name),
             "dataset_type": pa.scalar(dataset_type),
             SEED: pa.scalar(run.seed),
         }

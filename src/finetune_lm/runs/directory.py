@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune_lm import constants
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
@@ -22,9 +23,9 @@ NOW = "{now}"
 METRICS = "metrics.csv.gz"
 PROBE_RESULTS = "probe_results.csv.gz"
 TEST_RESULTS_SUFFIX = "-test_results.csv.gz"
+RUN_JSON = constants.RUN_JSON
 LOSS_CURVES = "loss_curves.pdf"
 CONFIG_TEXT = "config.txt"
-RUN_JSON = "run.json"
 OPTIMIZATION_RESULTS = "optimization_results.csv.gz"
 OPTIMIZATION_PLOTS = "optimization_plots.pdf"
 OPTIMIZATION_PLOTS_HTML = "optimization_plots.html"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from finetune_lm.arguments import config_text, config_yaml, without_token
 from finetune_lm.constants import CONFIG_YAML
-from finetune_lm.data.files import file_hashes
+from finetune_lm.data.files import Files, distinct_names, file_hashes
 from finetune_lm.errors import UserError
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.runs import directory as place
@@ -50,6 +50,7 @@ def on_record(
             data_sha256=file_hashes(files),
             identity=plan.identity,
             start_tokens=start_tokens,
+            pairs=_compared(plan.files),
         )
     except OSError as error:
         raise _cannot_write(output_dir, error) from error
@@ -76,6 +77,21 @@ def on_record(
             ) from error
         raise
     record.end("finished")
+
+
+def _compared(files: Files) -> dict[str, dict[str, list[str]]]:
+    """The data sets whose texts are compared, by type and name, and the predictions of each."""
+    return {
+        kind: {
+            name: list(examples.predictions)
+            for examples, name in zip(
+                group, distinct_names([each.path for each in group]), strict=True
+            )
+            if examples.has_pairs
+        }
+        for kind, group in files.items()
+        if any(examples.has_pairs for examples in group)
+    }
 
 
 def _cannot_write(output_dir: Path, error: OSError) -> UserError:

@@ -11,7 +11,13 @@ from finetune_lm.arguments import DataTrainingArguments, config_dict
 from finetune_lm.arguments.given_measures import columns_of_measures
 from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import PROBE
-from finetune_lm.data.files import Examples, Files, arguments_of_missing_files, read_files
+from finetune_lm.data.files import (
+    Examples,
+    Files,
+    arguments_of_missing_files,
+    check_contrasts,
+    read_files,
+)
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.recording.columns import (
     MetadataColumns,
@@ -95,6 +101,7 @@ def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan
     """
     model_args, data_args, _ = all_args
     files, loss_files = _read_data(data_args, earlier)
+    check_contrasts(data_args, files)
     identity = identity_of(all_args, {**files, "loss": loss_files})
     if earlier is None:
         directory = place.choose_output_dir(

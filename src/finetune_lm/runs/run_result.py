@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune_lm.analysis.pair_tables import PAIRS_SUFFIX, RESULTS_SUFFIX, SUMMARY_SUFFIX
 from finetune_lm.recording.tables import load_metrics, load_probes
 from finetune_lm.runs.directory import METRICS, PROBE_RESULTS
 
@@ -46,3 +47,23 @@ class RunResult:
     def test_results(self) -> pd.DataFrame | None:
         """The table of test results, read when first asked for; None without one."""
         return load_metrics(self.test_results_path) if self.test_results_path else None
+
+    @cached_property
+    def test_pairs(self) -> pd.DataFrame | None:
+        """What was compared in test data, read when first asked for; None without pairs."""
+        path = self._beside_test_results(PAIRS_SUFFIX)
+        return load_metrics(path) if path else None
+
+    @cached_property
+    def test_summary(self) -> pd.DataFrame | None:
+        """The summary of what was compared, read when first asked for; None without pairs."""
+        import pandas as pd
+
+        path = self._beside_test_results(SUMMARY_SUFFIX)
+        return pd.read_csv(path) if path else None
+
+    def _beside_test_results(self, suffix: str) -> Path | None:
+        if self.test_results_path is None:
+            return None
+        path = Path(str(self.test_results_path).removesuffix(RESULTS_SUFFIX) + suffix)
+        return path if path.exists() else None
