@@ -14,8 +14,7 @@ from finetune_lm.data.batch import Batch
 from finetune_lm.data.encoding import check_parallel, encode
 from finetune_lm.data.files import Examples
 from finetune_lm.data.preprocessing import Preprocessing
-from finetune_lm.data.ragged_arrays import IntArray, Ragged
-from finetune_lm.data.tensors import as_tensor, real_mask, unpadded
+from finetune_lm.data.ragged_arrays import IntArray, Ragged, as_tensor, real_mask, unpadded
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.data.units import FittedUnits, units_of
 from finetune_lm.data.words import TokenPlaces

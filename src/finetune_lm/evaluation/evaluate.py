@@ -64,7 +64,7 @@ def evaluate(
             at = BatchAt(split, batch, epoch, number)
             with batch_watched(at):
                 outputs = split.forward(batch, run.device, alone=alone)
-                score = split.scored(batch, outputs.score)
+                score = at.scored(outputs.score)
                 losses = None
                 if at.n_labels:
                     # A copy: the rows need them as they are, whatever a loss does to its own.

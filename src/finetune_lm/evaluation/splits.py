@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.arguments.given_measures import columns_of_measures, given_measures
 from finetune_lm.constants import LOSS_DATASET_TYPES, PROBE
-from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import distinct_names
 from finetune_lm.data.seen import seen_before
@@ -21,7 +20,7 @@ from finetune_lm.models.vocabulary import padding_id
 from finetune_lm.randomness import LOSSES, stream_seed
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
 from finetune_lm.runs.run_plan import Plan
-from finetune_lm.scoring.forward import Forward, Score
+from finetune_lm.scoring.forward import Forward
 from finetune_lm.scoring.scorer import Scorer, scorer_of
 from finetune_lm.scoring.visibility import cost_of_padding
 
@@ -45,10 +44,6 @@ class Split:
     forward: Forward
     rows: TokenRows | None
     losses: Losses | None = None
-
-    def scored(self, batch: Batch, score: Score) -> Score:
-        """The same scores, which stay as they are whatever is done to the logits afterwards."""
-        return score if self.rows is None else self.rows.scored(batch, score)
 
     def warn_if_empty(self) -> None:
         """Say so, once, if all of the data were gone through and no token has a row."""
@@ -121,8 +116,18 @@ def make_splits(
     group = datasets[dataset_type]
     if not group:
         return []
-    has_losses = dataset_type in args.loss_classes
-    losses = _losses(dataset_type, loaded, args) if has_losses else None
+    losses = None
+    if dataset_type in args.loss_classes:
+        number = LOSS_DATASET_TYPES.index(dataset_type)
+        given = zip(
+            args.loss_classes[dataset_type], args.kwargs_of_losses(dataset_type), strict=True
+        )
+        entries = [
+            LossEntry(cls, kwargs, stream_seed(args.seed, LOSSES, number, place))
+            for place, (cls, kwargs) in enumerate(given)
+        ]
+        reduce = args.loss_reduction_fns[dataset_type]
+        losses = Losses(entries, reduce, loaded.model, loaded.tokenizer)
     fast = args.fast and not is_compiled(loaded.model)
     # What is found out by probes must not decide how the model is called with other data.
     find = Scorer if dataset_type == PROBE else scorer_of
@@ -189,14 +194,3 @@ def _must_not_pad(dataset_type: str, dataset: Dataset, loaded: LoadedModel) -> b
         f"in without padding, those of one length together."
     )
     return True
-
-
-def _losses(dataset_type: str, loaded: LoadedModel, args: DataTrainingArguments) -> Losses:
-    number = LOSS_DATASET_TYPES.index(dataset_type)
-    given = zip(args.loss_classes[dataset_type], args.kwargs_of_losses(dataset_type), strict=True)
-    entries = [
-        LossEntry(cls, kwargs, stream_seed(args.seed, LOSSES, number, place))
-        for place, (cls, kwargs) in enumerate(given)
-    ]
-    reduce = args.loss_reduction_fns[dataset_type]
-    return Losses(entries, reduce, loaded.model, loaded.tokenizer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,7 +226,7 @@ def load_baseline_data(
     ]:
         raise UserError(*problems)
     options = origin.encoder_options or encoder_options(baseline)
-    described = {
+    described: dict[str, Any] = {
         "baseline": [dict(settings.model_kwargs or {}), dict(settings.tokenizer_kwargs or {})],
         "encoder": options,
         "max_sample_length": settings.max_sample_length,
@@ -236,36 +235,32 @@ def load_baseline_data(
         "fast": origin.fast,
     }
 
-    def make(source: KLSource) -> BaselineData:
-        examples = read_source(source, origin)
-        encoder = TextEncoder(baseline.tokenizer, **options)
-        if settings.max_sample_length is not None:
-            examples = _not_longer(examples, encoder, settings.max_sample_length)
-        with apart_from_the_run():
-            dataset = Dataset(
-                examples,
-                encoder,
-                baseline.task,
-                Preprocessing(function, settings.data_preprocessing_fn_strategy, kwargs),
-                DatasetOptions(
-                    num_workers=settings.preprocessing_num_workers,
-                    overwrite_cache=settings.overwrite_cache,
-                    model=baseline.model,
-                ),
-            )
-        return BaselineData(baseline, dataset, settings.cache_mb * 2**20, fast=origin.fast)
-
-    return [
-        (
-            source,
-            origin.shared(
-                "KL data",
-                {**described, "source": [source.path, source.split_name, source.max_samples]},
-                partial(make, source),
-            ),
-        )
-        for source in settings.sources
-    ]
+    found: list[tuple[KLSource, BaselineData]] = []
+    for source in settings.sources:
+        described["source"] = [source.path, source.split_name, source.max_samples]
+        data = origin.kept("KL data", described)
+        if data is None:
+            examples = read_source(source, origin)
+            encoder = TextEncoder(baseline.tokenizer, **options)
+            if settings.max_sample_length is not None:
+                examples = _not_longer(examples, encoder, settings.max_sample_length)
+            with apart_from_the_run():
+                dataset = Dataset(
+                    examples,
+                    encoder,
+                    baseline.task,
+                    Preprocessing(function, settings.data_preprocessing_fn_strategy, kwargs),
+                    DatasetOptions(
+                        num_workers=settings.preprocessing_num_workers,
+                        overwrite_cache=settings.overwrite_cache,
+                        model=baseline.model,
+                    ),
+                )
+            n_bytes = settings.cache_mb * 2**20
+            data = BaselineData(baseline, dataset, n_bytes, fast=origin.fast)
+            origin.keep("KL data", described, data)
+        found.append((source, data))
+    return found
 
 
 def _not_longer(examples: Examples, encoder: TextEncoder, length: int) -> Examples:

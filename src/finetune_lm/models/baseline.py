@@ -33,7 +33,7 @@ class Origin:
 
     def __init__(self, args: ModelArguments) -> None:
         self._args = args
-        self._shared: dict[str, Any] = {}
+        self._kept: dict[str, Any] = {}
         self.encoder_options: dict[str, Any] = {}
         self.fast = True
 
@@ -92,11 +92,21 @@ class Origin:
             of: All that it depends on, in plain types and objects that have a name.
             make: Makes it.
         """
-        key = f"{what} {json.dumps(of, sort_keys=True, default=describe)}"
-        if key not in self._shared:
-            self._shared[key] = make()
-        made: T = self._shared[key]
+        made = self.kept(what, of)
+        return self.keep(what, of, make()) if made is None else made
+
+    def kept(self, what: str, of: Any) -> Any:
+        """What was kept under this description; None if nothing was."""
+        return self._kept.get(_key(what, of))
+
+    def keep(self, what: str, of: Any, made: T) -> T:
+        """Keep what was made, for the next that asks for the same."""
+        self._kept[_key(what, of)] = made
         return made
+
+
+def _key(what: str, of: Any) -> str:
+    return f"{what} {json.dumps(of, sort_keys=True, default=describe)}"
 
 
 _ORIGINS: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()

@@ -38,6 +38,11 @@ class BatchAt:
         """How many of its labels count in its loss."""
         return int(self.split.dataset.task.counted(self.batch.inputs["labels"]).sum())
 
+    def scored(self, score: Score) -> Score:
+        """The same scores, which stay as they are whatever is done to the logits afterwards."""
+        rows = self.split.rows
+        return score if rows is None else rows.scored(self.batch, score)
+
     def measured(
         self, score: Score, losses: Mapping[str, float] | None, lr: float | None = None
     ) -> Measured:

@@ -171,7 +171,7 @@ def learn(run: Run, learner: Learner, at: BatchAt, update: Update) -> Measured:
     lr = learner.lr
     outputs = split.forward(batch, device)
     # Before the losses, which may change the logits.
-    score = split.scored(batch, outputs.score)
+    score = at.scored(outputs.score)
     # A copy: the rows need them as they are, whatever a loss does to its own.
     labels = batch.inputs["labels"].to(device, copy=True)
     loss = split.losses(outputs.for_losses, labels)
