@@ -19,7 +19,7 @@ from trips import counted
 DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
 MOST = 6
 PARAMETERS = 5
-FILES_OF_A_BATCH = 23
+FILES_OF_A_BATCH = 24
 
 ON_THE_WAY = ("experiment", "study", "training", "evaluation", "runs", "recording", "data")
 
@@ -66,7 +66,7 @@ def test_a_learning_rate(tmp_path):
         "command_line.py: split_command_line",
         "values.py: read_value",
         "nested.py: merge",
-        "DataTrainingArguments.__post_init__",
+        "Arguments.__post_init__",
         "optimizers.py: make_optimizer",
     ]
     check(calls, stations)

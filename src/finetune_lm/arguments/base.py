@@ -47,6 +47,10 @@ class Arguments:
         if self.resolves_at_once:
             for field in fields(self):
                 setattr(self, field.name, resolve_references(getattr(self, field.name)))
+        self._finish()
+
+    def _finish(self) -> None:
+        """Add what follows from the values."""
 
     def __repr__(self) -> str:
         shown = (

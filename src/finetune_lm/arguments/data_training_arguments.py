@@ -396,9 +396,8 @@ class DataTrainingArguments(Arguments):
         affects=Affects.INPUTS,
     )
 
-    def __post_init__(self) -> None:
+    def _finish(self) -> None:
         """Set the kwargs of the optimizer and of the losses as attributes."""
-        super().__post_init__()
         taken = {each.name for each in fields(self)} | set(dir(type(self)))
         problems: list[str] = []
         for name, dotted, value in attributes_from_kwargs(self):

@@ -177,9 +177,8 @@ class ModelArguments(Arguments):
         affects=Affects.INPUTS,
     )
 
-    def __post_init__(self) -> None:
+    def _finish(self) -> None:
         """Let configuration and tokenizer come from the model unless they are named."""
-        super().__post_init__()
         if self.config_name is None:
             self.config_name = self.model_name_or_path
         if self.tokenizer_name is None:
