@@ -26,9 +26,7 @@ def run(quick: bool = False) -> list[Row]:
     tables = []
     rows = made.training.rows
     assert rows is not None
-    columns = table_columns(
-        with_sequence_type=False, losses=rows.run.losses, metadata=rows.run.metadata.names
-    )
+    columns = table_columns(losses=rows.run.losses, metadata=rows.run.metadata.names)
     for number, batch in enumerate(made.batches):
         measured = made.learn(batch, number)
         tables.append(rows.of_batch(measured).select(columns))

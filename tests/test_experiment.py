@@ -94,10 +94,8 @@ def test_what_a_run_leaves_behind(models, files, tmp_path):
     )
     metrics, tests = result.metrics, result.test_results
     losses = ["loss", "OutputsDefaultLoss"]
-    assert list(metrics.columns) == table_columns(
-        with_sequence_type=False, losses=losses, metadata=["kind"]
-    )
-    assert list(tests.columns) == table_columns(with_sequence_type=False, losses=[], metadata=[])
+    assert list(metrics.columns) == table_columns(losses=losses, metadata=["kind"])
+    assert list(tests.columns) == table_columns(losses=[], metadata=[])
     assert sorted(metrics["epoch"].unique()) == [0, 1, 2]
     train = metrics[metrics["dataset_type"] == "train"]
     assert set(train["batch_number"]) == {0, 1, 2}

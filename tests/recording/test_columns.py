@@ -69,9 +69,9 @@ def test_items_of_one_data_set_and_numbers_of_another():
 
 
 def test_order_of_columns():
-    columns = table_columns(with_sequence_type=True, losses=["loss", "L"], metadata=["m"])
+    columns = table_columns(losses=["loss", "L"], metadata=["m"], besides=["sequence_type"])
     assert columns == ORDER.split()
-    assert "sequence_type" not in table_columns(with_sequence_type=False, losses=[], metadata=[])
+    assert "sequence_type" not in table_columns(losses=[], metadata=[])
 
 
 class A: ...

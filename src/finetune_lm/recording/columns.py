@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import pyarrow as pa
@@ -83,32 +83,30 @@ INTEGER_COLUMNS = frozenset(
 
 def table_columns(
     *,
-    with_sequence_type: bool,
     losses: Sequence[str],
     metadata: Sequence[str],
     measures: Sequence[str] = (),
-    with_step: bool = False,
     units: Sequence[str] = (),
+    besides: Collection[str] = (),
 ) -> list[str]:
     """All columns of a table, in order.
 
     Args:
-        with_sequence_type: Whether there are rows for labels and for what the model would say.
         losses: The names of the loss columns, which a table of training and validation has, beside
             the learning rate; a table of test results has none, and tells what was seen before.
         metadata: The names of the metadata columns.
         measures: The names of the columns of measures.
-        with_step: Whether it is the table of probes, which tells after how many updates rows were
-            measured.
         units: The columns about regions and words that the data give.
+        besides: ``sequence_type`` where there are rows for labels and for what the model would say,
+            ``step`` in the table of probes, which tells after how many updates rows were measured.
     """
-    sequence_type = [SEQUENCE_TYPE] if with_sequence_type else []
+    sequence_type = [SEQUENCE_TYPE] if SEQUENCE_TYPE in besides else []
     place = EXAMPLE_COLUMNS.index("original_text")
     seen_in = [] if losses else [SEEN_IN]
     example = [*EXAMPLE_COLUMNS[:place], *seen_in, *EXAMPLE_COLUMNS[place:], *sequence_type]
     learning = [*losses, LR] if losses else []
     behind_epoch = DATASET_COLUMNS.index("epoch") + 1
-    step = [STEP] if with_step else []
+    step = [STEP] if STEP in besides else []
     dataset = [*DATASET_COLUMNS[:behind_epoch], *step, *DATASET_COLUMNS[behind_epoch:]]
     behind = TOKEN_COLUMNS.index("is_unknown") + 1
     token = [*TOKEN_COLUMNS[:behind], *units, *TOKEN_COLUMNS[behind:]]
@@ -119,7 +117,7 @@ def table_columns(
 def _fixed_columns(losses: Sequence[str]) -> set[str]:
     """What columns are called, in whatever table."""
     tables = [
-        table_columns(with_sequence_type=True, losses=names, metadata=[], with_step=True)
+        table_columns(losses=names, metadata=[], besides=(SEQUENCE_TYPE, STEP))
         for names in (losses, [])
     ]
     return {name for table in tables for name in table}

@@ -95,13 +95,13 @@ class RunColumns:
 
     def names(self, *, with_step: bool = False) -> list[str]:
         """The columns of the table, in order; with ``step`` if it is that of the probes."""
+        sequence_type = [SEQUENCE_TYPE] if self.task.reports_greedy_rows else []
         return table_columns(
-            with_sequence_type=self.task.reports_greedy_rows,
             losses=self.losses,
             metadata=self.metadata.names,
             units=self.metadata.unit_names,
             measures=list(self.measures),
-            with_step=with_step,
+            besides=[*sequence_type, *([STEP] if with_step else [])],
         )
 
 
