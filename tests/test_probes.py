@@ -71,6 +71,7 @@ def members(path):
     return found
 
 
+MEASURES = [f"measures.{name}" for name in ("WordBoundary", "Entropy", "Rank", "BaselineKL")]
 CASES = {
     "lm, within epochs": ("lm", {"probe_every_steps": 1}, {"gradient_accumulation_steps": 2}),
     "lm, after epochs": ("lm", {}, {**KL, "lr_scheduler": "linear"}),
@@ -82,7 +83,8 @@ CASES = {
             "train_optimizer_kwargs": {"lr": 0.5, "weight_decay": 0.0},
         },
     ),
-    "mlm": ("mlm", {"probe_every_steps": 2}, {}),
+    "lm, measures": ("lm", {"measures": {"probe": MEASURES}}, {}),
+    "mlm": ("mlm", {"probe_every_steps": 2, "measures": {"probe": MEASURES[1:]}}, {}),
     "seq2seq": ("seq2seq", {"probe_every_steps": 2}, {}),
 }
 
