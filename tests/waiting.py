@@ -1,4 +1,4 @@
-"""A callback that waits for a signal, so that a test can send one at a certain step."""
+"""A callback that waits, so that a test can do something at a certain step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 class WaitForSignal:
     """Waits for SIGUSR1 or SIGTERM, once at each step that WAIT_AT names, behind a directory.
 
-    It makes a file in the directory when it waits, and leaves a step alone whose file is there, or
-    all if there is no directory. Variables in the name stand for what they are. A test that has
-    died is not waited for.
+    A file ``go`` in the directory does it too. It makes a file there when it waits, and leaves a
+    step alone whose file is there, or all if there is no directory. Variables in the name stand for
+    what they are. A test that has died is not waited for.
 
     Example:
         >>> os.environ["WAIT_AT"] = "waits/$SLURM_ARRAY_TASK_ID:0.1,1.0"  # files 0.1 and 1.0
@@ -32,7 +32,8 @@ class WaitForSignal:
         before = {number: self._note(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
         place.touch()
         parent = os.getppid()
-        while not self._received and os.getppid() == parent:
+        go = place.with_name("go")
+        while not (self._received or go.exists()) and os.getppid() == parent:
             time.sleep(0.02)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -42,6 +42,21 @@ def test_four_processes_at_one_journal_and_one_is_killed(model, tmp_path):
     assert set(table["study_name"]) == {"ours"}
 
 
+def test_four_processes_that_begin_with_one_new_database(model, tmp_path):
+    """All of them make its tables, and none is the first to have done so."""
+    storage = ("--study_kwargs.storage", f"sqlite:///{tmp_path}/study.db")
+    argv = command(model, tmp_path, *storage, "--max_trials", 4)
+    processes = [
+        start(*argv, "--output_dir", tmp_path / f"out{number}", cwd=tmp_path) for number in range(4)
+    ]
+    for process in processes:
+        finish(process)
+    tables = [results_of(tmp_path / f"out{number}") for number in range(4)]
+    # Who ended before others knows less.
+    last = max(tables, key=lambda table: (table["state"] == "COMPLETE").sum())
+    assert last["state"].tolist() == ["COMPLETE"] * 4
+
+
 def test_values_do_not_depend_on_who_does_the_trial(model, tmp_path, monkeypatch):
     """The same trials, in one process and in two at the same time."""
     two = command(model, tmp_path, "--output_dir", tmp_path / "two", "--max_trials", 4)

@@ -90,7 +90,8 @@ def slurm(tmp_path, monkeypatch):
             case "$(cat state)" in
               invalid) echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1 ;;
               broken) echo "slurm_load_jobs error: Unable to contact controller" >&2; exit 1 ;;
-              *) [ "$3" = 77 ] && cat state ;;
+              "") ;;
+              *) [ "$6" = 77_2 ] && echo "77_2 $(cat state)" ;;
             esac
             exit 0
             """,
@@ -101,8 +102,8 @@ def slurm(tmp_path, monkeypatch):
         path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
-    for name in ("SLURM_JOB_ID", "SLURM_CLUSTER_NAME", "SLURM_RESTART_COUNT"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "CLUSTER_NAME", "RESTART_COUNT"):
+        monkeypatch.delenv(f"SLURM_{name}", raising=False)
 
     def state(text):
         (tmp_path / "state").write_text(text)
@@ -110,7 +111,11 @@ def slurm(tmp_path, monkeypatch):
     return state
 
 
-ELSEWHERE = Worker("node9", 5, 1.0, slurm_job_id="77", slurm_cluster="big")
+ELSEWHERE = Worker("node9", 5, 1.0, slurm_job_id="77_2", slurm_cluster="big")
+
+
+def is_gone(worker):
+    return worker.is_gone(workers._queue([worker]))
 
 
 @pytest.mark.parametrize(
@@ -129,29 +134,36 @@ def test_a_job_of_the_cluster(slurm, monkeypatch, state, is_gone, inside):
     slurm(state)
     if inside:
         monkeypatch.setenv("SLURM_CLUSTER_NAME", "big")
-    assert ELSEWHERE.is_gone() is is_gone
+    assert ELSEWHERE.is_gone(workers._queue([ELSEWHERE])) is is_gone
 
 
 def test_a_job_of_another_cluster_or_none(slurm):
     slurm("invalid")
-    assert replace(ELSEWHERE, slurm_cluster="small").is_gone() is None
-    assert replace(ELSEWHERE, slurm_job_id="").is_gone() is None
+    small = replace(ELSEWHERE, slurm_cluster="small")
+    assert is_gone(small) is None
+    assert small.is_gone(workers._queue([ELSEWHERE, small])) is None
+    assert is_gone(replace(ELSEWHERE, slurm_job_id="")) is None
 
 
 def test_a_job_that_was_started_again(slurm, monkeypatch):
     slurm("RUNNING\n")
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "big")
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    assert ELSEWHERE.is_gone() is False  # another process of this job
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    assert Worker.this().slurm_job_id == "77_2"
+    assert is_gone(ELSEWHERE) is False  # another process of this job
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert ELSEWHERE.is_gone() is True
-    assert replace(ELSEWHERE, slurm_restarts=1).is_gone() is False
+    assert is_gone(ELSEWHERE) is True
+    assert is_gone(replace(ELSEWHERE, slurm_restarts=1)) is False
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")  # started again, but it is another task
+    assert is_gone(ELSEWHERE) is False
 
 
 def test_without_slurm_nothing_is_known(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "big")
-    assert ELSEWHERE.is_gone() is None
+    assert is_gone(ELSEWHERE) is None
 
 
 @pytest.mark.parametrize("described", [None, {}, "x", {"host": "a", "pid": 3}, [1]])
@@ -160,7 +172,7 @@ def test_what_describes_no_process(described):
 
 
 def test_what_people_read():
-    assert str(ELSEWHERE) == "process 5 on node9, SLURM job 77"
+    assert str(ELSEWHERE) == "process 5 on node9, SLURM job 77_2"
     assert str(replace(ELSEWHERE, slurm_job_id="")) == "process 5 on node9"
 
 
@@ -222,15 +234,55 @@ def test_what_is_not_known_is_said_once(study, capsys):
 
 def test_the_queue_of_a_cluster_is_not_looked_at_after_every_trial(study, monkeypatch):
     asked = []
-    monkeypatch.setattr(Worker, "is_gone", lambda self, ask_slurm: asked.append(ask_slurm))
-    begin(study, UNKNOWN)
+    monkeypatch.setattr(workers, "cluster", lambda: "big")
+    monkeypatch.setattr(workers, "states_of", lambda jobs: asked.append(jobs) or {})
+    monkeypatch.setattr(LostTrials, "_give_up", lambda *_: None)
+    for task in (1, 2):
+        begin(study, replace(ELSEWHERE, slurm_job_id=f"77_{task}"))
     lost = LostTrials(study)
     for _ in range(3):
         lost.repeat()
-    assert asked == [True, False, False]
+    assert asked == [{"77_1", "77_2"}]  # about all of them at once
+    lost.repeat(asks_slurm=True)
+    assert len(asked) == 2
     monkeypatch.setattr(workers, "_SECONDS_BETWEEN_QUESTIONS", 0.0)
     lost.repeat()
-    assert asked[3:] == [True]
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("state", "states_after", "may_end", "told"),
+    [
+        ("RUNNING", ["RUNNING"], False, " (running)."),
+        ("PENDING", ["RUNNING"], False, " (which waits to be started again)."),
+        ("COMPLETING", ["RUNNING"], True, " (completing)."),
+        ("broken", ["RUNNING"], False, "."),
+        ("", ["FAIL", "WAITING"], False, None),
+    ],
+)
+def test_a_trial_of_a_job(study, slurm, capsys, state, states_after, may_end, told):
+    slurm(state)
+    begin(study, ELSEWHERE)
+    lost = LostTrials(study)
+    assert lost.repeat() is may_end
+    assert states(study) == states_after
+    capsys.readouterr()
+    lost.say_what_is_left()
+    assert capsys.readouterr().err == (
+        f"trial 0 is still under way in {ELSEWHERE}{told}\n" if told else ""
+    )
+
+
+def test_what_is_left_is_said_in_some_lines(study, capsys):
+    begin(study, None)
+    for _ in range(workers._MOST_SAID + 1):
+        begin(study, UNKNOWN)
+    LostTrials(study).say_what_is_left()
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "trial 0 is still under way in another process."
+    assert said[1] == "trial 1 is still under way in process 1 on elsewhere."
+    assert said[-1] == "and 2 more trials are still under way."
+    assert len(said) == workers._MOST_SAID + 1
 
 
 def test_a_database_that_hears_of_its_processes_needs_no_word(tmp_path, capsys):

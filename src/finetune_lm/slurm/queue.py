@@ -5,12 +5,31 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 _COMMAND_TIMEOUT = 30
 
 COMPLETING = "COMPLETING"
 """The state of a job that is over and whose processes are being ended."""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What a queue says of some jobs.
+
+    Attributes:
+        cluster: Whose queue it is.
+        states: The states of those jobs that it has; those that it has not are over.
+    """
+
+    cluster: str
+    states: Mapping[str, str]
+
+    @property
+    def is_ending_some(self) -> bool:
+        """Whether some of the jobs are about to be over."""
+        return COMPLETING in self.states.values()
 
 
 def this_job() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -26,6 +27,11 @@ HEARTBEAT_SECONDS = 60
 GRACE_SECONDS = 600
 """A process that a database has not heard of for so long is taken for dead. It is long, so that one
 which was only held up (a busy disk, a machine that slept) is not."""
+
+_random = random.SystemRandom()
+_MAKING_SECONDS = 60.0
+_SECOND = ("already exists", "duplicate key", "UNIQUE constraint failed", "database is locked")
+"""What PostgreSQL and SQLite say to whoever does what another process has just done."""
 
 
 @dataclass(frozen=True)
@@ -190,17 +196,22 @@ def _opening(make: Callable[[], BaseStorage], shown: str) -> Callable[[], BaseSt
 
 
 def _made_despite_others(make: Callable[[], BaseStorage]) -> BaseStorage:
-    """A storage, also where several processes make the tables of a database at the same time."""
+    """A storage, also where several processes make the tables of a database at the same time.
+
+    Whoever comes second to a table or to its first row is told so by the database, and finds it
+    made when it looks again.
+    """
     import sqlalchemy.exc
 
-    for seconds in (0.2, 0.5, 1.0, 2.0):
+    until = time.monotonic() + _MAKING_SECONDS
+    while True:
         try:
             return make()
         except sqlalchemy.exc.SQLAlchemyError as error:
-            if not any(words in str(error) for words in ("already exists", "duplicate key")):
+            if time.monotonic() > until or not any(words in str(error) for words in _SECOND):
                 raise
-            time.sleep(seconds)
-    return make()
+            # Not all at the same time again.
+            time.sleep(_random.uniform(0.05, 0.5))
 
 
 def _lacks_driver(shown: str) -> UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -44,6 +45,8 @@ from finetune_lm.training.loop import train
 MOST_FAILURES_IN_A_ROW = 3
 _LONGEST_REASON = 500
 _STOPPED = "stopped by "
+_MOST_SECONDS_OF_AN_END = 60
+"""A cluster kills what is left of a job that is over sooner than that, unless it is set up so."""
 
 
 class TrialError(Exception):
@@ -132,6 +135,7 @@ class Trials:
         self._failures_in_a_row = 0
         self._begun: list[int] = []
         self._last_reason = ""
+        self._had_enough = False
 
     @property
     def n_begun(self) -> int:
@@ -153,8 +157,20 @@ class Trials:
         """
         self._lost.repeat()
         if self.are_enough():
+            self._repeat_before_end()
+        if self.are_enough():
             say(f"the study has its {self._max_trials} trials already.")
-            return
+        else:
+            self._optimize()
+            if self._max_trials is not None and not self.are_enough():
+                say(
+                    f"this process has done its {self.n_begun} trials, and the study has "
+                    f"{len(counted_trials(self._study))} of {self._max_trials}."
+                )
+        self._lost.say_what_is_left()
+
+    def _optimize(self) -> None:
+        """Do trials until there are enough, and again if some that others did came to nothing."""
         kwargs = {
             **self._plan.optimize_kwargs,
             "catch": (Exception,),
@@ -163,6 +179,7 @@ class Trials:
         n_trials = kwargs.pop("n_trials", None)
         while n_trials is None or self.n_begun < n_trials:
             left = None if n_trials is None else n_trials - self.n_begun
+            self._had_enough = False
             try:
                 self._study.optimize(self._objective, n_trials=left, **kwargs)
             except KeyboardInterrupt:
@@ -174,12 +191,17 @@ class Trials:
                     raise
                 say(f"trial {self._begun[-1]} was given to another process meanwhile.")
                 continue
-            break
-        if self._max_trials is not None and not self.are_enough():
-            say(
-                f"this process has done its {self.n_begun} trials, and the study has "
-                f"{len(counted_trials(self._study))} of {self._max_trials}."
-            )
+            self._repeat_before_end()
+            if self.are_enough() or not self._had_enough:
+                break
+
+    def _repeat_before_end(self) -> None:
+        """Take care of what others have left, as nobody may do after this process has ended."""
+        for _ in range(_MOST_SECONDS_OF_AN_END):
+            if not self._lost.repeat(asks_slurm=True):
+                return
+            self._interruption.check()
+            time.sleep(1)
 
     def _objective(self, trial: optuna.Trial) -> float:
         """Do one trial; what Optuna calls.
@@ -266,6 +288,7 @@ class Trials:
         self._interruption.check()
         self._lost.repeat()
         if is_surplus or self.are_enough():
+            self._had_enough = True
             study.stop()
 
     def _outcome(self, trial: FrozenTrial) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import datetime
 import math
 import os
-import shutil
 import socket
-import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +17,7 @@ from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState
 
 from finetune_lm.messages import say, warn
+from finetune_lm.slurm.queue import Queue, cluster, states_of, this_job
 
 WORKER = "worker"
 """Which process does a trial."""
@@ -34,6 +34,7 @@ MAX_ATTEMPTS = 3
 """Values that took their process down with them so often are not tried again."""
 
 _SECONDS_BETWEEN_QUESTIONS = 600.0
+_MOST_SAID = 10
 # Every process describes itself in a trial as soon as there is one.
 _NOBODYS_AFTER = datetime.timedelta(hours=1)
 
@@ -41,7 +42,6 @@ _DEAD = frozenset("ZXx")
 """States of a process that has ended and only waits to be taken note of."""
 
 _START_TOLERANCE = 2.0
-_COMMAND_TIMEOUT = 30
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Worker:
         boot: Which start of the machine; empty where that is not known.
         machine: Which installation of a system; empty where that is not known.
         namespace: Which numbering of processes, which containers have their own of.
-        slurm_job_id: Its SLURM job, if it is in one.
+        slurm_job_id: Its SLURM job, if it is in one; of an array, ``ARRAY_TASK``.
         slurm_cluster: The cluster of that job.
         slurm_restarts: How often the job had been started again.
     """
@@ -84,7 +84,7 @@ class Worker:
             _content("/proc/sys/kernel/random/boot_id"),
             _content("/etc/machine-id"),
             _link("/proc/self/ns/pid"),
-            os.environ.get("SLURM_JOB_ID", ""),
+            this_job(),
             os.environ.get("SLURM_CLUSTER_NAME", ""),
             int(os.environ.get("SLURM_RESTART_COUNT", "0")),
         )
@@ -105,12 +105,14 @@ class Worker:
         job = f", SLURM job {self.slurm_job_id}" if self.slurm_job_id else ""
         return f"process {self.pid} on {self.host}{job}"
 
-    def is_gone(self, *, ask_slurm: bool = True) -> bool | None:
+    def is_gone(self, queue: Queue | None = None) -> bool | None:
         """Whether the process has ended; None where that cannot be told from here.
 
+        A job that is to be started again counts as one that has not: its processes will see to what
+        they have left.
+
         Args:
-            ask_slurm: Whether the queue of a cluster may be looked at, which takes time of a
-                machine that all of its users share.
+            queue: What the queue of this machine's cluster says, asked for its job among others.
         """
         here = Worker.this()
         if (self.host, self.boot, self.namespace) == (here.host, here.boot, here.namespace):
@@ -119,13 +121,17 @@ class Worker:
         same_machine = bool(self.machine) and (self.host, self.machine) == (here.host, here.machine)
         if same_machine and self.boot != here.boot:
             return True  # the machine was started again since
-        if not (ask_slurm and self.slurm_job_id and self.slurm_cluster):
+        if not self.slurm_job_id or not self.slurm_cluster:
             return None
-        if self.slurm_cluster == _slurm_cluster():
-            if here.slurm_job_id == self.slurm_job_id and here.slurm_restarts > self.slurm_restarts:
-                return True  # the job was started again, after it was taken off its machine
-            return _slurm_job_is_gone(self.slurm_job_id)
-        return None
+        same_job = (self.slurm_cluster, self.slurm_job_id) == (
+            here.slurm_cluster,
+            here.slurm_job_id,
+        )
+        if same_job and here.slurm_restarts > self.slurm_restarts:
+            return True  # the job was started again, after it was taken off its machine
+        if queue is None or queue.cluster != self.slurm_cluster:
+            return None
+        return self.slurm_job_id not in queue.states
 
 
 def _started(pid: int) -> float | None:
@@ -158,43 +164,6 @@ def _link(path: str) -> str:
         return ""
 
 
-def _slurm_cluster() -> str:
-    """The SLURM cluster that this machine belongs to."""
-    from_environment = os.environ.get("SLURM_CLUSTER_NAME", "")
-    if from_environment:
-        return from_environment
-    for line in (_output("scontrol", "show", "config") or "").splitlines():
-        key, _, value = line.partition("=")
-        if key.strip() == "ClusterName":
-            return value.strip()
-    return ""
-
-
-def _slurm_job_is_gone(job_id: str) -> bool | None:
-    result = _run("squeue", "--noheader", "--jobs", job_id, "--format", "%T")
-    if result is None:
-        return None
-    if result.returncode == 0:
-        return not result.stdout.strip()
-    return True if "Invalid job id" in result.stderr else None
-
-
-def _output(*command: str) -> str | None:
-    result = _run(*command)
-    return result.stdout if result is not None and result.returncode == 0 else None
-
-
-def _run(*command: str) -> subprocess.CompletedProcess[str] | None:
-    if shutil.which(command[0]) is None:
-        return None
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT, check=False
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
 class LostTrials:
     """Finds trials whose process has ended, and queues their values again.
 
@@ -209,21 +178,50 @@ class LostTrials:
         self._has_said: set[int] = set()
         self._asked_slurm = -math.inf
 
-    def repeat(self) -> None:
+    def repeat(self, *, asks_slurm: bool = False) -> bool:
         """Take care of the trials that no process works at any more.
 
         A trial is left alone if it cannot be told from here whether its process lives.
+
+        Args:
+            asks_slurm: Whether to look at the queue of a cluster, which all of its users share, in
+                any case, and not only if that was long ago.
+
+        Returns:
+            Whether more may be known in a moment, since jobs are about to be over.
         """
-        ask_slurm = time.monotonic() - self._asked_slurm > _SECONDS_BETWEEN_QUESTIONS
-        if ask_slurm:
+        asks_slurm = asks_slurm or (
+            time.monotonic() - self._asked_slurm > _SECONDS_BETWEEN_QUESTIONS
+        )
+        running = self._running()
+        queue = _queue([worker for _, worker in running]) if asks_slurm else None
+        if asks_slurm:
             self._asked_slurm = time.monotonic()
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            worker = Worker.of(trial.user_attrs.get(WORKER))
-            gone = _is_nobodys(trial) if worker is None else worker.is_gone(ask_slurm=ask_slurm)
+        for trial, worker in running:
+            gone = _is_nobodys(trial) if worker is None else worker.is_gone(queue)
             if gone:
                 self._give_up(trial, f"{worker or 'its process'} ended in the middle of it")
-            elif gone is None and ask_slurm and not self._is_told:
+            elif gone is None and asks_slurm and not self._is_told:
                 self._say_unknown(trial, worker)
+        return queue is not None and queue.is_ending_some
+
+    def say_what_is_left(self) -> None:
+        """Say which trials other processes have not come to the end of."""
+        running = self._running()
+        queue = _queue([worker for _, worker in running])
+        for trial, worker in running[:_MOST_SAID]:
+            state = queue.states.get(worker.slurm_job_id, "") if queue and worker else ""
+            told = {"PENDING": " (which waits to be started again)", "": ""}
+            say(
+                f"trial {trial.number} is still under way in {worker or 'another process'}"
+                f"{told.get(state, f' ({state.lower()})')}."
+            )
+        if len(running) > _MOST_SAID:
+            say(f"and {len(running) - _MOST_SAID} more trials are still under way.")
+
+    def _running(self) -> list[tuple[FrozenTrial, Worker | None]]:
+        trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [(trial, Worker.of(trial.user_attrs.get(WORKER))) for trial in trials]
 
     def _say_unknown(self, trial: FrozenTrial, worker: Worker | None) -> None:
         if worker is None or trial.number in self._has_said:
@@ -286,6 +284,19 @@ def counted_trials(study: optuna.Study) -> list[FrozenTrial]:
         and not trial.user_attrs.get(SURPLUS)
         and not (trial.state == TrialState.FAIL and (trial.number in repeated or not trial.params))
     ]
+
+
+def _queue(workers: Sequence[Worker | None]) -> Queue | None:
+    """What the queue of this machine's cluster says of the jobs that processes are in.
+
+    Returns:
+        None if none is in a job of this cluster, or the queue could not be asked.
+    """
+    in_jobs = [worker for worker in workers if worker and worker.slurm_job_id]
+    here = cluster() if in_jobs else ""
+    jobs = {worker.slurm_job_id for worker in in_jobs if here and worker.slurm_cluster == here}
+    states = states_of(jobs) if jobs else None
+    return None if states is None else Queue(here, states)
 
 
 def _is_nobodys(trial: FrozenTrial) -> bool:
