@@ -47,3 +47,16 @@ def test_there_are_no_spaces_in_some_vocabularies(name):
     tokenizer = tokenizer_of_kind(name)
     ids = np.array(tokenizer("see the man", add_special_tokens=False)["input_ids"])
     assert "".join(Vocabulary(tokenizer).texts(ids)).replace("##", "") == "seetheman"
+
+
+@pytest.mark.parametrize(("make", "name"), ALL, ids=[name for _, name in ALL])
+def test_entries_are_decoded_together_as_one_by_one(make, name):
+    tokenizer = make(name)
+    every = [[i] for i in sorted(set(tokenizer.get_vocab().values()))]
+    expected = []
+    for row in every:
+        try:
+            expected += tokenizer.batch_decode([row], clean_up_tokenization_spaces=False)
+        except KeyError:  # what not even its own class can decode
+            expected.append("")
+    assert Vocabulary(tokenizer)._decode(every) == expected

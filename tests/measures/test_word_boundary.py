@@ -11,10 +11,14 @@ import torch
 import transformers
 
 from families import Family, family, gpt2_tokenizer
+from finetune_lm.arguments import ModelArguments
 from finetune_lm.data.words import word_spans
 from finetune_lm.measures import WordBoundary
-from helpers import dataset, examples
+from finetune_lm.model_modifiers import add_new_tokens
+from finetune_lm.models.loading import load_model
+from helpers import dataset, examples, save_family
 from measured import WAYS, measured
+from tokenizer_classes import build
 
 EOS = "<eos>"
 # p(next | last) in twentieths over EOS, Ġx, Ġy, x, y, "."; a case to be worked out by hand.
@@ -312,11 +316,29 @@ def test_a_masked_model_has_none(name):
     assert rows["surprisal_corrected"].isna().all()
 
 
-def test_separators_of_their_own_and_marked_ends_need_no_correction():
-    for tokenizer in (transformers.ByT5Tokenizer(), transformers.CanineTokenizer()):
-        model = SimpleNamespace(generation_config=None)
-        assert not WordBoundary(model, tokenizer)._is_needed
-    assert WordBoundary(SimpleNamespace(), gpt2_tokenizer())._is_needed
+def test_separators_of_their_own_need_no_correction():
+    model = SimpleNamespace(generation_config=None)
+    assert not WordBoundary(model, transformers.ByT5Tokenizer())._is_needed
+    assert WordBoundary(model, gpt2_tokenizer())._is_needed
+
+
+def test_where_tokens_tell_that_a_word_is_over_one_of_several_units_is_missing():
+    """As in OpenAI GPT, whose tokens do not tell whether there is a space before a mark."""
+    tokenizer = build("OpenAIGPTTokenizer")
+    fam = Family("ends", "lm", tokenizer, ChainModel(torch.rand(len(tokenizer), len(tokenizer))))
+    data = dataset(fam, examples(["the man, he has"]), bos_policy="none")
+    rows = measured(fam, data, [WordBoundary(fam.model, tokenizer)])
+    words = rows.groupby("word")[["surprisal", "surprisal_corrected"]].agg(sum_or_missing)
+    # Of the first word nothing predicts the first token.
+    assert words["surprisal_corrected"].isna().to_dict() == {
+        "the": True, "man,": True, "he": False, "has": False
+    }  # fmt: skip
+    told = words.dropna()
+    np.testing.assert_allclose(told["surprisal"], told["surprisal_corrected"])
+
+
+def sum_or_missing(values):
+    return values.sum(skipna=False)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -360,3 +382,64 @@ def test_adding_a_word_puts_it_where_its_spelling_says():
         False,
         True,
     ]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "t5"])
+def test_words_that_were_added_leave_the_others_where_they_are(name, tmp_path):
+    fam = family(name)
+    before = WordBoundary(fam.model, fam.tokenizer)
+    n = len(fam.tokenizer)
+    args = ModelArguments(
+        save_family(fam, tmp_path),
+        model_task=fam.task,
+        model_modifier_fns=[add_new_tokens],
+        model_modifier_fn_kwargs={"add_new_tokens": {"added_tokens": ["flomped"]}},
+    )
+    loaded = load_model(args)
+    after = WordBoundary(loaded.model, loaded.tokenizer)
+    every = np.arange(n)
+    np.testing.assert_array_equal(before._starts(every), after._starts(every))
+    # In a sentence it begins a word, right behind punctuation it goes on with one.
+    assert after._starts(np.array([n, n + 1])).tolist() == [True, False]
+
+
+def test_a_word_that_not_all_tokens_have_a_row_of_is_missing():
+    """A function may leave out some of a word's tokens."""
+    fam = family("gpt2")
+    measure = WordBoundary(fam.model, fam.tokenizer)
+    text = "The unbelievable story was told"
+    whole = measured(fam, dataset(fam, examples([text])), [measure])
+    several = whole["word"] == "unbelievable"
+    places = np.flatnonzero(several)
+    assert len(places) >= 3
+    for out in (places[0], places[1], places[-1]):
+
+        def leave_out(batch, tokenizer, out=int(out)):
+            labels = batch["input_ids"].clone()
+            labels[:, 1 + out] = -100
+            return {**batch, "labels": labels}
+
+        rows = measured(fam, dataset(fam, examples([text]), function=leave_out), [measure])
+        assert len(rows) == len(whole) - 1
+        assert rows["surprisal_corrected"].isna().equals(rows["word"] == "unbelievable")
+
+
+def test_a_token_of_two_words_is_no_word():
+    """Words may be cut within a token."""
+    fam = family("gpt2")
+    measure = WordBoundary(fam.model, fam.tokenizer)
+    text = "The glass has it"
+    words = {"words": ["The", "gl", "ass", "has", "it"]}
+    rows = measured(fam, dataset(fam, examples([text], metadata=[words])), [measure])
+    assert rows["token"].tolist() == ["The", " glass", " has", " it"]
+    assert rows["word"].tolist() == ["The", "ass", "has", "it"]
+    assert rows["surprisal_corrected"].isna().tolist() == [False, True, False, False]
+
+
+def test_probabilities_that_are_no_numbers_are_missing():
+    """Where no token that begins a word is possible, none ends either."""
+    table = torch.tensor(list(CHAIN.values())) / 20
+    table[3, [0, 1, 2]] = 0.0
+    fam = chain_family(table)
+    rows = measured(fam, dataset(fam, examples(["x y"])), [WordBoundary(fam.model, fam.tokenizer)])
+    assert rows["surprisal_corrected"].isna().all()

@@ -174,8 +174,7 @@ class Candidates(Measure):
         }
         if self._at is None:
             return found
-        regions = tokens.regions or [None] * len(tokens.begins)
-        is_in = np.array([region in self._at for region in regions], dtype=bool)
+        is_in = np.array([region in self._at for region in tokens.regions], dtype=bool)
         return {name: np.where(is_in, v, np.float32(np.nan)) for name, v in found.items()}
 
 

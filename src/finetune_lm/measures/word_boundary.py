@@ -26,8 +26,6 @@ _WITHOUT_SPACES = re.compile(
     "\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uaa60-\uaadf"
     "\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
 )
-# What a probability is at least, so that its logarithm is a number.
-_LEAST = 1e-37
 
 
 class WordBoundary(Measure):
@@ -49,10 +47,10 @@ class WordBoundary(Measure):
 
     It is missing for all tokens of a word that is not told by the tokens: one that is two units of
     the tokenizer or a part of one (words next to punctuation of BERT-like vocabularies, words that
-    metadata cut from others), one whose text was cut, one in a script without spaces; for masked
-    models, which have no probability that a word is over; and for what a seq2seq model would say.
-    It is the surprisal itself where separators are tokens of their own (characters, bytes) and
-    where tokens tell that they end a word.
+    metadata cut from others), the last one of a text that was cut, one in a script without spaces,
+    one that not all tokens have a row of; for masked models, which have no probability that a word
+    is over; and for what a seq2seq model would say. It is the surprisal itself where separators are
+    tokens of their own (characters, bytes) and where tokens tell that they end a word.
 
     Args:
         model: The model.
@@ -67,18 +65,28 @@ class WordBoundary(Measure):
         vocabulary = vocabulary_of(tokenizer)
         self._vocabulary = vocabulary
         self._ends_text = np.array(sorted(_ends_of_text(model, tokenizer)), dtype=np.int64)
-        self._is_needed = not vocabulary.marks_ends and _marks_beginnings(vocabulary)
+        self._marks_ends = vocabulary.marks_ends
+        self._is_needed = not self._marks_ends and _marks_beginnings(vocabulary)
         self._masks: Tensor | None = None
+        self._has_spaces: dict[str | None, bool] = {}
 
     def of_rows(self, rows: LogitRows, beside: Any = None) -> dict[str, Tensor]:
         """See `Measure.of_rows`: log2 P(B) and log2 of what does not start a word."""
+        import torch
+
         if not self._is_needed:
-            nothing = rows.of_targets(rows.logits[:, 0] * 0.0)
+            nothing = torch.zeros(len(rows.targets), device=rows.targets.device)
             return {"boundary": nothing, "inside": nothing}
         if self._masks is None:
             self._masks = self._made_masks(rows.exponentials)
-        sums = rows.exponentials @ self._masks
-        shares = (sums / rows.total[:, None]).clamp_(min=_LEAST).log2()
+        if rows.exponentials.device.type == "cpu":
+            sums = rows.exponentials @ self._masks
+        else:
+            # Products may be rounded there (TF32), sums are not.
+            parts = [(rows.exponentials * mask).sum(dim=-1) for mask in self._masks.unbind(dim=1)]
+            sums = torch.stack(parts, dim=1)
+        # Below what float32 holds there is no number.
+        shares = (sums / rows.total[:, None]).masked_fill(sums == 0, torch.nan).log2()
         shares = rows.of_targets(shares)
         return {"boundary": shares[:, 0], "inside": shares[:, 1]}
 
@@ -96,7 +104,8 @@ class WordBoundary(Measure):
         vocabulary = self._vocabulary
         if vocabulary.continuing_ids is not None:
             # Decoders leave out the space before punctuation, which is a unit all the same.
-            begins = ~np.isin(ids, vocabulary.continuing_ids) & (ids >= 0)
+            is_entry = (ids >= 0) & (ids < vocabulary.size)
+            begins = ~np.isin(ids, vocabulary.continuing_ids) & is_entry
         else:
             begins = vocabulary.begins_word(ids) | np.isin(ids, vocabulary.sentinel_ids)
         return begins & ~self._is_end(ids)
@@ -113,24 +122,59 @@ class WordBoundary(Measure):
         """See `Measure.finish`."""
         if not tokens.in_order:
             return {"surprisal_corrected": np.full_like(tokens.surprisal, np.nan)}
-        if not self._is_needed:
-            return {"surprisal_corrected": tokens.surprisal}
+        corrected = tokens.surprisal
+        is_told = self._has_told_text(tokens)
+        if self._is_needed or self._marks_ends:
+            begins_unit, ends_unit = self._units(tokens)
+            is_told &= self._is_one_unit(tokens, begins_unit, ends_unit)
         is_end = self._is_end(tokens.token_id)
-        begins_unit = self._starts(tokens.token_id) | is_end | tokens.begins
-        next_begins = self._starts(tokens.next_id) | self._is_end(tokens.next_id)
-        ends_unit = next_begins | (tokens.next_id < 0)
-        first_term = np.where(
-            self._starts(tokens.token_id) | is_end, measured["boundary"], measured["inside"]
-        )
-        corrected = tokens.surprisal + np.where(begins_unit, first_term, np.float32(0.0))
-        corrected -= np.where(ends_unit & ~is_end, behind["boundary"], np.float32(0.0))
         # What frames a text is no word's.
         frames = self._vocabulary.is_structural(tokens.token_id) & ~is_end
-        corrected = np.where(frames, tokens.surprisal, corrected)
-        is_told = self._is_told(tokens, begins_unit, ends_unit)
+        if self._is_needed:
+            before = np.where(
+                self._starts(tokens.token_id) | is_end, measured["boundary"], measured["inside"]
+            )
+            corrected = corrected + np.where(begins_unit, before, np.float32(0.0))
+            corrected -= np.where(ends_unit & ~is_end, behind["boundary"], np.float32(0.0))
+            corrected = np.where(frames, tokens.surprisal, corrected)
         return {"surprisal_corrected": _whole_words(corrected, is_told | frames, tokens.word)}
 
-    def _is_told(self, tokens: Tokens, begins_unit: BoolArray, ends_unit: BoolArray) -> BoolArray:
+    def _units(self, tokens: Tokens) -> tuple[BoolArray, BoolArray]:
+        """Whether each token begins and ends what is a word to the tokenizer."""
+        is_end = self._is_end(tokens.token_id)
+        next_ends = (tokens.next_id < 0) | self._is_end(tokens.next_id)
+        if self._marks_ends:
+            ends = next_ends | ~self._vocabulary.goes_on(tokens.token_id)
+            begins = tokens.begins | is_end
+            begins[1:] |= ends[:-1]
+            return begins, ends
+        begins = self._starts(tokens.token_id) | is_end | tokens.begins
+        return begins, next_ends | self._starts(tokens.next_id)
+
+    def _has_told_text(self, tokens: Tokens) -> BoolArray:
+        """Whether each token's word has all its rows, and a text in which spaces part words."""
+        word, number = tokens.word, tokens.num_in_word
+        is_first, is_last = np.ones(len(word), dtype=bool), np.ones(len(word), dtype=bool)
+        is_first[1:] = word[1:] != word[:-1]
+        is_last[:-1] = is_first[1:]
+        follows = np.zeros(len(word), dtype=bool)
+        follows[1:] = number[1:] == number[:-1] + 1
+        is_whole = np.where(is_first, number == 0, follows) & (tokens.ends_word | ~is_last)
+        told = (word < 0) | (is_whole & ~tokens.straddles)
+        # Whatever may follow it, the last word of a text that was cut is not known to be over.
+        at_end = (tokens.next_id < 0) | self._vocabulary.is_structural(tokens.next_id)
+        told &= ~(tokens.is_cut & at_end & ~self._vocabulary.is_structural(tokens.token_id))
+        has_spaces: BoolArray = np.array([self._parts_words(t) for t in tokens.word_text], bool)
+        return told & has_spaces
+
+    def _parts_words(self, text: str | None) -> bool:
+        if text not in self._has_spaces:
+            self._has_spaces[text] = text is None or not _WITHOUT_SPACES.search(text)
+        return self._has_spaces[text]
+
+    def _is_one_unit(
+        self, tokens: Tokens, begins_unit: BoolArray, ends_unit: BoolArray
+    ) -> BoolArray:
         """Whether each token leaves it possible that its word is one unit of the tokenizer.
 
         Nothing but blanks may be a unit of its own beside that.
@@ -139,21 +183,14 @@ class WordBoundary(Measure):
         begins_word = np.ones(n, dtype=bool)
         begins_word[1:] = (word[1:] != word[:-1]) | (word[1:] < 0)
         told = (begins_unit | ~begins_word) & (ends_unit | ~tokens.ends_word)
-        told &= ~(tokens.is_cut & (tokens.next_id < 0))
         # Units by number, and which of them are more than blanks.
         unit = np.cumsum(begins_unit | begins_word) - 1
-        texts = self._vocabulary.texts(tokens.token_id)
         has_text = np.zeros(unit[-1] + 1 if n else 0, dtype=bool)
-        np.logical_or.at(has_text, unit, np.array([bool(t.strip()) for t in texts], dtype=bool))
-        first_of_unit = np.flatnonzero(begins_unit | begins_word)
-        of_units = word[first_of_unit]
+        has_text[unit[~self._vocabulary.is_blank(tokens.token_id)]] = True
+        of_units = word[begins_unit | begins_word]
         in_words = of_units[has_text & (of_units >= 0)]
         counts = np.bincount(in_words) if len(in_words) else np.zeros(0, dtype=np.int64)
-        several = np.flatnonzero(counts > 1)
-        told &= ~np.isin(word, several)
-        without_spaces = [bool(t and _WITHOUT_SPACES.search(t)) for t in tokens.word_text]
-        told &= ~np.array(without_spaces, dtype=bool)
-        return told
+        return told & ~np.isin(word, np.flatnonzero(counts > 1))
 
 
 def _whole_words(values: FloatArray, is_told: BoolArray, word: npt.NDArray[np.int64]) -> FloatArray:

@@ -347,16 +347,21 @@ class TokenRows:
         is_of_text &= np.arange(ids.shape[1]) >= batch.n_start.numpy()[:, None]
         next_words = self._label_words(batch, row, behind)
         width = int(words.word_num.max(initial=0)) + 1
+        no_word = words.word_num == NO_WORD
+        names = np.array([*self._words.region_names, None], dtype=object)
         return Tokens(
-            reported.token_id,
-            spread(scores.surprisal, reported.is_predicted),
-            np.where(words.word_num == NO_WORD, NO_WORD, row * width + words.word_num),
-            words.words,
-            position == is_of_text.argmax(axis=1)[row],
-            ~has_next | (next_words.word_num != words.word_num),
-            next_id,
-            self.dataset.places.cuts[batch.example[row]] >= 0,
-            task.predicts_in_order,
+            token_id=reported.token_id,
+            surprisal=spread(scores.surprisal, reported.is_predicted),
+            word=np.where(no_word, NO_WORD, row * width + words.word_num),
+            word_text=words.words,
+            num_in_word=words.token_num_in_word,
+            straddles=~no_word & (words.token_num_in_word == 0) & ~words.begins_word,
+            begins=position == is_of_text.argmax(axis=1)[row],
+            ends_word=~has_next | (next_words.word_num != words.word_num),
+            next_id=next_id,
+            is_cut=self.dataset.places.cuts[batch.example[row]] >= 0,
+            in_order=task.predicts_in_order,
+            regions=names[np.where(words.region == NO_REGION, -1, words.region)],
         )
 
     def _label_words(self, batch: Batch, row: IntArray, position: IntArray) -> TokenWords:

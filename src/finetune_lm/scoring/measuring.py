@@ -78,24 +78,28 @@ class Tokens:
         surprisal: What it costs in bits, NaN if nothing predicts it: (n,).
         word: The word that it is of, as a number of its own, -1 if it is of none: (n,).
         word_text: That word's text: (n,).
+        num_in_word: The token's number in its word, from 0: (n,).
+        straddles: Whether it is part of the word before its own as well: (n,).
         begins: Whether it is the first token of its text, behind what frames it: (n,).
         ends_word: Whether the token behind it is not of its word: (n,).
         next_id: The token behind it in its text, -1 if there is none: (n,).
         is_cut: Whether its text goes on behind what the model saw: (n,).
         in_order: Whether each is predicted from those before it only.
-        regions: The region that each is in: (n,). None where there are none.
+        regions: The region that each is in, None for none: (n,).
     """
 
     token_id: npt.NDArray[np.int64]
     surprisal: npt.NDArray[np.float32]
     word: npt.NDArray[np.int64]
     word_text: npt.NDArray[np.object_]
+    num_in_word: npt.NDArray[np.int64]
+    straddles: npt.NDArray[np.bool_]
     begins: npt.NDArray[np.bool_]
     ends_word: npt.NDArray[np.bool_]
     next_id: npt.NDArray[np.int64]
     is_cut: npt.NDArray[np.bool_]
     in_order: bool
-    regions: Sequence[str | None] | None = None
+    regions: npt.NDArray[np.object_]
 
 
 class Measuring:
