@@ -32,6 +32,7 @@ RESULTS = HERE / "RESULTS.md"
 SUBJECTS = [
     "step",
     "other_kinds",
+    "fast_ways",
     "recording",
     "kl",
     "scoring",

@@ -21,7 +21,6 @@ from finetune_lm.scoring.fast.comparing import (
     returns_what_the_layer_does,
     traits_of,
 )
-from finetune_lm.scoring.fast.watched import is_watched
 
 if TYPE_CHECKING:
     import torch
@@ -148,7 +147,7 @@ class OutputLayer:
 
         layer = self._layer
         assert layer is not None
-        if self.autocast_to is not None or not _is_linear(layer, hidden) or is_watched(layer):
+        if self.autocast_to is not None or not _is_linear(layer, hidden) or _is_watched(layer):
             with torch.no_grad(), self._autocast(hidden.device.type):
                 logits = layer(hidden)
             yield logits
@@ -193,14 +192,13 @@ class OutputLayer:
         import torch
 
         from finetune_lm.scoring.fast.criterion import of_linear, of_logits
-        from finetune_lm.scoring.fast.tied import weights_handed_on
 
         self.check(inputs, rows, positions)
         k = len(rows)
         if behind is not None:
             rows = torch.cat([rows, behind.rows])
             positions = torch.cat([positions, behind.positions])
-        if not self._is_linear or is_watched(self._layer):
+        if not self._is_linear or _is_watched(self._layer):
             logits = self.logits(inputs, rows, positions)
             if behind is not None:
                 behind.look_at(slice(k, len(logits)), logits[k:].detach())
@@ -208,14 +206,12 @@ class OutputLayer:
             return of_logits(logits, criterion)
         layer = self._layer
         assert layer is not None
-        with weights_handed_on(self._model, layer) as handed:
-            hidden, _ = self._call.selected(inputs, rows, positions, wants_logits=False)
+        hidden, _ = self._call.selected(inputs, rows, positions, wants_logits=False)
         if behind is not None:
             with self.of_hidden(hidden[k:].detach()) as logits:
                 behind.look_at(slice(k, len(hidden)), logits)
             hidden = hidden[:k]
-        weight = handed[0] if handed else layer.weight
-        return of_linear(hidden, weight, layer.bias, criterion)
+        return of_linear(hidden, layer.weight, layer.bias, criterion)
 
     def check(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> None:
         """Compare with the plain model by a few examples; arguments are those of `logits`.
@@ -327,3 +323,13 @@ def _is_linear(layer: Any, hidden: Tensor) -> bool:
     import torch
 
     return type(layer) is torch.nn.Linear and layer.weight.dtype == hidden.dtype
+
+
+def _is_watched(module: Any) -> bool:
+    """Whether a module has hooks, or its ``forward`` was replaced."""
+    return "forward" in vars(module) or bool(
+        module._forward_pre_hooks
+        or module._forward_hooks
+        or module._backward_pre_hooks
+        or module._backward_hooks
+    )
