@@ -38,12 +38,22 @@ class ForkedPrograms:
         self._listener = socket.socket(socket.AF_UNIX)
         self._started: list[tuple[str | None, Command]] = []
 
+    @property
+    def _words(self) -> tuple[str, str]:
+        """The program in a script, and the small program in its place."""
+        client = [sys.executable, "-S", "-E", str(_CLIENT), self._address]
+        return shlex.join(PROGRAM), shlex.join(client)
+
     def in_script(self, script: str) -> str:
         """A script with the small program in it."""
-        program = shlex.join(PROGRAM)
+        program, client = self._words
         assert program in script
-        client = [sys.executable, "-S", "-E", str(_CLIENT), self._address]
-        return script.replace(program, shlex.join(client))
+        return script.replace(program, client)
+
+    def as_filter(self, command: str) -> str:
+        """A script that hands another script on to a command, with the small program in it."""
+        program, client = self._words
+        return f'#!/bin/sh\nsed "s|{program}|{client}|" | {command} "$@"\n'
 
     def of_task(self, task: int) -> Command:
         """The program of a task of an array that was started last."""

@@ -21,6 +21,7 @@ Do many runs that differ in some arguments, from one file.
 
   list      print the directories of all runs
   run       do all runs that are not finished, on this machine
+  submit    have them done on a cluster with SLURM; options of sbatch may stand behind --
   status    say how far they are; exit status 1 if any failed
 """
 
@@ -33,19 +34,35 @@ class _Parser(SubcommandParser):
         self.add_argument("grid", metavar="FILE", help="The grid file.")
         self.add_argument("action", metavar="ACTION", help=f"One of {', '.join(ACTIONS)}.")
         self.add_argument(
-            "--jobs", type=int, default=1, metavar="N", help="run: in so many processes at once."
+            "--jobs",
+            type=int,
+            default=1,
+            metavar="N",
+            help="run: in so many processes at once; submit: in each task.",
         )
         self.add_argument(
             "--retry",
             action="store_true",
-            help="run: try those again that failed, or whose process died three times.",
+            help="run, submit: try those again that failed, or whose process died three times.",
         )
         self.add_argument(
             "--threads",
             type=int,
             metavar="N",
-            help="run: how many threads each process computes with. With another number of "
+            help="run, submit: how many threads each process computes with. With another number of "
             "threads the last digits of results may be others. By default torch decides.",
+        )
+        self.add_argument(
+            "--tasks",
+            type=int,
+            metavar="N",
+            help="submit: in so many tasks of a job array at most.",
+        )
+        self.add_argument(
+            "--time", metavar="TIME", help="submit: how long a task may take, as sbatch has it."
+        )
+        self.add_argument(
+            "--dry-run", action="store_true", help="submit: print the script, and do nothing else."
         )
         self.add_argument("--unchecked", action="store_true", help=argparse.SUPPRESS)
 
@@ -55,7 +72,10 @@ class _Parser(SubcommandParser):
         Raises:
             UserError: If they are not what the command takes.
         """
-        args = super().read(words)
+        words = list(words)
+        middle = words.index("--") if "--" in words else len(words)
+        args = super().read(words[:middle])
+        args.sbatch = words[middle + 1 :]
         if args.grid in ACTIONS and args.action not in ACTIONS:
             args.grid, args.action = args.action, args.grid
         problems = []
@@ -66,9 +86,17 @@ class _Parser(SubcommandParser):
             )
         problems += [
             f"{self.prog}: --{name} must be at least 1 but got {value}."
-            for name in ("jobs", "threads")
+            for name in ("jobs", "threads", "tasks")
             if (value := getattr(args, name)) is not None and value < 1
         ]
+        if args.action == "submit" and args.tasks is None:
+            problems.append(f"{self.prog}: submit needs --tasks, in how many tasks to do the runs.")
+        if args.action != "submit":
+            given = {"--tasks": args.tasks, "--time": args.time, "--dry-run": args.dry_run}
+            given["--"] = args.sbatch
+            names = ", ".join(name for name, value in given.items() if value)
+            if names:
+                problems.append(f"{self.prog}: {names} can only be given to submit.")
         if problems:
             raise UserError(*problems)
         return args
@@ -104,6 +132,23 @@ def _run(args: argparse.Namespace, runs: list[GridRun]) -> None:
         check_none_failed(runs)
 
 
+def _submit(args: argparse.Namespace, runs: list[GridRun]) -> str | None:
+    from finetune_lm.grids.submission import Submission
+
+    time = [] if args.time is None else ["--time", args.time]
+    threads = [] if args.threads is None else ["--threads", str(args.threads)]
+    jobs = [] if args.jobs == 1 else ["--jobs", str(args.jobs)]
+    submission = Submission(
+        runs, args.grid, args.tasks, [*time, *args.sbatch], [*jobs, *threads], retry=args.retry
+    )
+    script = submission.script()  # what is wrong with it is told before runs are checked
+    _check(runs)
+    if script is None:
+        say("nothing is left to do.")
+        return None
+    return script if args.dry_run else f"{submission.submit(script)}\n"
+
+
 def _status(args: argparse.Namespace, runs: list[GridRun]) -> None:
     sys.stdout.write(f"{summary(runs)}\n")
     sys.stdout.flush()
@@ -112,7 +157,12 @@ def _status(args: argparse.Namespace, runs: list[GridRun]) -> None:
 
 Action = Callable[[argparse.Namespace, list[GridRun]], str | None]
 
-ACTIONS: Mapping[str, Action] = {"list": _list, "run": _run, "status": _status}
+ACTIONS: Mapping[str, Action] = {
+    "list": _list,
+    "run": _run,
+    "submit": _submit,
+    "status": _status,
+}
 """By name: what is done with the words of the command and the runs of the grid."""
 
 
