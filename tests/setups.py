@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-NAMED = ("stateful.", "data_preprocessing.", "loss_classes.", "measures.", "model_modifiers.")
+PACKAGES = ("data_preprocessing.", "loss_classes.", "measures.", "model_modifiers.")
+NAMED = ("stateful.", "studies.", *PACKAGES)
 DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
 PROBES: dict[str, Any] = {
     "probe_file": [str(DATA / f"flomped_{name}.txt.gz") for name in ("test", "passive")],

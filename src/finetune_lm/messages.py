@@ -29,3 +29,8 @@ def say_once(message: str) -> None:
     if message not in _said:
         _said.add(message)
         say(message)
+
+
+def forget_what_was_said() -> None:
+    """Say it again when it is true of the next run."""
+    _said.clear()

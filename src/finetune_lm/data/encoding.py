@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.data.files import Examples
+from finetune_lm.data.files import MOST_KEPT_LINES, Examples
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.errors import UserError
 from finetune_lm.whole_files import checksum, sealed, unsealed, write_whole
@@ -71,9 +73,9 @@ def encode(
     fingerprint = _fingerprint(columns, encoder)
     cache_file = _cache_file(fingerprint) if encoder.tokenizer.is_fast else None
     if cache_file is not None and not overwrite_cache:
-        cached = _read_cache(cache_file)
+        cached = _kept.get(fingerprint) or _read_cache(cache_file)
         if cached is not None:
-            return cached
+            return _keep(fingerprint, cached)
     raw = datasets.Dataset.from_dict(columns)
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
@@ -93,6 +95,33 @@ def encode(
         # Where it cannot be kept, the next run tokenizes again.
         with suppress(OSError):
             _write_cache(cache_file, encoded)
+        _keep(fingerprint, encoded)
+    return encoded
+
+
+_kept: dict[str, datasets.Dataset] = {}
+"""Tokenized data of the last runs of this process, by fingerprint, as far as it keeps any."""
+_is_keeping: ContextVar[bool] = ContextVar("is_keeping", default=False)
+
+
+@contextmanager
+def keeping_encoded() -> Iterator[None]:
+    """Inside, tokenized data is kept in memory from run to run."""
+    token = _is_keeping.set(True)
+    try:
+        yield
+    finally:
+        _is_keeping.reset(token)
+        _kept.clear()
+
+
+def _keep(fingerprint: str, encoded: datasets.Dataset) -> datasets.Dataset:
+    """Keep tokenized data if that is wanted; those that were asked for last stay longest."""
+    if _is_keeping.get():
+        _kept.pop(fingerprint, None)
+        _kept[fingerprint] = encoded
+        while len(_kept) > 1 and sum(map(len, _kept.values())) > MOST_KEPT_LINES:
+            del _kept[next(iter(_kept))]
     return encoded
 
 

@@ -124,9 +124,14 @@ def _run(args: argparse.Namespace, runs: list[GridRun]) -> None:
 
         LocalWorkers(args.grid, args.jobs, retry=args.retry).run()
     else:
-        from finetune_lm.grids.walking import Worker
+        from finetune_lm.grids.walking import GpuLostError, Worker
 
-        Worker(runs, retry=args.retry).walk()
+        try:
+            Worker(runs, retry=args.retry).walk()
+        except GpuLostError as error:
+            say(f"{error} Beginning anew ...")
+            again = [sys.executable, "-m", "finetune_lm", "grid", args.grid, "run"]
+            os.execv(sys.executable, [*again, *(["--unchecked"] if args.unchecked else [])])
     if not args.unchecked:
         say(summary(runs))
         check_none_failed(runs)

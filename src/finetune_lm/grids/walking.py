@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import shutil
 import time
 import traceback
@@ -32,10 +31,16 @@ from finetune_lm.runs.directory import BEST_TRIAL, CHECKPOINTS, make_output_dir
 from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.lock import InUseError, RunLock
-from finetune_lm.runs.pack import Pack
+from finetune_lm.runs.pack import Pack, gpu_is_lost
 
 _MOMENT = 0.2
 """Who only asks for the state of a run has its lock for less."""
+
+
+class GpuLostError(UserError):
+    """An error of a run has left the process without its GPU."""
+
+    exit_status = 1
 
 
 class Worker:
@@ -62,7 +67,7 @@ class Worker:
             KeyboardInterrupt: If a signal came. The run that was under way can be resumed.
         """
         left = list(self._runs)
-        with Interruption() as interruption:
+        with Interruption() as interruption, self._pack:
             while left:
                 n_done, passed = self.n_done, []
                 for run in left:
@@ -112,7 +117,7 @@ class Worker:
         record.write(directory)
         say(f"{run.name}: begun.")
         try:
-            with _logged(directory):
+            with _logged(directory), self._pack.one_run():
                 self._conduct(run, earlier)
         except KeyboardInterrupt as interrupt:
             replace(record, n_unended=record.n_unended - 1).write(directory)
@@ -124,11 +129,14 @@ class Worker:
             reason = _reason(error)
             replace(record, n_unended=0, failed=reason).write(directory)
             say(f"{run.name}: failed: {reason}")
+            if gpu_is_lost():
+                raise GpuLostError(
+                    "the GPU cannot be used by this process any more. The same command goes on."
+                ) from error
         else:
             replace(record, n_unended=0, finished=True).write(directory)
             say(f"{run.name}: finished after {time.monotonic() - begun:.1f} s.")
         self.n_done += 1
-        gc.collect()
 
     def _conduct(self, run: GridRun, earlier: GridRunRecord | None) -> None:
         """Do a run or a study, or what is left of it.

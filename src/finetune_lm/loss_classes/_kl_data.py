@@ -17,6 +17,7 @@ from finetune_lm.data.files import Examples, check_texts, read_examples
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.data.tokenization import TextEncoder
+from finetune_lm.data_preprocessing import identity
 from finetune_lm.errors import UserError, first_line
 from finetune_lm.loss_classes._kl_settings import KLSettings, KLSource
 from finetune_lm.models.baseline import Origin
@@ -216,6 +217,8 @@ def load_baseline_data(
     Raises:
         UserError: If the untouched model does not go with the data or the preprocessing.
     """
+    import torch
+
     baseline.model.to(device)
     kwargs = dict(settings.data_preprocessing_fn_kwargs or {})
     place = "KLBaselineLoss.data_preprocessing_fn"
@@ -233,12 +236,14 @@ def load_baseline_data(
         "preprocessing": [function, settings.data_preprocessing_fn_strategy, kwargs],
         "cache_mb": settings.cache_mb,
         "fast": origin.fast,
+        # What a function draws follows from the run's seed.
+        "seed": None if function is identity else torch.initial_seed(),
     }
 
     found: list[tuple[KLSource, BaselineData]] = []
     for source in settings.sources:
-        described["source"] = [source.path, source.split_name, source.max_samples]
-        data = origin.kept("KL data", described)
+        described["source"] = _described(source)
+        data = origin.untouched.kept("KL data", described)
         if data is None:
             examples = read_source(source, origin)
             encoder = TextEncoder(baseline.tokenizer, **options)
@@ -258,9 +263,16 @@ def load_baseline_data(
                 )
             n_bytes = settings.cache_mb * 2**20
             data = BaselineData(baseline, dataset, n_bytes, fast=origin.fast)
-            origin.keep("KL data", described, data)
+            origin.untouched.keep("KL data", described, data)
         found.append((source, data))
     return found
+
+
+def _described(source: KLSource) -> list[Any]:
+    """Which examples a data set has, in plain types: those of a file as it is now."""
+    status = Path(source.path).stat() if source.is_data_file else None
+    now = [] if status is None else [status.st_ino, status.st_size, status.st_mtime_ns]
+    return [source.path, source.split_name, source.max_samples, *now]
 
 
 def _not_longer(examples: Examples, encoder: TextEncoder, length: int) -> Examples:

@@ -16,7 +16,44 @@ from finetune_lm.models.loading import LoadedModel, arguments_of, load_model, re
 T = TypeVar("T")
 
 
-class Origin:
+class Shelf:
+    """Things that were made once, for all who ask for the same."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Any] = {}
+        self._used: set[str] = set()
+
+    def shared(self, what: str, of: Any, make: Callable[[], T]) -> T:
+        """What was made before under the same description, else made now and kept.
+
+        Args:
+            what: What kind of thing it is.
+            of: All that it depends on, in plain types and objects that have a name.
+            make: Makes it.
+        """
+        made = self.kept(what, of)
+        return self.keep(what, of, make()) if made is None else made
+
+    def kept(self, what: str, of: Any) -> Any:
+        """What was kept under this description; None if nothing was."""
+        key = _key(what, of)
+        self._used.add(key)
+        return self._kept.get(key)
+
+    def keep(self, what: str, of: Any, made: T) -> T:
+        """Keep what was made, for the next that asks for the same."""
+        key = _key(what, of)
+        self._used.add(key)
+        self._kept[key] = made
+        return made
+
+    def forget_unused(self) -> None:
+        """Let go of what nobody has asked for since the last time."""
+        self._kept = {key: made for key, made in self._kept.items() if key in self._used}
+        self._used = set()
+
+
+class Origin(Shelf):
     """How a model was loaded, and what was made from that since and may be used again.
 
     It lives as long as the model, so that whatever is trained from the same model in one process
@@ -24,16 +61,20 @@ class Origin:
 
     Args:
         args: What the model was loaded by.
+        untouched: What was made of the same model, untouched, in runs before this one.
 
     Attributes:
+        untouched: What was made of the model as it is without any modifier, such as a baseline. It
+            may serve other runs, while all else is for this model alone.
         encoder_options: How the run's texts are turned into tokens: keyword arguments of
             `data.tokenization.TextEncoder`, for those who have more texts to be turned likewise.
         fast: Whether the run takes the fast ways of the package `fast`.
     """
 
-    def __init__(self, args: ModelArguments) -> None:
+    def __init__(self, args: ModelArguments, untouched: Shelf | None = None) -> None:
+        super().__init__()
         self._args = args
-        self._kept: dict[str, Any] = {}
+        self.untouched = untouched or Shelf()
         self.encoder_options: dict[str, Any] = {}
         self.fast = True
 
@@ -82,27 +123,7 @@ class Origin:
             loaded.model.eval().requires_grad_(False)
             return loaded
 
-        return self.shared("baseline", given, load)
-
-    def shared(self, what: str, of: Any, make: Callable[[], T]) -> T:
-        """What was made for the model before under the same description, else made now and kept.
-
-        Args:
-            what: What kind of thing it is.
-            of: All that it depends on, in plain types and objects that have a name.
-            make: Makes it.
-        """
-        made = self.kept(what, of)
-        return self.keep(what, of, make()) if made is None else made
-
-    def kept(self, what: str, of: Any) -> Any:
-        """What was kept under this description; None if nothing was."""
-        return self._kept.get(_key(what, of))
-
-    def keep(self, what: str, of: Any, made: T) -> T:
-        """Keep what was made, for the next that asks for the same."""
-        self._kept[_key(what, of)] = made
-        return made
+        return self.untouched.shared("baseline", given, load)
 
 
 def _key(what: str, of: Any) -> str:
@@ -130,3 +151,10 @@ def origin_of(model: Any) -> Origin:
             )
         _ORIGINS[model] = Origin(args or ModelArguments(name))
     return _ORIGINS[model]
+
+
+def share(model: Any, untouched: Shelf) -> None:
+    """Let a model that was just loaded have what was made of its untouched self before."""
+    args = arguments_of(model)
+    assert args is not None
+    _ORIGINS[model] = Origin(args, untouched)

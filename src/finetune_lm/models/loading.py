@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -110,28 +110,20 @@ def load_model(
     Raises:
         UserError: If it is not there, cannot be loaded, or is of no known kind.
     """
+    return modified(load_untouched(args, known, hashed=hashed), args)
+
+
+def load_untouched(
+    args: ModelArguments, known: tuple[Any, Task] | None = None, *, hashed: bool = True
+) -> LoadedModel:
+    """The same before any modifier."""
     import torch
     import transformers
-    from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     name = args.model_name_or_path
     hub = _hub(args)
     config, task = known or identify(args)
-    place = _tokenizer_place(args)
-
-    def build_tokenizer(kwargs: dict[str, Any]) -> Any:
-        standard = {**hub, "use_fast": args.use_fast_tokenizer}
-        return _from_pretrained(
-            transformers.AutoTokenizer, "tokenizer_name", place, standard, kwargs
-        )
-
-    tokenizer = build_tokenizer(args.tokenizer_kwargs)
-    if args.tokenizer_kwargs:
-        access = {key: args.tokenizer_kwargs[key] for key in ACCESS if key in args.tokenizer_kwargs}
-        saved = get_tokenizer_config(model_path(place), **{**hub, **access})
-        check_tokenizer_kwargs(place, tokenizer, args.tokenizer_kwargs, saved)
-        saved = {"use_fast": args.use_fast_tokenizer, **saved}
-        check_tokenizer_effects(place, tokenizer, args.tokenizer_kwargs, saved, build_tokenizer)
+    tokenizer = load_tokenizer(args)
     # transformers takes the precision of the file, and small updates are lost in 16 bits.
     precision = (
         {} if {"dtype", "torch_dtype"} & args.model_kwargs.keys() else {"dtype": torch.float32}
@@ -161,20 +153,69 @@ def load_model(
         if hashed
         else {}
     )
+    return LoadedModel(name, task, model, tokenizer, origin)
+
+
+def load_tokenizer(args: ModelArguments) -> Any:
+    """Load the tokenizer that the arguments name.
+
+    Raises:
+        UserError: If it is not there, or does not take what it is given.
+    """
+    import transformers
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    hub, place = _hub(args), _tokenizer_place(args)
+
+    def build(kwargs: dict[str, Any]) -> Any:
+        standard = {**hub, "use_fast": args.use_fast_tokenizer}
+        return _from_pretrained(
+            transformers.AutoTokenizer, "tokenizer_name", place, standard, kwargs
+        )
+
+    tokenizer = build(args.tokenizer_kwargs)
+    if args.tokenizer_kwargs:
+        access = {key: args.tokenizer_kwargs[key] for key in ACCESS if key in args.tokenizer_kwargs}
+        saved = get_tokenizer_config(model_path(place), **{**hub, **access})
+        check_tokenizer_kwargs(place, tokenizer, args.tokenizer_kwargs, saved)
+        saved = {"use_fast": args.use_fast_tokenizer, **saved}
+        check_tokenizer_effects(place, tokenizer, args.tokenizer_kwargs, saved, build)
+    return tokenizer
+
+
+def modified(loaded: LoadedModel, args: ModelArguments) -> LoadedModel:
+    """A model with its modifiers applied, which change it in place.
+
+    Raises:
+        UserError: If one of them cannot do so, or the tokenizer has tokens that the model lacks.
+    """
+    model, tokenizer = loaded.model, loaded.tokenizer
     for modify in args.model_modifier_fns:
         kwargs = args.model_modifier_fn_kwargs.get(short_name(modify), {})
         check_call(modify, "model_modifier_fn_kwargs", kwargs, "model, tokenizer")
         with users_code(f"model_modifier_fn {short_name(modify)}"):
-            modified = modify(model=model, tokenizer=tokenizer, **kwargs)
-        if modified is not None and not hasattr(modified, "get_input_embeddings"):
+            returned = modify(model=model, tokenizer=tokenizer, **kwargs)
+        if returned is not None and not hasattr(returned, "get_input_embeddings"):
             raise UserError(
                 f"model_modifier_fn {short_name(modify)} must return a model, or nothing if it "
-                f"changes the one it is given, but returned {type(modified).__name__}."
+                f"changes the one it is given, but returned {type(returned).__name__}."
             )
-        model = model if modified is None else modified
-    _check_vocabulary(name, model, tokenizer)
+        model = model if returned is None else returned
+    _check_vocabulary(loaded.name, model, tokenizer)
     _ARGUMENTS[model] = args
-    return LoadedModel(name, task, model, tokenizer, origin)
+    return replace(loaded, model=model)
+
+
+class Loader:
+    """Loads models, each anew."""
+
+    def identify(self, args: ModelArguments) -> tuple[Any, Task]:
+        """What `identify` says."""
+        return identify(args)
+
+    def load(self, args: ModelArguments, known: tuple[Any, Task]) -> LoadedModel:
+        """What `load_model` returns."""
+        return load_model(args, known)
 
 
 def _hub(args: ModelArguments) -> dict[str, Any]:

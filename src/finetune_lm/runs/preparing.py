@@ -9,7 +9,7 @@ from finetune_lm.data.feeding import check_kinds, load_datasets
 from finetune_lm.data.files import Files, read_files
 from finetune_lm.data.preview import render
 from finetune_lm.errors import UserError
-from finetune_lm.models.loading import identify, load_model
+from finetune_lm.models.loading import Loader
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.runs.device import prepare_model, prepare_process
 from finetune_lm.runs.earlier_run import warn_of_changed_model
@@ -25,29 +25,42 @@ if TYPE_CHECKING:
 
 
 def load(
-    model_args: ModelArguments, data_args: DataTrainingArguments, files: Files
+    model_args: ModelArguments,
+    data_args: DataTrainingArguments,
+    files: Files,
+    loader: Loader | None = None,
 ) -> tuple[accelerate.Accelerator, LoadedModel, dict[str, list[Dataset]]]:
     """Seed the generators, load the model, and make of the data what it will be fed.
+
+    Args:
+        model_args: Which model, and how it is loaded and changed.
+        data_args: The seed, and what is done to the data.
+        files: The data.
+        loader: Loads the model; by default anew.
 
     Raises:
         UserError: If the model is not there, or does not go with the data or with what is to be
             done to them. Where that can be told by its config, nothing else is loaded.
     """
-    accelerator, loaded = load_without_data(model_args, data_args, files)
+    accelerator, loaded = load_without_data(model_args, data_args, files, loader)
     return accelerator, loaded, load_datasets(files, loaded, data_args)
 
 
 def load_without_data(
-    model_args: ModelArguments, data_args: DataTrainingArguments, files: Files
+    model_args: ModelArguments,
+    data_args: DataTrainingArguments,
+    files: Files,
+    loader: Loader | None = None,
 ) -> tuple[accelerate.Accelerator, LoadedModel]:
     """Seed the generators and load the model, once it is known that the data are for its kind."""
     accelerator = prepare_process(
         data_args.seed, model_args.use_gpu, model_args.precision, fast=data_args.fast
     )
     warn_of_changed_model(model_args.model_name_or_path)
-    config, task = identify(model_args)
+    loader = loader or Loader()
+    config, task = loader.identify(model_args)
     check_kinds(files, model_args.model_name_or_path, task, data_args)
-    loaded = load_model(model_args, (config, task))
+    loaded = loader.load(model_args, (config, task))
     try:
         prepare_model(loaded.model, model_args, accelerator, fast=data_args.fast)
     except RuntimeError as error:
