@@ -11,17 +11,25 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, config_dict
 from finetune_lm.arguments.data_training_arguments import DrawnSeed
 from finetune_lm.data.feeding import check_kinds
-from finetune_lm.data.files import Files, read_examples, read_files, reading_once
+from finetune_lm.data.files import (
+    METADATA_ENDINGS,
+    Files,
+    ReadingOfPairs,
+    read_examples,
+    read_files,
+    reading_once,
+)
+from finetune_lm.data.patterns import files_of_patterns
 from finetune_lm.errors import UserError
 from finetune_lm.grids.grid_file import GridFile
 from finetune_lm.grids.grid_runs import GridRun
 from finetune_lm.grids.run_states import GridRunRecord, State, state_of
-from finetune_lm.recording.columns import SEED, MetadataColumns, all_loss_columns
+from finetune_lm.recording.columns import SEED
 from finetune_lm.runs.directory import check_writable, results_name
 from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.one_process import check_one_process
 from finetune_lm.runs.run_identity import FILES, AllArguments
-from finetune_lm.runs.run_plan import read_loss_files
+from finetune_lm.runs.run_plan import columns_of, read_loss_files
 
 if TYPE_CHECKING:
     from finetune_lm.models.tasks import Task
@@ -125,19 +133,10 @@ class _Checks:
 
     def _of_columns(self, files: Files, args: DataTrainingArguments) -> list[str]:
         """What is wrong with the names of columns."""
-        training = [*files["train"], *files["validation"]]
-        key = (
-            *(tuple(each.path for each in group) for group in (training, files["test"])),
-            str(args.loss_classes),
-        )
-
-        def check() -> None:
-            losses = all_loss_columns(args.loss_classes) if training else []
-            MetadataColumns.of_files(training, losses)
-            MetadataColumns.of_files(files["test"])
-
+        data = [[each.path for each in group] for group in files.values()]
+        key = str((data, args.loss_classes, args.measures, args.measures_kwargs, args.contrasts))
         if key not in self._seen:
-            self._seen[key] = _problems_of(check)
+            self._seen[key] = _problems_of(lambda: columns_of(args, files))
         return self._seen[key]
 
     def _of_model(
@@ -184,10 +183,19 @@ def _arguments(run: GridRun) -> tuple[list[str], AllArguments | None]:
 def _raw_file_problems(run: GridRun) -> list[str]:
     """What is wrong with the data files of a run whose other arguments cannot be read."""
     given = {path: raw for source in run.sources() for path, raw in source.entries}
-    named = [given.get((name,)) for name in FILES]
-    listed = [path for raw in named for path in (raw if isinstance(raw, list) else [raw])]
-    paths = [path for path in listed if isinstance(path, str)]
-    return [p for path in paths for p in _problems_of(partial(read_examples, path))]
+    problems = []
+    for name, kind in FILES.items():
+        raw = given.get((name,))
+        named = [path for path in (raw if isinstance(raw, list) else [raw]) if path]
+        pairs = None if kind == "train" else ReadingOfPairs()
+
+        def read(paths: list[str], pairs: ReadingOfPairs | None = pairs) -> None:
+            for path in files_of_patterns(paths, but=METADATA_ENDINGS):
+                read_examples(path, None, pairs)
+
+        for path in named:
+            problems += _problems_of(partial(read, [str(path)]))
+    return problems
 
 
 def _plan_study(all_args: AllArguments) -> None:

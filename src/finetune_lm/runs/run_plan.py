@@ -101,7 +101,7 @@ def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan
     """
     model_args, data_args, _ = all_args
     files, loss_files = _read_data(data_args, earlier)
-    check_contrasts(data_args, files)
+    columns = columns_of(data_args, files)
     identity = identity_of(all_args, {**files, "loss": loss_files})
     if earlier is None:
         directory = place.choose_output_dir(
@@ -110,27 +110,33 @@ def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan
         place.check_output_dir(directory, data_args, identity)
     else:
         directory = earlier.directory
-    losses = all_loss_columns(data_args.loss_classes) if files["train"] else []
-    measures = list(columns_of_measures(data_args, data_args.measures))
-    check_measure_columns(measures, losses)
-    plan = Plan(
-        all_args,
-        files,
-        loss_files,
-        directory,
-        identity,
-        earlier,
-        losses,
-        MetadataColumns.of_files([*files["train"], *files["validation"]], [*losses, *measures]),
-        MetadataColumns.of_files(files["test"], measures),
-        MetadataColumns.of_files(files[PROBE], measures),
-    )
+    plan = Plan(all_args, files, loss_files, directory, identity, earlier, *columns)
     if earlier is not None:
         plan.check_identity()
         earlier.tell_of_moved_files(config_dict(*all_args))
     if files["test"]:
         _ = plan.table_path
     return plan
+
+
+def columns_of(
+    args: DataTrainingArguments, files: Files
+) -> tuple[Sequence[str], MetadataColumns, MetadataColumns, MetadataColumns]:
+    """What the tables have beside what all have: losses, and metadata of learning, tests, probes.
+
+    Raises:
+        UserError: If a column has the name of another, or a contrast has nothing to compare.
+    """
+    check_contrasts(args, files)
+    losses = all_loss_columns(args.loss_classes) if files["train"] else []
+    measures = list(columns_of_measures(args, args.measures))
+    check_measure_columns(measures, losses)
+    return (
+        losses,
+        MetadataColumns.of_files([*files["train"], *files["validation"]], [*losses, *measures]),
+        MetadataColumns.of_files(files["test"], measures),
+        MetadataColumns.of_files(files[PROBE], measures),
+    )
 
 
 def _read_data(
