@@ -36,11 +36,10 @@ OPTIONS = types.MappingProxyType(
         "can be larger, and those changed that make no difference to the results, such as "
         "checkpoint_every and on_nan.",
         "print_config": "Print all arguments as a config file, and do nothing else.",
-        "preview": "Print what the model will be fed for the first examples of each file, so many "
-        "as the number says, and do nothing else. Tokens stand above labels; masks and ignored "
-        "positions are marked.",
-        "help": "Show this help, or with names after it the help for these arguments, and for "
-        "classes and functions, such as KLBaselineLoss, what they take.",
+        "preview": "Print what the model will be fed for the first N examples of each file, and do "
+        "nothing else. Tokens stand above labels; masks and ignored positions are marked.",
+        "help": "Show this help. With names after it, show the help for these arguments, or the "
+        "parameters of classes and functions such as KLBaselineLoss.",
         "version": "Show the version.",
         "debug": "After a user's error show where in the code it was found.",
     }

@@ -36,9 +36,9 @@ from finetune_lm.errors import UserError
 from finetune_lm.formulas import Formula, parse_contrasts
 
 _BATCH_SIZE_NOTE = (
-    "Preprocessing with the strategy per_batch may turn them into more or fewer examples."
+    "With the strategy per_batch, preprocessing may make more or fewer examples of a batch."
 )
-_AT_A_TIME = "If into more, the model is still fed no more than so many at a time."
+_AT_A_TIME = "The model is never fed more than this many at a time."
 # What is measured besides makes no difference to what is learned.
 _MEASURED_BESIDES = dict.fromkeys(("test", PROBE), Affects.TABLES)
 
@@ -94,24 +94,23 @@ class DataTrainingArguments(Arguments):
         affects=Affects.TABLES,
         names_files=True,
     )
-    probe_every: int = option(
-        1, "Measure the probes after every so many epochs.", affects=Affects.TABLES
-    )
+    probe_every: int = option(1, "Measure the probes every N epochs.", affects=Affects.TABLES)
     probe_every_steps: int | None = option(
         None,
-        "Measure the probes after every so many updates of the weights, instead of after epochs.",
+        "Measure the probes every N updates of the weights instead of by epochs.",
         affects=Affects.TABLES,
         default_text="probe_every says when",
     )
     overwrite_cache: bool = option(
-        False, "Preprocess again what is in the cache.", affects=Affects.NOTHING
+        False, "Preprocess again instead of reading the cache.", affects=Affects.NOTHING
     )
     preprocessing_num_workers: int | None = option(
-        None, "Processes that preprocess the data.", affects=Affects.NOTHING
+        None, "Number of processes that preprocess the data.", affects=Affects.NOTHING
     )
     max_length: int = option(
         DEFAULT_MAX_LENGTH,
-        "Longest input in tokens, with what the tokenizer puts around.",
+        "Maximum length of an input in tokens, special tokens included. Longer texts are "
+        "truncated.",
         affects=Affects.INPUTS,
     )
     pad_to_max_length: bool = option(
@@ -121,46 +120,46 @@ class DataTrainingArguments(Arguments):
     )
     max_train_samples: int | None = option(
         None,
-        "Use only so many training examples, from the start.",
+        "Use only the first N training examples.",
         affects=Affects.INPUTS,
         default_text="all",
     )
     per_device_train_batch_size: int = option(
-        32, f"Training examples in a batch. {_BATCH_SIZE_NOTE}", affects=Affects.LEARNING
+        32, f"Training batch size. {_BATCH_SIZE_NOTE}", affects=Affects.LEARNING
     )
     max_validation_samples: int | None = option(
         None,
-        "Use only so many validation examples, from the start.",
+        "Use only the first N validation examples.",
         affects=Affects.INPUTS,
         default_text="all",
     )
     per_device_validation_batch_size: int = option(
-        32, f"Validation examples in a batch. {_BATCH_SIZE_NOTE}", affects=Affects.LEARNING
+        32, f"Validation batch size. {_BATCH_SIZE_NOTE}", affects=Affects.LEARNING
     )
     max_test_samples: int | None = option(
         None,
-        "Use only so many examples of each test file, from the start.",
+        "Use only the first N examples of each test file.",
         affects=Affects.TABLES,
         default_text="all",
     )
     per_device_test_batch_size: int = option(
         32,
-        f"Test examples in a batch. {_BATCH_SIZE_NOTE} {_AT_A_TIME}",
+        f"Test batch size. {_BATCH_SIZE_NOTE} {_AT_A_TIME}",
         affects=Affects.TABLES,
     )
     max_probe_samples: int | None = option(
         None,
-        "Use only so many examples of each probe file, from the start.",
+        "Use only the first N examples of each probe file.",
         affects=Affects.TABLES,
         default_text="all",
     )
     per_device_probe_batch_size: int = option(
         32,
-        f"Probe examples in a batch. {_BATCH_SIZE_NOTE} {_AT_A_TIME}",
+        f"Probe batch size. {_BATCH_SIZE_NOTE} {_AT_A_TIME}",
         affects=Affects.TABLES,
     )
     ignore_pad_for_token_loss: bool = option(
-        True, "Leave padding out of the loss.", affects=Affects.INPUTS
+        True, "Ignore padding in the loss.", affects=Affects.INPUTS
     )
     data_preprocessing_fn: dict[str, Callable[..., Any]] = option(
         {key: default_object("data_preprocessing.identity") for key in DATASET_TYPES},
@@ -189,23 +188,23 @@ class DataTrainingArguments(Arguments):
     )
     epochs: int = option(
         250,
-        "How many times to go through the training data, at most.",
+        "Maximum number of passes through the training data.",
         affects=Affects.LEARNING,
         on_resume=MAY_BE_RAISED,
     )
     min_epochs: int = option(
-        0, "Do not stop early before so many epochs.", affects=Affects.LEARNING
+        0, "Minimum number of epochs before early stopping.", affects=Affects.LEARNING
     )
     patience: int | None = option(
         None,
-        "Stop after so many epochs without a better validation loss.",
+        "Stop after N epochs without an improvement.",
         affects=Affects.LEARNING,
         on_resume=MAY_BE_RAISED,
         default_text="no early stopping",
     )
     delta: float = option(
         0.0,
-        "By how much the validation loss must fall to count as better.",
+        "Minimum change that counts as an improvement.",
         affects=Affects.LEARNING,
     )
     select_by: str = option(
@@ -217,7 +216,7 @@ class DataTrainingArguments(Arguments):
     train_optimizer: Callable[..., Any] = field(
         default_factory=lambda: default_object("torch.optim.AdamW"),
         metadata={
-            "help": "Class of the optimizer. It is made with params and its kwargs.",
+            "help": "The optimizer's class, called with params and its kwargs.",
             "affects": Affects.LEARNING,
         },
     )
@@ -229,21 +228,22 @@ class DataTrainingArguments(Arguments):
     )
     train_optimizer_groups: dict[str, Annotated[dict[str, Any], {PARAMS: list[str]}]] = option(
         {},
-        "Parameters that learn otherwise, in groups with names of your own. params: names of the "
-        "model's parameters (* stands for any text); and what differs from train_optimizer_kwargs. "
-        "With optimizer, a class, a group has an optimizer of its own, and nothing but its own "
-        "kwargs. Example: --train_optimizer_groups.no_decay.params '*.bias' "
-        "--train_optimizer_groups.no_decay.weight_decay 0",
+        "Parameter groups with settings of their own, each under a name that you choose. params: "
+        "names of the model's parameters (* matches any text); the rest overrides "
+        "train_optimizer_kwargs. A group with optimizer, a class, gets an optimizer of its own "
+        "with nothing but its own kwargs. Example: --train_optimizer_groups.no_decay.params "
+        "'*.bias' --train_optimizer_groups.no_decay.weight_decay 0",
         affects=Affects.LEARNING,
     )
     gradient_accumulation_steps: int = option(
         1,
-        "Update the weights once after so many batches, as one batch of all their examples would.",
+        "Update the weights once every N batches, with the gradient of one batch of all their "
+        "examples.",
         affects=Affects.LEARNING,
     )
     max_grad_norm: float | None = option(
         None,
-        "Make gradients smaller whose norm is larger than this.",
+        "Clip gradients to this norm.",
         affects=Affects.LEARNING,
         default_text="no clipping",
     )
@@ -264,16 +264,17 @@ class DataTrainingArguments(Arguments):
     )
     loss_classes: dict[str, list[Callable[..., Any]]] = option(
         {key: [default_object("loss_classes.OutputsDefaultLoss")] for key in LOSS_DATASET_TYPES},
-        "The losses that are computed. Each class is made with model, tokenizer and its kwargs, "
-        "and called with outputs and labels. Example: --loss_classes.train "
+        "The losses to compute. Each class is made with model, tokenizer and its kwargs, and "
+        "called with outputs and labels. Example: --loss_classes.train "
         "loss_classes.OutputsDefaultLoss my_module.MyLoss",
         affects=Affects.LEARNING,
         keys=LOSS_DATASET_TYPES,
     )
     loss_reduction_fns: dict[str, Callable[..., Any]] = option(
         {key: default_object("torch.sum") for key in LOSS_DATASET_TYPES},
-        "The function that makes one loss of several. Its parameters without defaults decide what "
-        "it is given: one for a tensor of all of them, or one for each, or *losses.",
+        "The function that combines several losses into one. Its parameters without defaults "
+        "decide what it is given: one parameter for a tensor of all losses, or one for each, or "
+        "*losses.",
         affects=Affects.LEARNING,
         keys=LOSS_DATASET_TYPES,
     )
@@ -302,65 +303,65 @@ class DataTrainingArguments(Arguments):
     )
     on_nan: str = option(
         STOP,
-        "What to do about a loss that is infinite or not a number. stop: end the run. skip: go on "
-        "without that step; its rows stay, and the end says how many there were. A validation "
-        "loss that is not finite then counts as no improvement. Likewise in a test: a surprisal "
-        "that is infinite or not a number ends the run, or stays in its row.",
+        "What to do when a loss is infinite or NaN. stop: end the run. skip: leave the step out; "
+        "its rows stay, and the last line says how many there were. A validation loss that is not "
+        "finite then counts as no improvement. The same goes for surprisals in a test: the run "
+        "ends, or they stay in their rows.",
         affects=Affects.LEARNING,
         on_resume=MAY_CHANGE,
     )
     checkpoint_every: int | None = option(
         None,
-        "Keep after every so many epochs what is needed to go on with the run after it was killed "
-        "(see resume); 0 for never. A run that is stopped by a signal keeps it whatever this says.",
+        "Write a checkpoint every N epochs, from which a killed run can be resumed (see resume); 0 "
+        "for never. A run that is stopped by a signal always writes one.",
         affects=Affects.NOTHING,
-        default_text="after epochs, as often as costs at most a fiftieth of the time",
+        default_text="as often as takes at most a fiftieth of the time",
     )
     output_dir: str | None = option(
         None,
-        "Where the results go.",
+        "Directory for the results.",
         affects=Affects.RECORD,
         default_text="made of the data, the model and the time",
     )
     test_output_file_prefix: str | None = option(
         None,
-        "How the file of test results begins.",
+        "Prefix of the file of test results.",
         affects=Affects.RECORD,
         default_text="the model's name",
     )
     seed: int = field(
         default_factory=lambda: DrawnSeed(random.randint(0, MAX_SEED)),
         metadata={
-            "help": "Everything random in a run follows from it.",
+            "help": "Random seed. Everything random in a run follows from it.",
             "default_text": f"a random number from 0 to {MAX_SEED}",
             "affects": Affects.INPUTS,
         },
     )
     save_tmp_test_files: bool = option(
         False,
-        "Keep results during a test, so that an interrupted test can go on.",
+        "Save partial results during a test, so that an interrupted test can be resumed.",
         affects=Affects.NOTHING,
     )
     shuffle_train: bool = option(
-        True, "Put the training examples in a new order every epoch.", affects=Affects.LEARNING
+        True, "Shuffle the training examples anew every epoch.", affects=Affects.LEARNING
     )
     eval_before_training: bool = option(
-        False, "Validate once before the first update, as a baseline.", affects=Affects.TABLES
+        False, "Also validate once before the first update, as a baseline.", affects=Affects.TABLES
     )
     save_best_model_state_to_disk: bool = option(
         True,
-        "Save the model of the best epoch and its tokenizer with the results.",
+        "Save the best epoch's model and tokenizer with the results.",
         affects=Affects.RECORD,
     )
     fast: bool = option(
         True,
-        "Take ways to the same numbers that need less time. Each is compared with the plain way on "
-        "a few examples. False: call the model as transformers does.",
+        "Use faster computations that give the same numbers. Each is compared with the plain one "
+        "on a few examples first. False: always call the model as transformers does.",
         affects=Affects.INPUTS,
     )
     append_eos: bool = option(
         False,
-        "Put an end token after each text where the tokenizer does not do so itself.",
+        "Append an end token (EOS) to each text if the tokenizer does not do so itself.",
         affects=Affects.INPUTS,
     )
     pair_space: str = option(
@@ -390,9 +391,9 @@ class DataTrainingArguments(Arguments):
     )
     bos_policy: str = option(
         "auto",
-        "What each text begins with where the tokenizer puts nothing there itself. auto: its start "
-        "token (BOS or CLS), if it has one; eos: the end token where there is no start token; "
-        "none: nothing; token:NAME: that token, as in token:<|endoftext|>.",
+        "What to put before each text if the tokenizer puts nothing there itself. auto: its start "
+        "token (BOS or CLS), if it has one; eos: the end token if there is no start token; none: "
+        "nothing; token:NAME: that token, as in token:<|endoftext|>.",
         affects=Affects.INPUTS,
     )
 

@@ -42,13 +42,12 @@ USAGE = "usage: finetune-lm --model_name_or_path NAME --train_file FILE --valida
 _INDENT = "      "
 
 _VALUES = (
-    "Values. A number, True, False, None, {} or [] is what it looks like; quotes ('\"3\"') keep it "
-    "a text. A value with a dot, such as torch.optim.SGD, is imported, unless the argument is "
-    "declared as text, the value has a slash in it, or a file of that name exists. import: before "
-    "a name imports one without a dot, callable: takes a Python builtin, json: takes anything that "
-    "JSON can say. Several values make a list; a name without a value is True. A dot in a name "
-    "sets one key of a dictionary, and the others keep their defaults; __delete_field__ removes a "
-    "key."
+    "Values. Numbers, True, False, None, {} and [] are read as such; quotes ('\"3\"') make them "
+    "text. A value with a dot, such as torch.optim.SGD, is imported, unless the argument takes "
+    "text, the value contains a slash, or a file of that name exists. The prefix import: imports a "
+    "name without a dot, callable: names a Python builtin, json: takes any JSON. Several values "
+    "make a list; a name without a value is True. A dotted name sets one key of a dictionary and "
+    "leaves the others at their defaults; __delete_field__ removes a key."
 )
 
 _TITLES = ("Model", "Data and training", "Hyperparameter search")

@@ -100,7 +100,7 @@ class ModelArguments(Arguments):
     )
     gradient_checkpointing: bool = option(
         False,
-        "Compute what a layer was again for its gradients instead of keeping it: less memory, more "
+        "Recompute activations in the backward pass instead of keeping them: less memory, more "
         "time, the same numbers.",
         affects=Affects.LEARNING,
     )
