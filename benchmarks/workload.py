@@ -36,6 +36,7 @@ from finetune_lm.models.tasks import TASKS
 from finetune_lm.recording.columns import MetadataColumns
 from finetune_lm.recording.loss_history import LossHistory
 from finetune_lm.recording.recorder import BatchAt, Measured, Recorder, Recorders
+from finetune_lm.recording.run_so_far import RunSoFar
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
 from finetune_lm.recording.token_table import TokenTable
 from finetune_lm.runs.context import Run
@@ -303,13 +304,15 @@ def _nothing() -> None:
 
 def run_of(loaded: LoadedModel, *recorders: Recorder, seed: int = 1, **more: Any) -> Run:
     """What a run has, of one that nothing stops and of which no checkpoint is kept."""
+    args = DataTrainingArguments(seed=seed, **more)
     return Run(
-        DataTrainingArguments(seed=seed, **more),
+        args,
         loaded,
         make_accelerator(False),
         Callbacks(),
         Interruption(),
         Checkpoints(Path(), 0),
+        RunSoFar(loaded, args),
         Recorders(*recorders),
     )
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 import transformers
 
-from finetune_lm import model_modifiers
+from finetune_lm import load_metrics, model_modifiers
 from finetune_lm.arguments.hooks import HOOKS
 from finetune_lm.cli import main
 from finetune_lm.model_modifiers._parameters import ParameterPattern
 from finetune_lm.models.loading import model_path
+from finetune_lm.study.results import load_results
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "callbacks.md").read_text(encoding="utf-8")
@@ -34,13 +35,13 @@ def original():
     return weights(model_path("tiny-lm"))
 
 
-def run(tmp_path, monkeypatch, example):
+def run(tmp_path, monkeypatch, example, *more):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(ROOT / "data")
-    (tmp_path / "my_callbacks.py").write_text(blocks("python")[0], encoding="utf-8")
+    (tmp_path / "my_callbacks.py").write_text("\n".join(blocks("python")), encoding="utf-8")
     words = shlex.split(blocks("sh")[example].replace("\\\n", " "))
     assert words.pop(0) == "finetune-lm"
-    assert main([*words, "--max_train_samples", "32", "--max_validation_samples", "8"]) == 0
+    assert main([*words, "--max_train_samples", "32", "--max_validation_samples", "8", *more]) == 0
 
 
 def test_the_table_of_points():
@@ -60,8 +61,29 @@ def test_the_callback_of_ones_own(tmp_path, monkeypatch):
     assert 0 < distances[0] < distances[2]
 
 
+def test_the_callback_that_sees_the_run(tmp_path, monkeypatch):
+    run(tmp_path, monkeypatch, 1, "--per_device_train_batch_size", "16")
+    header, *lines = Path("steps.csv").read_text().splitlines()
+    assert header == "step,lr,loss"
+    assert [line.split(",")[:2] for line in lines] == [[str(n), "0.001"] for n in range(1, 7)]
+    train = load_metrics("outputs/steps").query("dataset_type == 'train'")
+    losses = train.groupby(["epoch", "batch_number"])["loss"].first()
+    assert [line.split(",")[2] for line in lines] == [f"{loss:.4f}" for loss in losses]
+
+
+def test_the_callback_that_sees_a_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr("finetune_lm.study.search.save_plots", lambda *_: None)
+    study = ["--do_optimize", "--params.lr.values", "1e-4", "1e-2", "--optimize_kwargs.n_trials"]
+    run(tmp_path, monkeypatch, 1, *study, "1")
+    _, *lines = Path("steps.csv").read_text().splitlines()
+    [trial] = load_results("outputs/steps/optimization_results.csv.gz").to_dict("records")
+    assert [line.split(",")[:2] for line in lines] == [
+        [str(n), str(trial["lr"])] for n in (1, 2, 3)
+    ]
+
+
 def test_the_words(tmp_path, monkeypatch, original):
-    run(tmp_path, monkeypatch, 1)
+    run(tmp_path, monkeypatch, 2)
     trained = weights("outputs/words/model")
     tokenizer = transformers.AutoTokenizer.from_pretrained("outputs/words/tokenizer")
     for name, parameter in trained.items():
@@ -71,7 +93,7 @@ def test_the_words(tmp_path, monkeypatch, original):
 
 
 def test_the_parts(tmp_path, monkeypatch, original):
-    run(tmp_path, monkeypatch, 2)
+    run(tmp_path, monkeypatch, 3)
     trained = weights("outputs/parts/model")
     for name, parameter in trained.items():
         changed = parameter != original[name]

@@ -111,13 +111,8 @@ def loss(place):
 def callbacks(place):
     def call():
         entry = SimpleNamespace(hook="pre_train_step", cls=is_wrong(place), kwargs={})
-        made = make_callbacks(
-            [entry],
-            SimpleNamespace(model=None, tokenizer=None),
-            1,
-            is_training=True,
-            is_testing=False,
-        )
+        so_far = SimpleNamespace(model=None, tokenizer=None, is_asked_for=False)
+        made = make_callbacks([entry], so_far, 1)
         made.run("pre_train_step", 0, 0)
         made.after_step(0, 0)
         made.load_state_dict(made.state_dict())

@@ -85,6 +85,7 @@ def conduct(
     from finetune_lm.evaluation.splits import splits_of
     from finetune_lm.evaluation.testing import test
     from finetune_lm.model_modifiers.callbacks import make_callbacks
+    from finetune_lm.recording.run_so_far import RunSoFar
     from finetune_lm.runs import preparing
     from finetune_lm.runs.context import Run
     from finetune_lm.runs.on_record import on_record
@@ -97,13 +98,8 @@ def conduct(
     accelerator, loaded, datasets = load(model_args, data_args, plan.files)
     start_tokens = next(each.start_tokens for group in datasets.values() for each in group)
     splits, testing = splits_of(plan, loaded, datasets)
-    callbacks = make_callbacks(
-        model_args.callbacks(),
-        loaded,
-        data_args.seed,
-        is_training=splits is not None,
-        is_testing=bool(testing),
-    )
+    so_far = RunSoFar(loaded, data_args)
+    callbacks = make_callbacks(plan.callbacks, so_far, data_args.seed)
     learner = (
         make_learner(data_args, loaded, accelerator, callbacks, splits.train) if splits else None
     )
@@ -118,7 +114,7 @@ def conduct(
         checkpoints = Checkpoints(
             plan.directory / CHECKPOINTS, data_args.checkpoint_every, record.write, plan.identity
         )
-        this = Run(data_args, loaded, accelerator, callbacks, interruption, checkpoints)
+        this = Run(data_args, loaded, accelerator, callbacks, interruption, checkpoints, so_far)
         if splits is not None and learner is not None:
             resumes = earlier is not None
             with training_on_record(this, learner, splits, record, resumes) as (heard, state):

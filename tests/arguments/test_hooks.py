@@ -32,6 +32,12 @@ class TakesAnything(ModelCallback):
     def __init__(self, model, tokenizer, **kwargs): ...
 
 
+class AsksForRun(ModelCallback):
+    """Looks at the run."""
+
+    def __init__(self, model, tokenizer, word, run=None): ...
+
+
 class TakesNothing:
     def __init__(self): ...
 
@@ -324,3 +330,19 @@ def test_the_help_tells_of_every_point():
         assert f"{name}: {hook.when}" in text
         assert hook.when in " ".join(help_for([f"model_callbacks.{name}"]).split())
     assert " ".join(help_for([]).split()).count("pre_test_dataset: Before each test set.") == 1
+
+
+def test_what_a_run_has_come_to_is_no_argument():
+    place = "model_callbacks_kwargs.end_epoch.AsksForRun"
+    assert ModelArguments("gpt2", **at("end_epoch", AsksForRun, word="a")).problems() == []
+    assert ModelArguments("gpt2", **at("end_epoch", AsksForRun)).problems() == [
+        f"{place}.word must be given, because AsksForRun needs it."
+    ]
+    assert ModelArguments("gpt2", **at("end_epoch", AsksForRun, word="a", n=1)).problems() == [
+        f"{place}.n is no argument of AsksForRun, which takes word."
+    ]
+    text = help_for([f"{__name__}.AsksForRun"])
+    assert "AsksForRun.word" in text or " word" in text
+    assert "AsksForRun.run" not in text
+    # Who takes anything may take something of that name, and gets nothing in its place.
+    assert ModelArguments("gpt2", **at("end_epoch", TakesAnything, run=1)).problems() == []

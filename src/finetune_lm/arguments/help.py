@@ -18,6 +18,7 @@ from finetune_lm.arguments.declared import (
     is_dictionary,
     is_required,
 )
+from finetune_lm.arguments.hooks import RUN, is_callback
 from finetune_lm.arguments.references import name_of, resolve_name, short_name
 from finetune_lm.arguments.subcommands import SUBCOMMANDS
 from finetune_lm.arguments.suggestions import dotted_name, known_elsewhere
@@ -235,7 +236,8 @@ def callable_help(name: str) -> CallableHelp | None:
         return None
     dotted = name_of(function) or dotted
     takes = taken_by(function)
-    own = {} if takes is None else takes.own(_GIVEN)
+    given = (*_GIVEN, RUN) if is_callback(function) else _GIVEN
+    own = {} if takes is None else takes.own(given)
     about = _about_arguments(function)
     prefix = _prefix(dotted, function)
     return CallableHelp(

@@ -20,6 +20,8 @@ from finetune_lm.arguments.suggestions import choices
 
 _GIVEN = ("model", "tokenizer")
 _CALLED_WITH = ("epoch", "batch")
+RUN = "run"
+"""The parameter of a constructor that asks for what the run has come to."""
 
 
 class Hook(NamedTuple):
@@ -192,7 +194,45 @@ def _constructor_problems(entry: CallbackEntry) -> list[str]:
             f"{entry.place}: {name} must be made with {' and '.join(_GIVEN)} but takes {takes}."
         ]
     reserved = {p.name for p in takes.positional[: len(_GIVEN)]}
+    if asks_for_run(entry.cls):
+        reserved.add(RUN)
+        if RUN in entry.kwargs:
+            return [
+                f"{entry.kwargs_place}.{RUN} cannot be given: by that name {name} gets what the "
+                f"run has come to. If it is to be something else, rename it."
+            ]
     return keyword_problems(entry.kwargs_place, name, takes, entry.kwargs, reserved=reserved)
+
+
+def asks_for_run(cls: Callable[..., Any]) -> bool:
+    """Whether a callback class is to be made with what the run has come to.
+
+    Example:
+        >>> asks_for_run(lambda model, tokenizer, run: None)
+        True
+        >>> asks_for_run(lambda model, tokenizer, **kwargs: None)
+        False
+    """
+    takes = taken_by(cls)
+    return takes is not None and RUN in takes.own({p.name for p in takes.positional[:2]})
+
+
+def is_callback(cls: Any) -> bool:
+    """Whether something is a class whose instances are called with ``epoch`` and ``batch``."""
+    takes = taken_by(method) if (method := _call_method(cls)) is not None else None
+    return takes is not None and {*_CALLED_WITH} <= takes.parameters.keys()
+
+
+def _call_method(cls: Any) -> Any:
+    """What the instances of a class are called by; None for what is no class, or has none."""
+    if not isinstance(cls, type):
+        return None
+    return next((vars(c)["__call__"] for c in cls.__mro__ if "__call__" in vars(c)), None)
+
+
+def of_a_run(entries: Sequence[CallbackEntry], *, trains: bool, tests: bool) -> list[CallbackEntry]:
+    """The callbacks at points to which a run comes that trains, tests, or does both."""
+    return [e for e in entries if (tests if HOOKS[e.hook].is_of_testing else trains)]
 
 
 def _call_problems(entry: CallbackEntry) -> list[str]:
@@ -200,7 +240,7 @@ def _call_problems(entry: CallbackEntry) -> list[str]:
     if not isinstance(entry.cls, type):
         return []
     name = short_name(entry.cls)
-    method = next((vars(c)["__call__"] for c in entry.cls.__mro__ if "__call__" in vars(c)), None)
+    method = _call_method(entry.cls)
     if method is None:
         return [f"{entry.place}: {name} must have a method __call__(self, epoch, batch)."]
     if not isinstance(method, types.FunctionType):

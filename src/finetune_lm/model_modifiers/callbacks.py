@@ -7,7 +7,13 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments.calls import taken_by
-from finetune_lm.arguments.hooks import HOOKS, PRE_TRAIN_STEP, takes_epoch_and_batch
+from finetune_lm.arguments.hooks import (
+    HOOKS,
+    PRE_TRAIN_STEP,
+    RUN,
+    asks_for_run,
+    takes_epoch_and_batch,
+)
 from finetune_lm.arguments.references import short_name
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.model_modifiers._freezing import FreezingCallback
@@ -16,7 +22,7 @@ from finetune_lm.randomness import OwnRandomness
 
 if TYPE_CHECKING:
     from finetune_lm.arguments.hooks import CallbackEntry
-    from finetune_lm.models.loading import LoadedModel
+    from finetune_lm.recording.run_so_far import RunSoFar
 
 Call = Callable[[int | None, int | None], object]
 """Takes epoch and batch."""
@@ -138,23 +144,14 @@ class Callbacks:
                 call(epoch, batch)
 
 
-def make_callbacks(
-    entries: Sequence[CallbackEntry],
-    loaded: LoadedModel,
-    seed: int,
-    *,
-    is_training: bool,
-    is_testing: bool,
-) -> Callbacks:
+def make_callbacks(entries: Sequence[CallbackEntry], so_far: RunSoFar, seed: int) -> Callbacks:
     """Make the callbacks of a run: one instance for each entry, in order.
 
     Args:
-        entries: The classes, as `ModelArguments.callbacks` has them.
-        loaded: The model, on the device where it will be.
+        entries: The classes, as `arguments.hooks.of_a_run` has them.
+        so_far: What the run has come to, for those that ask for it, with the model, on the device
+            where it will be, and the tokenizer, which all of them get.
         seed: The run's seed.
-        is_training: Whether the run trains. Callbacks at points that it does not come to are not
-            made.
-        is_testing: Whether it tests.
 
     Raises:
         UserError: If one of them says that it cannot do with this model.
@@ -162,10 +159,11 @@ def make_callbacks(
     rows: dict[str, list[Any]] = {}
     randomness = OwnRandomness(seed)
     for entry in entries:
-        if is_testing if HOOKS[entry.hook].is_of_testing else is_training:
-            with randomness, users_code(f"callback {short_name(entry.cls)}"):
-                made = entry.cls(loaded.model, loaded.tokenizer, **entry.kwargs)
-            rows.setdefault(entry.hook, []).append(made)
+        given = {RUN: so_far} if asks_for_run(entry.cls) else {}
+        so_far.is_asked_for |= bool(given)
+        with randomness, users_code(f"callback {short_name(entry.cls)}"):
+            made = entry.cls(so_far.model, so_far.tokenizer, **given, **entry.kwargs)
+        rows.setdefault(entry.hook, []).append(made)
     return Callbacks(rows, randomness)
 
 

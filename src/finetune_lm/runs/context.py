@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.recording.recorder import Recorder, Recorders
+from finetune_lm.recording.run_so_far import RunSoFar
 from finetune_lm.runs.interruption import Interruption
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Run:
         callbacks: Act at the points of the run.
         interruption: Says after each step, or batch that is not learned from, whether to stop.
         checkpoints: Where the state of the training is saved, and found again.
+        so_far: What callbacks see of it.
         recorders: Listen to the training.
     """
 
@@ -38,6 +40,7 @@ class Run:
     callbacks: Callbacks
     interruption: Interruption
     checkpoints: Checkpoints
+    so_far: RunSoFar
     recorders: Recorders = field(default_factory=Recorders)
 
     @property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments, config_dict
 from finetune_lm.arguments.given_measures import columns_of_measures
+from finetune_lm.arguments.hooks import CallbackEntry, of_a_run
 from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import PROBE
 from finetune_lm.data.files import (
@@ -71,6 +72,12 @@ class Plan:
         model_args, data_args, _ = self.all_args
         prefix = data_args.test_output_file_prefix
         return self.directory / place.results_name(prefix, model_args.model_name_or_path)
+
+    @property
+    def callbacks(self) -> list[CallbackEntry]:
+        """Those at points that the run comes to."""
+        trains, tests = bool(self.files["train"]), bool(self.files["test"])
+        return of_a_run(self.all_args[0].callbacks(), trains=trains, tests=tests)
 
     def check_identity(self) -> None:
         """See that a run that is resumed is what it was.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments
 from finetune_lm.arguments.declared import Affects, what_affects
+from finetune_lm.arguments.hooks import of_a_run
 from finetune_lm.constants import PROBE
 from finetune_lm.data.feeding import check_kinds, load_datasets
 from finetune_lm.data.files import read_files
@@ -20,6 +21,7 @@ from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.progress_bars import EpochBar
 from finetune_lm.recording.recorder import Recorder
+from finetune_lm.recording.run_so_far import RunSoFar
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.preparing import load_without_data
@@ -209,7 +211,7 @@ class TrialRunner:
         Raises:
             UserError: If something does not go with something else.
         """
-        learner, splits = self._prepare(args)
+        learner, splits, so_far = self._prepare(args)
         run = Run(
             args,
             self.loaded,
@@ -217,19 +219,20 @@ class TrialRunner:
             learner.callbacks,
             interruption,
             _NoCheckpoints(),
+            so_far,
         )
         bar = EpochBar(args.epochs, loss_units(args)[LOSS], in_passing=True)
-        run = run.with_recorders(bar, recorder)
+        run = run.with_recorders(so_far, bar, recorder)
         progress = Progress(args.seed, BEFORE_TRAINING if args.eval_before_training else 0)
         state = TrainingState(self.loaded.model, stopping, best=None, progress=progress)
         try:
             with run.recorders.listening(0):
                 yield run, learner, splits, state
         finally:
-            del learner, run, splits, state
+            del learner, run, splits, state, so_far
             self._release()
 
-    def _prepare(self, args: DataTrainingArguments) -> tuple[Learner, TrainingSplits]:
+    def _prepare(self, args: DataTrainingArguments) -> tuple[Learner, TrainingSplits, RunSoFar]:
         """Bring everything to where a single run is before its first step."""
         if self._loads_anew:
             self._shared = self._load(args)
@@ -245,15 +248,11 @@ class TrialRunner:
             restore_generators(shared.after_data)
         [train_split] = make_splits("train", datasets, shared.loaded, args, None)
         [validation] = make_splits("validation", datasets, shared.loaded, args, None)
-        callbacks = make_callbacks(
-            self._model_args.callbacks(),
-            shared.loaded,
-            args.seed,
-            is_training=True,
-            is_testing=False,
-        )
+        so_far = RunSoFar(shared.loaded, args)
+        entries = of_a_run(self._model_args.callbacks(), trains=True, tests=False)
+        callbacks = make_callbacks(entries, so_far, args.seed)
         learner = make_learner(args, shared.loaded, shared.accelerator, callbacks, train_split)
-        return learner, TrainingSplits(train_split, validation)
+        return learner, TrainingSplits(train_split, validation), so_far
 
     def _load(self, args: DataTrainingArguments) -> _Shared:
         files = read_files(args)

@@ -54,6 +54,7 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
         probing.after_step()
         stop_if_asked()
 
+    run.so_far.count_updates(lambda: progress.n_updates)
     if state.is_over:
         return
     probing = Probing(run, learner, splits.probes, progress, stop_if_asked)
@@ -119,8 +120,10 @@ def train_epoch(
     order = state.progress.order(len(split.dataset)) if args.shuffle_train else None
     update = Update(learner, args.gradient_accumulation_steps, args.max_grad_norm)
     n_updates = state.progress.n_updates
+    run.so_far.count_updates(lambda: n_updates + update.n_done)
     is_whole = not progress.n_batches
     for number, batch in progress.batches(split, order):
+        run.so_far.next_batch()
         run.callbacks.run("pre_train_batch", epoch, number)
         at = BatchAt(split, batch, epoch, number)
         with batch_watched(at):
@@ -185,5 +188,6 @@ def learn(run: Run, learner: Learner, at: BatchAt, update: Update) -> Measured:
             "a training loss must depend on the model, but no gradient comes of "
             f"{', '.join(split.losses.names)} as they are reduced."
         )
+    run.so_far.batch(measured)  # before its step, at which callbacks may ask
     update.add(loss.total, n_counted, at.epoch, at.number)
     return measured

@@ -27,7 +27,7 @@ from finetune_lm.training.step import Learner
 if TYPE_CHECKING:
     from finetune_lm.arguments import DataTrainingArguments
 
-TABLE, LOSSES, PROBES = "metrics", "losses", "probes"
+TABLE, LOSSES, PROBES, SO_FAR = "metrics", "losses", "probes", "run"
 """The names of the recorders that have something to go on from."""
 
 
@@ -59,7 +59,7 @@ def begin_training(
         stopping=stopping,
         best=BestState(run.loaded.model),
         progress=Progress(args.seed, BEFORE_TRAINING if args.eval_before_training else 0),
-        recorders=_recorders(splits, output_dir, saved),
+        recorders=_recorders(run, splits, output_dir, saved),
         parts=parts_with_state(learner, splits.train, splits.validation),
         origin=fingerprints_of(splits),
     )
@@ -71,11 +71,15 @@ def begin_training(
     return state
 
 
-def _recorders(splits: TrainingSplits, output_dir: Path, saved: Saved | None) -> dict[str, Any]:
+def _recorders(
+    run: Run, splits: TrainingSplits, output_dir: Path, saved: Saved | None
+) -> dict[str, Any]:
     """Those who listen and have something to go on from, by name."""
     assert splits.train.rows is not None
     metrics = TokenTable(output_dir / METRICS, splits.train.rows.run, _table_state(saved, TABLE))
     recorders: dict[str, Any] = {TABLE: metrics, LOSSES: LossHistory()}
+    if run.so_far.is_asked_for:
+        recorders[SO_FAR] = run.so_far
     if splits.probes:
         assert splits.probes[0].rows is not None
         columns = splits.probes[0].rows.run

@@ -117,10 +117,10 @@ class Update:
         if self._max_grad_norm is not None:
             _clip_gradients(learner.model.parameters(), self._max_grad_norm)
         was_done = _step(optimizer, learner.accelerator.scaler)
+        self.n_done += was_done
         callbacks.after_step(epoch, batch)
         callbacks.run("post_train_step", epoch, batch)
         optimizer.zero_grad()
-        self.n_done += was_done
         if learner.schedule is not None and was_done:
             learner.schedule.step_is_done()
         self._n_batches = self._n_labels = 0

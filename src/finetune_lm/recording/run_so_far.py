@@ -1,0 +1,113 @@
+"""What a run has come to so far, for callbacks that ask for ``run``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm.recording.recorder import Measured, Recorder
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from finetune_lm.arguments import DataTrainingArguments
+    from finetune_lm.models.loading import LoadedModel
+
+
+class RunSoFar(Recorder):
+    """What a run has come to so far: what a callback gets whose constructor has a ``run``.
+
+    Args:
+        loaded: The model.
+        args: The arguments for data and training.
+
+    Attributes:
+        model: The model.
+        tokenizer: Its tokenizer.
+        args: The arguments for data and training; in a study those of the trial.
+        means: The mean of each loss when the training and the validation data were last gone
+            through, by ``train`` and ``validation`` and then by column. Empty before that.
+        is_asked_for: Whether a callback looks at it, so that it is kept at all.
+
+    Example:
+        >>> class Losses(ModelCallback):  # doctest: +SKIP
+        ...     def __init__(self, model, tokenizer, run):
+        ...         super().__init__(model, tokenizer)
+        ...         self.run = run
+        ...     def __call__(self, epoch, batch):
+        ...         print(self.run.step, self.run.losses)
+    """
+
+    def __init__(self, loaded: LoadedModel, args: DataTrainingArguments) -> None:
+        self.model = loaded.model
+        self.tokenizer = loaded.tokenizer
+        self.args = args
+        self.means: dict[str, dict[str, float]] = {}
+        self.is_asked_for = False
+        self._measured: Measured | None = None
+        self._tested: pa.Table | None = None
+        self._n_updates: Callable[[], int] = int
+
+    @property
+    def step(self) -> int:
+        """How many updates of the weights were made; at ``post_train_step`` with the one made."""
+        return self._n_updates()
+
+    @property
+    def losses(self) -> dict[str, float] | None:
+        """The losses of the batch that was just measured, by column.
+
+        None where there is no such batch, or nothing in it is to be predicted.
+        """
+        if self._measured is None or self._measured.losses is None:
+            return None
+        return dict(self._measured.losses)
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate of the update that this batch leads to; None if it leads to none."""
+        return None if self._measured is None else self._measured.lr
+
+    @property
+    def rows(self) -> pd.DataFrame | None:
+        """The rows of this batch, as they are in the table. They are made when they are asked for.
+
+        None where there is no such batch, and in a study, whose trials have no tables.
+        """
+        table = self._tested
+        if self._measured is not None and self._measured.split.rows is not None:
+            maker = self._measured.split.rows
+            table = maker.of_batch(self._measured).select(maker.run.names())
+        return None if table is None else table.to_pandas()
+
+    def count_updates(self, n_updates: Callable[[], int]) -> None:
+        """Let the steps be counted by this function from now on."""
+        self._n_updates = n_updates
+
+    def next_batch(self) -> None:
+        """A batch is to come, and nothing is known of it."""
+        self._measured = self._tested = None
+
+    def batch(self, measured: Measured) -> None:
+        """A batch was measured."""
+        if self.is_asked_for:
+            self._measured = measured
+
+    def test_batch(self, rows: pa.Table) -> None:
+        """These are the rows of a batch of a test set."""
+        if self.is_asked_for:
+            self._tested = rows
+
+    def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
+        """Data were gone through."""
+        self._measured = None
+        self.means[dataset_type] = dict(means)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What does not come again when a run is gone on with."""
+        return {"means": self.means}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.means = {name: dict(means) for name, means in state["means"].items()}
