@@ -59,7 +59,7 @@ def evaluate(
     alone = callbacks.act_at("pre_validation_batch", "post_validation_batch")
     with torch.no_grad():
         for number, batch in progress.batches(split):
-            run.so_far.next_batch()
+            run.so_far.latest = None
             callbacks.run("pre_validation_batch", epoch, number)
             _back_to_eval(model)
             at = BatchAt(split, batch, epoch, number)
@@ -126,18 +126,18 @@ def record_surprisals(
         # A skipped batch is still put together, so that random masks come out as they would.
         if number >= skip:
             with torch.no_grad():
-                run.so_far.next_batch()
+                run.so_far.latest = None
                 callbacks.run("pre_test_batch", epoch, number)
                 _back_to_eval(model)
                 rows = surprisal_rows(run, BatchAt(split, batch, epoch, number), alone=alone)
                 for write in writers:
                     write(rows)
-                assert split.rows is not None
-                run.so_far.test_batch(rows.select(split.rows.run.names()))
+                if run.so_far.is_asked_for and split.rows is not None:
+                    run.so_far.latest = rows.select(split.rows.run.names())
                 callbacks.run("post_test_batch", epoch, number)
         if batch.is_last_part:
             yield
-    run.so_far.next_batch()
+    run.so_far.latest = None
     if not skip:
         split.warn_if_empty()
 

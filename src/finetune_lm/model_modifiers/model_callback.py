@@ -18,7 +18,7 @@ class ModelCallback:
     `torch.save` takes, and ``load_state_dict(state)``. Then its state is saved with a run's
     checkpoints and given back to it on resuming.
 
-    A class whose constructor has a parameter ``run`` gets there what tells it, whenever it is called,
+    A class whose constructor has a parameter ``run`` is given what tells it, whenever it is called,
     what the run has come to: a `recording.run_so_far.RunSoFar`.
 
     A `UserError` raised in a callback ends the run with its message. What was measured before is

@@ -29,6 +29,8 @@ class RunSoFar(Recorder):
         means: The mean of each loss when the training and the validation data were last gone
             through, by ``train`` and ``validation`` and then by column. Empty before that.
         is_asked_for: Whether a callback looks at it, so that it is kept at all.
+        latest: What came of the batch that was just measured, or its rows if it is of a test set;
+            None before a batch is measured, and outside of one.
 
     Example:
         >>> class Losses(ModelCallback):  # doctest: +SKIP
@@ -45,8 +47,7 @@ class RunSoFar(Recorder):
         self.args = args
         self.means: dict[str, dict[str, float]] = {}
         self.is_asked_for = False
-        self._measured: Measured | None = None
-        self._tested: pa.Table | None = None
+        self.latest: Measured | pa.Table | None = None
         self._n_updates: Callable[[], int] = int
 
     @property
@@ -60,14 +61,13 @@ class RunSoFar(Recorder):
 
         None where there is no such batch, or nothing in it is to be predicted.
         """
-        if self._measured is None or self._measured.losses is None:
-            return None
-        return dict(self._measured.losses)
+        measured = self.latest if isinstance(self.latest, Measured) else None
+        return None if measured is None or measured.losses is None else dict(measured.losses)
 
     @property
     def lr(self) -> float | None:
         """The learning rate of the update that this batch leads to; None if it leads to none."""
-        return None if self._measured is None else self._measured.lr
+        return self.latest.lr if isinstance(self.latest, Measured) else None
 
     @property
     def rows(self) -> pd.DataFrame | None:
@@ -75,33 +75,24 @@ class RunSoFar(Recorder):
 
         None where there is no such batch, and in a study, whose trials have no tables.
         """
-        table = self._tested
-        if self._measured is not None and self._measured.split.rows is not None:
-            maker = self._measured.split.rows
-            table = maker.of_batch(self._measured).select(maker.run.names())
+        table = self.latest
+        if isinstance(table, Measured):
+            maker = table.split.rows
+            table = None if maker is None else maker.of_batch(table).select(maker.run.names())
         return None if table is None else table.to_pandas()
 
     def count_updates(self, n_updates: Callable[[], int]) -> None:
         """Let the steps be counted by this function from now on."""
         self._n_updates = n_updates
 
-    def next_batch(self) -> None:
-        """A batch is to come, and nothing is known of it."""
-        self._measured = self._tested = None
-
     def batch(self, measured: Measured) -> None:
         """A batch was measured."""
         if self.is_asked_for:
-            self._measured = measured
-
-    def test_batch(self, rows: pa.Table) -> None:
-        """These are the rows of a batch of a test set."""
-        if self.is_asked_for:
-            self._tested = rows
+            self.latest = measured
 
     def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
         """Data were gone through."""
-        self._measured = None
+        self.latest = None
         self.means[dataset_type] = dict(means)
 
     def state_dict(self) -> dict[str, Any]:

@@ -98,7 +98,10 @@ def search(
             _write_config(directory, plan)
             try:
                 with run_record.timed("search"), _told(study, plan), _quick_garbage_collection():
-                    Trials(study, plan, runner, directory, interruption).do()
+                    trials = Trials(study, plan, runner, directory, interruption)
+                    if trials.are_needed():
+                        trials.do()
+                    trials.end()
             finally:
                 _write(study, plan, directory)
                 run_record.add(**summary(study))

@@ -148,29 +148,25 @@ class Trials:
             len(counted_trials(self._study)) >= self._max_trials
         )
 
-    def do(self) -> None:
-        """Do trials until there are enough, as Optuna's ``optimize`` is told.
-
-        Raises:
-            UserError: If three in a row fail.
-            KeyboardInterrupt: If a signal came. The trial that was under way is queued again.
-        """
+    def are_needed(self) -> bool:
+        """Whether there is anything left to do; what others have left is taken care of."""
         self._lost.repeat()
         if self.are_enough():
             self._repeat_before_end()
         if self.are_enough():
             say(f"the study has its {self._max_trials} trials already.")
-        else:
-            self._optimize()
-            if self._max_trials is not None and not self.are_enough():
-                say(
-                    f"this process has done its {self.n_begun} trials, and the study has "
-                    f"{len(counted_trials(self._study))} of {self._max_trials}."
-                )
-        self._lost.say_what_is_left()
+            return False
+        return True
 
-    def _optimize(self) -> None:
-        """Do trials until there are enough, and again if some that others did came to nothing."""
+    def do(self) -> None:
+        """Do trials until there are enough, and again if some that others did came to nothing.
+
+        They are done as Optuna's ``optimize`` is told.
+
+        Raises:
+            UserError: If three in a row fail.
+            KeyboardInterrupt: If a signal came. The trial that was under way is queued again.
+        """
         kwargs = {
             **self._plan.optimize_kwargs,
             "catch": (Exception,),
@@ -194,6 +190,15 @@ class Trials:
             self._repeat_before_end()
             if self.are_enough() or not self._had_enough:
                 break
+
+    def end(self) -> None:
+        """Say what the study still lacks."""
+        if self._max_trials is not None and not self.are_enough():
+            say(
+                f"this process has done its {self.n_begun} trials, and the study has "
+                f"{len(counted_trials(self._study))} of {self._max_trials}."
+            )
+        self._lost.say_what_is_left()
 
     def _repeat_before_end(self) -> None:
         """Take care of what others have left, as nobody may do after this process has ended."""

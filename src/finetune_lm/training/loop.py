@@ -123,7 +123,7 @@ def train_epoch(
     run.so_far.count_updates(lambda: n_updates + update.n_done)
     is_whole = not progress.n_batches
     for number, batch in progress.batches(split, order):
-        run.so_far.next_batch()
+        run.so_far.latest = None
         run.callbacks.run("pre_train_batch", epoch, number)
         at = BatchAt(split, batch, epoch, number)
         with batch_watched(at):
@@ -188,6 +188,7 @@ def learn(run: Run, learner: Learner, at: BatchAt, update: Update) -> Measured:
             "a training loss must depend on the model, but no gradient comes of "
             f"{', '.join(split.losses.names)} as they are reduced."
         )
-    run.so_far.batch(measured)  # before its step, at which callbacks may ask
+    if run.so_far.is_asked_for:
+        run.so_far.latest = measured  # for callbacks at its step
     update.add(loss.total, n_counted, at.epoch, at.number)
     return measured
