@@ -18,7 +18,7 @@ from finetune_lm import DataTrainingArguments
 from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.loss_classes import KLBaselineLoss, OutputsDefaultLoss
 from finetune_lm.recording.progress_bars import EpochBar, TestBar
-from finetune_lm.recording.recorder import EpochResult, Recorders
+from finetune_lm.recording.recorder import EpochResult, ProbePass, Recorders
 from setups import arguments, setup
 
 ONE = {"loss": 3.41234, "OutputsDefaultLoss": 3.41234}
@@ -126,6 +126,43 @@ def test_no_best_epoch_yet_and_no_unit(capsys):
         bar.epoch(EpochResult(0, means, nothing, (None, math.inf), None))
     line = re.sub(r", \d+:\d\d left", "", capsys.readouterr().err)
     assert line == "epoch 0 (1/2): train 123.5, validation nan\n"
+
+
+def show_probes(**kwargs):
+    bar = EpochBar(2, "nats/token", **kwargs)
+    with Recorders(bar).listening(0):
+        for epoch in (-1, 0):
+            at = ProbePass(epoch, epoch + 1)
+            for share in (0.04, 0.55, 0.58, 1.0):
+                bar.probe(None, at, share)
+            bar.probes_over(at)
+            if epoch == 0:
+                bar.epoch(EpochResult(0, ONE, ONE, (0, 3.4), None))
+
+
+def test_probes_in_a_pipe_are_told_before_the_training_only(capsys):
+    show_probes()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["probes before the training: 55%", "probes before the training: 100%"]
+    assert len(lines) == 3
+    assert lines[2].startswith("epoch 0 (1/2): train 3.412")
+    show_probes(in_passing=True)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("width", [20, 80])
+def test_probes_on_a_terminal_take_the_place_of_the_line_while_they_last(monkeypatch, width):
+    terminal = Terminal(monkeypatch, width)
+    show_probes()
+    written = terminal.written()
+    assert max(map(len, written)) < width
+    lines = [re.sub(" +[█▏▎▍▌▋▊▉ ]*$", "", line) for line in written]
+    before, epoch = ("before the training: ", "epoch 0 (1/2): ") if width > 20 else ("", "")
+    first = lines.index(f"{before}probes 4%")
+    assert lines[first + 3] == f"{before}probes 100%"
+    assert lines[first + 4] == "epoch 0 (0/2)"
+    assert lines[first + 5] == f"{epoch}probes 4%"
+    assert lines[-1].startswith("epoch 0 (1/2)")
 
 
 def test_one_of_many_trainings_is_shown_on_a_terminal_only(capsys, monkeypatch):

@@ -39,6 +39,7 @@ class EpochBar(Recorder):
         self._n_epochs, self._unit, self._in_passing = n_epochs, unit, in_passing
         self._n_before, self._begun = 0, 0.0
         self._bar: Any = None
+        self._line = ""
         self._tenths = 0
 
     def begin(self, n_epochs_done: int) -> None:
@@ -47,10 +48,11 @@ class EpochBar(Recorder):
         if _is_terminal():
             from tqdm import tqdm
 
+            self._line = f"epoch {n_epochs_done} ({n_epochs_done}/{self._n_epochs})"
             self._bar = tqdm(
                 initial=n_epochs_done,
                 total=self._n_epochs,
-                bar_format=f"epoch {n_epochs_done} ({n_epochs_done}/{self._n_epochs})",
+                bar_format=self._line,
                 leave=not self._in_passing,
             )
 
@@ -60,11 +62,20 @@ class EpochBar(Recorder):
         if at.is_first:
             when = "before the training"
         if self._bar is not None:
-            self._bar.bar_format = bar_line([(0, f"{when}: probes {share:.0%}", "")], _width() - 1)
-            self._bar.refresh()
+            pieces = [(1, f"{when}:", ""), (0, f"probes {share:.0%}", "")]
+            self._show(bar_line(pieces, _width() - 1))
         elif at.is_first and not self._in_passing and int(share * 10) > self._tenths:
             self._tenths = int(share * 10)
             say(f"probes {when}: {share:.0%}")
+
+    def probes_over(self, at: ProbePass) -> None:
+        """Show again what was there before."""
+        if self._bar is not None:
+            self._show(self._line)
+
+    def _show(self, line: str) -> None:
+        self._bar.bar_format = line
+        self._bar.refresh()
 
     def epoch(self, result: EpochResult) -> None:
         """Show how it went."""
@@ -74,7 +85,8 @@ class EpochBar(Recorder):
         time_left = f"{_clock(left)} left" if n_done < self._n_epochs else ""
         pieces = _pieces(result, self._n_epochs, self._unit or "", time_left)
         if self._bar is not None:
-            self._bar.bar_format = bar_line(pieces, _width() - 1)
+            self._line = bar_line(pieces, _width() - 1)
+            self._bar.bar_format = self._line
             self._bar.update(n_done - self._bar.n)
             self._bar.refresh()
         elif not self._in_passing:
