@@ -6,8 +6,8 @@ data/nonce_verb/flomped_test.txt.gz and files of the same design.
 
     python examples/probe_curves.py OUTPUT_DIR PNG [--column surprisal] [--dataset NAME]
 
-Lines are means over items, bands their 95 % confidence intervals. A word counts with the
-punctuation behind it.
+Lines are means over items, bands one standard error of these to either side. A word counts with
+the punctuation behind it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ COLOURS = {"word_subj": "#0072B2", "word_obj": "#D55E00"}  # told apart by all r
 DASHES = ["-", (0, (3, 1.5)), (0, (1, 1))]
 PUNCTUATION = string.punctuation + "“”‘’…"
 LABELS = {"surprisal": "surprisal (bits)", "surprisal_corrected": "corrected surprisal (bits)"}
-NORMAL = 1.96
 
 
 def main() -> None:
@@ -80,14 +79,14 @@ def word_costs(probes: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def curves(costs: pd.DataFrame) -> pd.DataFrame:
-    """Mean and half the width of the confidence interval over items, in each pass.
+    """Mean over items and its standard error, in each pass.
 
     An item that has several lines (of other adverbs, say) counts by their mean.
     """
     pass_ = ["sentence_type", "arg_order", "role", "step", "epoch"]
     items = costs.groupby([*pass_, "dataset_name", "item"], sort=False)["cost"].mean()
     table = items.groupby(pass_, sort=False).agg(["mean", "std", "size"]).reset_index()
-    table["half"] = NORMAL * table["std"].fillna(0) / table["size"] ** 0.5
+    table["error"] = table["std"].fillna(0) / table["size"] ** 0.5
     table["trained"] = table["epoch"] + 1
     shown = costs.drop_duplicates("sentence_type").set_index("sentence_type")["original_text"]
     taught = costs["seen_in"].fillna("").str.contains("train").groupby(costs["sentence_type"]).any()
@@ -130,7 +129,9 @@ def draw(table: pd.DataFrame, label: str, best: int | None, png: str) -> None:
     for axis in grid[:, 0]:
         axis.set_ylabel(label)
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False)
+    # A word's two orders stand below each other.
+    n = math.ceil(len(handles) / len(orders))
+    figure.legend(handles, labels, loc="outside lower center", ncols=n, frameon=False)
     figure.savefig(png, dpi=200)
     plt.close(figure)
 
@@ -146,11 +147,11 @@ def panel(axis: Axes, table: pd.DataFrame, orders: list[str]) -> None:
         for order, dash in zip(orders, DASHES, strict=False):
             line = table[(table["role"] == role) & (table["arg_order"] == order)]
             line = line.sort_values("step")
-            x, mean, half = (line[c].to_numpy(float) for c in ("trained", "mean", "half"))
+            x, mean, error = (line[c].to_numpy(float) for c in ("trained", "mean", "error"))
             style = {"color": COLOURS[role], "linewidth": 1}
             axis.plot(x, mean, linestyle=dash, label=f"{name}, {order} order", **style)
             axis.fill_between(
-                x, mean - half, mean + half, color=COLOURS[role], alpha=0.2, linewidth=0
+                x, mean - error, mean + error, color=COLOURS[role], alpha=0.2, linewidth=0
             )
     axis.set_ylim(bottom=0)
     axis.margins(x=0.02)

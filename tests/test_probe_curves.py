@@ -71,7 +71,7 @@ def test_a_word_costs_the_sum_of_its_tokens_and_an_item_counts_once(script):
     assert subject["mean"].to_dict() == {0: 6.5, 1: 1.0}  # (mean of 4 and 6, 8)
     assert object_["mean"].to_dict() == {0: 3.25, 1: 0.25}  # the full stop is part of the word
     # Two items 3 bits apart: their standard deviation is 3 / sqrt(2), that of their mean 1.5.
-    assert subject["half"].to_dict() == pytest.approx({0: 1.96 * 1.5, 1: 0.0})
+    assert subject["error"].to_dict() == pytest.approx({0: 1.5, 1: 0.0})
     assert subject["size"].to_dict() == {0: 2, 1: 2}
     assert object_["size"].to_dict() == {0: 2, 1: 1}
     assert table["is_taught"].all()
