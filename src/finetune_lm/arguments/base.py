@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from finetune_lm.arguments.checking import conform, type_problems
-from finetune_lm.arguments.declared import default_of, field_types, is_dictionary
+from finetune_lm.arguments.declared import default_of, field_types, is_dictionary, item_of
 from finetune_lm.arguments.nested import (
     DEEPEST,
     DELETE_FIELD,
@@ -70,9 +70,7 @@ class Arguments:
         wrong_types = [
             problem
             for field in fields(self)
-            for problem in type_problems(
-                getattr(self, field.name), declared[field.name], field.name
-            )
+            for problem in _type_problems(field, getattr(self, field.name), declared[field.name])
         ]
         if wrong_types:
             return wrong_types
@@ -132,7 +130,16 @@ def prepare(
         )
         return value, problems
     value = conform(value, annotation)
-    return value, problems + type_problems(value, annotation, field.name)
+    return value, problems + _type_problems(field, value, annotation)
+
+
+def _type_problems(field: dataclasses.Field[Any], value: Any, annotation: Any) -> list[str]:
+    """The same as `type_problems`, which says once what is wrong with a value for all keys."""
+    if field.metadata.get("for_all_keys") and isinstance(value, dict):
+        first, *others = value.values() or [None]
+        if others and all(other == first for other in others):
+            return type_problems(first, item_of(annotation, dict), field.name)
+    return type_problems(value, annotation, field.name)
 
 
 def _unknown_key_problems(name: str, value: dict[str, Any], keys: tuple[str, ...]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from finetune_lm.arguments.calls import (
     value_problems,
 )
 from finetune_lm.arguments.references import numbered_names, short_name
+from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.errors import UserError, users_code
 
 if TYPE_CHECKING:
@@ -53,7 +55,18 @@ class GivenMeasure:
                 f"measure {self.name} must name its columns, as in columns = ('my_measure',), but "
                 f"has {columns!r}."
             )
+        if len(set(columns)) < len(columns):
+            raise UserError(f"measure {self.name} must not name a column twice: {columns!r}.")
         return tuple(columns)
+
+    def regions(self) -> frozenset[str]:
+        """The regions that it is restricted to; none where it is for all of a text.
+
+        Its class tells by ``regions_of``, which is given its keyword arguments.
+        """
+        tell = getattr(self.cls, "regions_of", None)
+        with users_code(f"measure {self.name}"):
+            return frozenset(tell(**self.kwargs)) if tell else frozenset()
 
     @property
     def over_word(self) -> str | None:
@@ -118,7 +131,11 @@ def columns_of_measures(
 
 def measure_problems(args: DataTrainingArguments) -> list[str]:
     """Return what is wrong with measures, and with what they are given."""
-    classes = [cls for group in args.measures.values() for cls in group]
+    # As many of each class as one kind of data has of it.
+    counts: Counter[Callable[..., Any]] = Counter()
+    for group in args.measures.values():
+        counts |= Counter(group)
+    classes = list(counts.elements())
     problems = kwargs_problems("measures_kwargs", args.measures_kwargs, "measures", classes)
     for dataset_type in args.measures:
         given = given_measures(args, dataset_type)
@@ -156,7 +173,37 @@ def _problems(measure: GivenMeasure) -> list[str]:
     ):
         return [f"measure {measure.name} must have a method __call__(self, logits, targets)."]
     try:
-        measure.columns()
+        columns = measure.columns()
     except UserError as error:
         return list(error.problems)
+    if unknown := sorted(measure.integers() - {*columns}):
+        return [
+            f"measure {measure.name}: integers must be among its columns {', '.join(columns)} but "
+            f"there is {unknown[0]!r}."
+        ]
     return []
+
+
+def check_regions(args: DataTrainingArguments, regions: Mapping[str, Collection[str]]) -> None:
+    """See that measures are restricted to regions that some of their data have.
+
+    Args:
+        args: The arguments.
+        regions: The names of the regions of each kind of data that there is.
+
+    Raises:
+        UserError: If there is no such region.
+    """
+    wanted: dict[str, list[str]] = {}
+    for dataset_type in regions:
+        for measure in given_measures(args, dataset_type):
+            for name in sorted(measure.regions()):
+                wanted.setdefault(name, []).append(dataset_type)
+    for name, kinds in wanted.items():
+        there = sorted({region for kind in kinds for region in regions[kind]})
+        if name not in there:
+            known = f"has {', '.join(there)}" if there else "has no regions"
+            raise UserError(
+                f"measures: there is no region {name!r} in what is measured ({', '.join(kinds)}), "
+                f"which {known}.{did_you_mean(name, there)}"
+            )

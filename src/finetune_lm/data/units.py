@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -221,6 +221,16 @@ def units_of(
         read_units(values, f"{path}, line {number}").fitted(text)
         for number, (values, text) in enumerate(zip(metadata, texts, strict=True), start=1)
     ]
+
+
+def region_names(metadata: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The names of the regions that are given for some texts, which were checked before."""
+    return {
+        region.name
+        for values in metadata
+        if values.get(REGIONS)
+        for region in _regions(values[REGIONS], "")
+    }
 
 
 def check_units(

@@ -67,7 +67,7 @@ class Candidates(Measure):
         chained: bool = False,
     ) -> None:
         self._named = _named(words, sets)
-        self._at = None if at is None else frozenset([at] if isinstance(at, str) else at)
+        self._at = None if at is None else self.regions_of(at=at)
         self.columns = tuple(f"surprisal_of_{name}" for name in self._named)
         vocabulary = vocabulary_of(tokenizer)
         inside = [
@@ -108,6 +108,12 @@ class Candidates(Measure):
         """The columns, which the words name."""
         named = _named(kwargs.get("words", ()), kwargs.get("sets"))
         return tuple(f"surprisal_of_{name}" for name in named)
+
+    @staticmethod
+    def regions_of(**kwargs: Any) -> frozenset[str]:
+        """The regions outside of which there is nothing; none where it is everywhere."""
+        at = kwargs.get("at")
+        return frozenset([] if at is None else [at] if isinstance(at, str) else at)
 
     @staticmethod
     def check(**kwargs: Any) -> None:

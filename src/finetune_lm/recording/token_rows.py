@@ -17,6 +17,7 @@ from finetune_lm.data.label_words import LabelWords, TokenWords
 from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.data.units import NO_REGION
 from finetune_lm.data.words import NO_PLACE, NO_WORD
+from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.tasks import Task
@@ -325,7 +326,14 @@ class TokenRows:
             for measure in self._measures:
                 found |= finished(measure, scores, reported.is_predicted, tokens)
         for name, values in found.items():
-            columns[name] = pa.array(values, from_pandas=True).cast(self.run.measures[name])
+            kind = self.run.measures[name]
+            broken = values[~np.isnan(values) & ~(values % 1 == 0)]
+            if pa.types.is_integer(kind) and len(broken):
+                raise UserError(
+                    f"a measure whose column {name} is among its integers must return whole "
+                    f"numbers but returned {broken[0]}."
+                )
+            columns[name] = pa.array(values, from_pandas=True).cast(kind)
         return columns
 
     def _tokens(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments, config_dict
-from finetune_lm.arguments.given_measures import columns_of_measures
+from finetune_lm.arguments.given_measures import check_regions, columns_of_measures
 from finetune_lm.arguments.hooks import CallbackEntry, of_a_run
 from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import PROBE
@@ -19,6 +19,7 @@ from finetune_lm.data.files import (
     check_contrasts,
     read_files,
 )
+from finetune_lm.data.units import region_names
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.recording.columns import (
     MetadataColumns,
@@ -132,12 +133,19 @@ def columns_of(
     """What the tables have beside what all have: losses, and metadata of learning, tests, probes.
 
     Raises:
-        UserError: If a column has the name of another, or a contrast has nothing to compare.
+        UserError: If a column has the name of another, a contrast has nothing to compare, or a
+            measure is for a region that no data have.
     """
     check_contrasts(args, files)
     losses = all_loss_columns(args.loss_classes) if files["train"] else []
     measures = list(columns_of_measures(args, args.measures))
     check_measure_columns(measures, losses)
+    regions = {
+        kind: region_names(values for file in group for values in file.metadata)
+        for kind, group in files.items()
+        if group
+    }
+    check_regions(args, regions)
     return (
         losses,
         MetadataColumns.of_files([*files["train"], *files["validation"]], [*losses, *measures]),

@@ -240,14 +240,28 @@ def _called(measure: Any, rows: LogitRows) -> dict[str, Tensor]:
     columns = list(measure.columns)
     if isinstance(found, torch.Tensor) and len(columns) == 1:
         found = {columns[0]: found}
-    shapes = {key: tuple(value.shape) for key, value in dict(found).items()}
-    expected = dict.fromkeys(columns, tuple(rows.targets.shape))
-    if shapes != expected:
+    described = _described(found)
+    expected = dict.fromkeys(columns, str(tuple(rows.targets.shape)))
+    if described != expected:
         raise UserError(
-            f"measure {name} must return its columns {', '.join(columns)} of shape "
-            f"{tuple(rows.targets.shape)} but returned {shapes}."
+            f"measure {name} must return a dictionary of its columns {', '.join(columns)}, tensors "
+            f"of numbers of shape {tuple(rows.targets.shape)}, but returned {described}."
         )
     return dict(found)
+
+
+def _described(found: Any) -> Any:
+    """What a measure returned, for people: the shape of each of its tensors."""
+    import torch
+
+    if not isinstance(found, Mapping):
+        return type(found).__name__
+    return {
+        key: (f"{value.dtype} " if value.is_complex() else "") + str(tuple(value.shape))
+        if isinstance(value, torch.Tensor)
+        else type(value).__name__
+        for key, value in found.items()
+    }
 
 
 def _reads_logits(measure: Any) -> bool:
