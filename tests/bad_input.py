@@ -586,7 +586,8 @@ ARGUMENTS = {
          "data_preprocessing_fn_kwargs.probe.mask_prop?"],
     ),
     "a number to select by that there is not": arguments(
-        "--select_by accuracy", "select_by must be loss but got 'accuracy'."
+        "--select_by accuracy", "select_by must be loss, pair_accuracy or pair_difference but got "
+        "'accuracy'. Did you mean pair_accuracy?"
     ),
     "nothing to do": Case(
         nothing, [],

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -99,10 +100,10 @@ def test_what_a_test_leaves(tested: Path) -> None:
     found = pairs[pairs["dataset_name"] == "order"].to_dict("records")
     for row, (good, bad) in zip(found, PAIRS, strict=True):
         better, worse = cost.loc[good], cost.loc[bad]
-        assert row["surprisal_better"] == pytest.approx(better["sum"], abs=1e-6)
-        assert row["difference"] == pytest.approx(worse["sum"] - better["sum"], abs=1e-6)
+        assert row["surprisal_better"] == pytest.approx(better["sum"], abs=1e-5)
+        assert row["difference"] == pytest.approx(worse["sum"] - better["sum"], abs=1e-5)
         per_token = worse["mean"] - better["mean"]
-        assert row["difference_per_token"] == pytest.approx(per_token, abs=1e-6)
+        assert row["difference_per_token"] == pytest.approx(per_token, abs=1e-5)
         assert (row["n_tokens_better"], row["n_tokens_worse"]) == (better["size"], worse["size"])
         assert row["correct"] == (row["difference"] > 0)
     assert [row["phenomenon"] for row in found] == ["term"] * 3
@@ -246,7 +247,7 @@ def test_masked_models_are_compared_by_pseudo_log_likelihood(
     tokens = finetune_lm.load_metrics(plain / "t-test_results.csv.gz")
     total = tokens[tokens["is_target"]].groupby("original_text")["surprisal"].sum()
     good, bad = PAIRS[0]
-    assert found[0]["difference"][0] == pytest.approx(total[bad] - total[good], abs=1e-6)
+    assert found[0]["difference"][0] == pytest.approx(total[bad] - total[good], abs=1e-5)
 
 
 def test_seq2seq_models_are_compared_by_their_labels(
@@ -262,7 +263,7 @@ def test_seq2seq_models_are_compared_by_their_labels(
     total = labels.groupby("example_num")["surprisal"].sum()
     pairs = finetune_lm.load_metrics(output / "t-test_pairs.csv.gz")
     expected = [total[1] - total[0], total[3] - total[2]]
-    assert pairs["difference"].tolist() == pytest.approx(expected, abs=1e-6)
+    assert pairs["difference"].tolist() == pytest.approx(expected, abs=1e-5)
     run_of(
         tmp_path / "b",
         *("--test_file", data / "blimp" / "order.jsonl"),
@@ -328,3 +329,146 @@ def test_mistakes_are_told_before_a_model_is_loaded(
         assert main([str(word) for word in command]) == 2
         assert said in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
+
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def probed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A training that is judged by pairs, with pairs and a suite among its probes."""
+    output = tmp_path_factory.mktemp("probed") / "out"
+    values = {
+        "max_train_samples": 16,
+        "per_device_train_batch_size": 4,
+        "train_optimizer_kwargs": {"lr": 3e-3},
+        "epochs": 4,
+        "seed": 5,
+        "train_file": str(ROOT / "data/nonce_verb/flomped_active.txt.gz"),
+        "validation_file": str(data / "blimp" / "*.jsonl"),
+        "probe_file": [str(ROOT / "data/pairs/agreement.jsonl"), str(data / "own.jsonl")],
+        "max_probe_samples": 6,
+        "probe_every": 2,
+        "select_by": "pair_difference",
+        "output_dir": str(output),
+        "contrasts": {"c": "plausible - im-plausible"},
+    }
+    return finetune_lm.run(
+        finetune_lm.ModelArguments("tiny-lm"), finetune_lm.DataTrainingArguments(**values)
+    )
+
+
+def test_probes_have_pairs_at_every_pass(probed: Any) -> None:
+    tokens, pairs, summary = probed.probe_results, probed.probe_pairs, probed.probe_summary
+    passes = tokens[["epoch", "step"]].drop_duplicates().to_numpy().tolist()
+    assert passes == [[-1, 0], [1, 8], [3, 16]]
+    assert summary[["epoch", "step"]].drop_duplicates().to_numpy().tolist() == passes
+    assert summary["comparison"].tolist() == ["pair", "pair", "contrast"] * 3
+    for at in passes:
+        of_pass = tokens[(tokens["epoch"] == at[0]) & (tokens["dataset_name"] == "own")]
+        cost = of_pass.groupby("original_text")["surprisal"].sum()
+        found = pairs[(pairs["epoch"] == at[0]) & (pairs["comparison_name"] == "c")]
+        expected = [
+            cost["The man drank."] - cost["The water drank."],
+            cost["A man ate."] - cost["A cake ate."],
+        ]
+        assert found["difference"].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_command_makes_those_of_probes_again(probed: Any) -> None:
+    names = ("probe_pairs.csv.gz", "probe_summary.csv")
+    before = [(probed.output_dir / name).read_bytes() for name in names]
+    for name in names:
+        (probed.output_dir / name).unlink()
+    assert main(["pairs", str(probed.output_dir)]) == 0
+    assert [(probed.output_dir / name).read_bytes() for name in names] == before
+
+
+def test_epochs_are_judged_by_pairs(probed: Any) -> None:
+    found = finetune_lm.pairs(probed.metrics[probed.metrics["dataset_type"] == "validation"])
+    mean = found.pairs.groupby("epoch")["difference"].mean()
+    assert probed.best_epoch == mean.idxmax()
+    record = json.loads((probed.output_dir / "run.json").read_text())
+    assert record["best_pair_difference"] == pytest.approx(mean.max(), abs=1e-5)
+    # The loss of that epoch is told all the same.
+    of_best = probed.metrics[
+        (probed.metrics["dataset_type"] == "validation")
+        & (probed.metrics["epoch"] == probed.best_epoch)
+    ]
+    assert probed.best_loss == pytest.approx(of_best["surprisal"].mean() * np.log(2), abs=1e-4)
+    assert probed.best_loss == record["best_validation_loss"]
+
+
+def test_a_suite_from_file_to_summary(tmp_path: Path) -> None:
+    path = ROOT / "data" / "pairs" / "number_of.json"
+    output = run_of(tmp_path / "out", "--test_file", path, "--test_output_file_prefix", "t")
+    tokens = finetune_lm.load_metrics(output / "t-test_results.csv.gz")
+    verb = tokens[tokens["region"] == "3"].groupby(["item", "condition"])["surprisal"].sum()
+    expected = [
+        (verb[i, "match_sing"] < verb[i, "mismatch_sing"])
+        & (verb[i, "match_plural"] < verb[i, "mismatch_plural"])
+        for i in range(1, 7)
+    ]
+    expected += [
+        verb[i, "mismatch_sing"] - verb[i, "match_sing"]
+        > verb[i, "mismatch_plural"] - verb[i, "match_plural"]
+        for i in range(1, 7)
+    ]
+    pairs = finetune_lm.load_metrics(output / "t-test_pairs.csv.gz")
+    assert pairs["correct"].tolist() == [float(each) for each in expected]
+    assert pairs["comparison"].unique().tolist() == ["prediction"]
+    summary = pd.read_csv(output / "t-test_summary.csv")
+    assert summary["phenomenon"].tolist() == ["number_of"] * 2
+    assert summary["n_pairs"].tolist() == [6, 6]
+    assert summary["accuracy"].tolist() == pytest.approx(
+        [sum(expected[:6]) / 6, sum(expected[6:]) / 6]
+    )
+
+
+def test_targets_are_what_pairs_are_scored_over(tmp_path: Path) -> None:
+    path = lines(
+        tmp_path / "data" / "x.jsonl",
+        {"prefix": "The man drank", "target": " the water."},
+        {"prefix": "The man drank", "target": " the house."},
+    )
+    lines(
+        tmp_path / "data" / "x_metadata.jsonl",
+        {"item": 0, "condition": "a", "expected": True},
+        {"item": 0, "condition": "b", "expected": False},
+    )
+    output = run_of(tmp_path / "out", "--test_file", path, "--test_output_file_prefix", "t")
+    tokens = finetune_lm.load_metrics(output / "t-test_results.csv.gz")
+    cost = tokens[tokens["region"] == "target"].groupby("example_num")["surprisal"].sum()
+    [row] = finetune_lm.load_metrics(output / "t-test_pairs.csv.gz").to_dict("records")
+    assert row["region"] == "target"
+    assert row["surprisal_better"] == pytest.approx(cost[0], abs=1e-5)
+    assert row["difference"] == pytest.approx(cost[1] - cost[0], abs=1e-5)
+
+
+def test_a_study_judges_epochs_by_pairs_too(data: Path, tmp_path: Path) -> None:
+    words = [
+        *("--model_name_or_path", "tiny-lm", "--do_optimize", "--optimize_kwargs.n_trials", "1"),
+        *("--train_file", ROOT / "data/nonce_verb/flomped_active.txt.gz"),
+        *("--max_train_samples", "8", "--validation_file", data / "blimp" / "order.jsonl"),
+        *("--epochs", "3", "--params.lr.values", "1e-6", "2e-6", "--select_by", "pair_accuracy"),
+        *("--study_kwargs.sampler", "optuna.samplers.RandomSampler", "--seed", "1"),
+        *("--study_kwargs.sampler_kwargs", "{}", "--output_dir", tmp_path / "out"),
+        *("--patience", "1", "--min_epochs", "2"),
+    ]
+    assert main([str(word) for word in words]) == 0
+    results = finetune_lm.load_metrics(tmp_path / "out" / "optimization_results.csv.gz")
+    # Accuracy does not change in so little time, so the first epoch is the best.
+    assert results["best_epoch"].tolist() == [0]
+
+
+def test_to_judge_by_pairs_there_must_be_some(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        *("--model_name_or_path", "no/such-model", "--output_dir", tmp_path / "out"),
+        *("--train_file", data / "own.jsonl", "--select_by", "pair_accuracy"),
+        *("--validation_file", ROOT / "data/nonce_verb/flomped_passive.txt.gz"),
+    ]
+    for more in ((), ("--do_optimize",)):
+        assert main([str(word) for word in (*words, *more)]) == 2
+        assert "select_by pair_accuracy needs validation data" in capsys.readouterr().err

@@ -741,3 +741,29 @@ def test_signals_in_the_middle_of_probes(whole, signals, capsys, kind):
     record = state()
     assert record["probes"]["passes"] == len(finetune_lm.load_probes("parts")["step"].unique())
     assert "probes before the training: 100%" in capsys.readouterr().err
+
+
+def test_signals_where_pairs_are_scored(whole, signals):
+    """In the middle of a data set of probes, between two, and in a validation judged by pairs."""
+    pairs = Path(__file__).parent.parent / "data" / "pairs"
+    judged = {
+        "validation_file": str(pairs / "agreement.jsonl"),
+        "max_validation_samples": 6,
+        "select_by": "pair_accuracy",
+        "probe_file": [str(pairs / "agreement.jsonl"), str(pairs / "datives.txt")],
+        "max_probe_samples": 4,
+        "per_device_probe_batch_size": 2,
+        "contrasts": {"order": "prepositional - double_object"},
+        "test_file": None,
+    }
+    directory = whole("lm", **judged)
+    positions = []
+    for number, step in enumerate([2, 5, 4, 8, 9]):
+        do = begin if number == 0 else lambda **_: finetune_lm.resume("parts")
+        stop(signals, step, do=do, **(judged if number == 0 else {}))
+        positions.append(manifests()[-1]["position"])
+    finetune_lm.resume("parts")
+    assert sum("in the middle of the probes" in position for position in positions) >= 2
+    assert sum("validation batch" in position for position in positions) >= 1
+    assert difference(directory, Path("parts")) == []
+    assert len(pd.read_csv("parts/probe_summary.csv")) == 2 * 3

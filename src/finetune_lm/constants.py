@@ -44,7 +44,8 @@ ON_NAN = (STOP, SKIP)
 """What to do about a loss that is infinite or no number: end the run, or go on without the step."""
 
 BY_LOSS = "loss"
-SELECT_BY = (BY_LOSS,)
+BY_PAIR_ACCURACY, BY_PAIR_DIFFERENCE = "pair_accuracy", "pair_difference"
+SELECT_BY = (BY_LOSS, BY_PAIR_ACCURACY, BY_PAIR_DIFFERENCE)
 """By which number of the validation data the best epoch may be chosen."""
 
 RUN_JSON = "run.json"

@@ -139,7 +139,11 @@ def test_two_kwargs_of_one_name_are_told() -> None:
             "probe_every and probe_every_steps cannot both be given: probes are measured after "
             "epochs or after updates.",
         ),
-        ({"select_by": "los"}, "select_by must be loss but got 'los'. Did you mean loss?"),
+        (
+            {"select_by": "los"},
+            "select_by must be loss, pair_accuracy or pair_difference but got 'los'. Did you mean "
+            "loss?",
+        ),
         ({"seed": -1}, "seed must be from 0 to 4294967295 but got -1."),
         ({"seed": 2**32}, "seed must be from 0 to 4294967295 but got 4294967296."),
         ({"validation_file": None}, "validation_file must be given when train_file is."),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.ipc
 
 from finetune_lm.analysis.item_columns import metadata_columns
 from finetune_lm.analysis.pairs import (
@@ -16,11 +18,14 @@ from finetune_lm.analysis.pairs import (
     PassResult,
     PassSplitter,
     columns_of_pass,
+    needed_columns,
     pair_columns,
     summary_columns,
 )
+from finetune_lm.errors import UserError
 from finetune_lm.recording.csv_text import csv_text
-from finetune_lm.recording.tables import TableWriter
+from finetune_lm.recording.recorder import ProbePass, Recorder
+from finetune_lm.recording.tables import TableState, TableWriter
 from finetune_lm.whole_files import write_whole
 
 RESULTS_SUFFIX = "_results.csv.gz"
@@ -29,27 +34,71 @@ SUMMARY_SUFFIX = "_summary.csv"
 """How the name of a table of tokens ends, and in place of that those of its tables of pairs."""
 
 
+class _GrowingText:
+    """A plain CSV file that rows are put behind, a pass's at a time.
+
+    Args:
+        path: The file.
+        columns: The columns, in order.
+        n_bytes: How long it was, if it is gone on with. What came after is cut off.
+
+    Raises:
+        UserError: If it is gone on with and is shorter.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], n_bytes: int = 0) -> None:
+        self._path, self._columns = path, columns
+        self.n_bytes = n_bytes
+        path.touch()
+        size = path.stat().st_size
+        if size < self.n_bytes:
+            raise UserError(
+                f"{path} must have the {self.n_bytes} bytes that the run had written when its "
+                f"checkpoint was made, but has {size}. Put it back, or start again in another "
+                f"output_dir."
+            )
+        os.truncate(path, self.n_bytes)
+
+    def write(self, rows: pa.Table) -> None:
+        """Put rows behind those that are there, and see them safely on disk."""
+        text = csv_text(with_columns(rows, self._columns), header=not self.n_bytes)
+        with self._path.open("ab") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        self.n_bytes += len(text)
+
+
 class PairTables:
     """Takes in rows of tokens, and writes what is compared in them, a pass after another.
 
     Args:
-        pairs: Where the table of pairs goes.
-        summary: Where the summary goes.
+        paths: Where the table of pairs and where the summary goes.
         asked: What is asked.
         columns: The columns of the token table, in order.
+        state: How far both had come, as `state_dict` told, if they are gone on with.
     """
 
-    def __init__(self, pairs: Path, summary: Path, asked: Asked, columns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        paths: tuple[Path, Path],
+        asked: Asked,
+        columns: Sequence[str],
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
         metadata, of_pass = metadata_columns(columns), columns_of_pass(columns)
         self._splitter = PassSplitter(asked, metadata)
-        self._pairs = TableWriter(pairs, pair_columns(of_pass, metadata))
-        self._summary: IO[bytes] = summary.open("wb")
-        self._summary_columns = summary_columns(of_pass)
-        self._has_header = False
-        self.n_rows = 0
-        """How many rows the table of pairs has."""
+        taken_up = None if state is None else TableState(**state.get("pairs", {}))
+        self._pairs = TableWriter(paths[0], pair_columns(of_pass, metadata), taken_up)
+        n_bytes = 0 if state is None else state.get("summary", 0)
+        self._summary = _GrowingText(paths[1], summary_columns(of_pass), n_bytes)
         self.names: set[str | None] = set()
         """The predictions and contrasts that were worked out."""
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows the table of pairs has."""
+        return self._pairs.n_rows
 
     def add(self, rows: pa.Table) -> None:
         """Take in rows of tokens."""
@@ -63,23 +112,80 @@ class PairTables:
         for result in results:
             self._pairs.write(with_columns(result.pairs, self._pairs.columns))
             self._pairs.end_piece()
-            self.n_rows += len(result.pairs)
+            self._summary.write(result.summary)
             self.names.update(result.summary["comparison_name"].to_pylist())
-            rows = with_columns(result.summary, self._summary_columns)
-            self._summary.write(csv_text(rows, header=not self._has_header))
-            self._has_header = True
 
-    def __enter__(self) -> Self:
-        return self
+    def state_dict(self) -> dict[str, Any]:
+        """How far both tables have come."""
+        return {"pairs": asdict(self._pairs.state()), "summary": self._summary.n_bytes}
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the tables."""
         self._pairs.close()
-        self._summary.close()
+
+
+class ProbePairs(Recorder):
+    """Leaves pairs and their summary of each pass over the probes.
+
+    Rows of a data set are kept until it is gone through. A training that is stopped in its middle
+    has them in its checkpoint.
+
+    Args:
+        paths: Where the table of pairs and where the summary goes.
+        asked: What is asked.
+        columns: The columns of the table of probes, in order.
+        state: How far it had come, as `state_dict` told, if it is gone on with.
+    """
+
+    def __init__(
+        self,
+        paths: tuple[Path, Path],
+        asked: Asked,
+        columns: Sequence[str],
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._tables = PairTables(paths, asked, columns, state)
+        self._needed = needed_columns(columns)
+        self._rows: list[pa.Table] = []
+        if (kept := (state or {}).get("rows")) is not None:
+            self._rows = [pa.ipc.open_stream(kept).read_all()]
+
+    def probe(self, rows: pa.Table, at: ProbePass, share: float) -> None:
+        """Keep a batch's rows, and score those of the data set before."""
+        if not len(rows):
+            return
+        if self._rows and _dataset_of(self._rows[0]) != _dataset_of(rows):
+            self._score()
+        self._rows.append(rows.select([n for n in self._needed if n in rows.column_names]))
+
+    def probes_over(self, at: ProbePass) -> None:
+        """Score those of the last data set."""
+        self._score()
+
+    def _score(self) -> None:
+        rows, self._rows = self._rows, []
+        for part in rows:
+            self._tables.add(part)
+        self._tables.end_pass()
+
+    def end(self) -> None:
+        """Close the tables."""
+        self._tables.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far it has come."""
+        rows = None
+        if self._rows:
+            sink = pa.BufferOutputStream()
+            whole = pa.concat_tables(self._rows)
+            with pa.ipc.new_stream(sink, whole.schema) as stream:
+                stream.write_table(whole)
+            rows = sink.getvalue().to_pybytes()
+        return {**self._tables.state_dict(), "rows": rows}
+
+
+def _dataset_of(rows: pa.Table) -> Any:
+    return rows["dataset_name"][0].as_py()
 
 
 def with_columns(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
@@ -115,7 +221,7 @@ def pair_tables(stem: Path, asked: Asked, columns: Sequence[str]) -> Iterator[Pa
         suppress(_NothingComparedError),
         write_whole(summary) as summary_aside,
         write_whole(pairs) as pairs_aside,
-        PairTables(pairs_aside, summary_aside, asked, columns) as tables,
+        closing(PairTables((pairs_aside, summary_aside), asked, columns)) as tables,
     ):
         yield tables
         tables.end_pass()

@@ -33,7 +33,7 @@ _OF_PASS = (
 )
 """What is the same in all rows of one pass over a data set."""
 
-NEEDED_COLUMNS = (
+_NEEDED = (
     "example_num",
     ITEM,
     "original_text",
@@ -163,6 +163,12 @@ def _with_constants(rows: pa.Table, of_pass: Mapping[str, Any]) -> pa.Table:
 
 def _scalar(value: Any) -> pa.Scalar:
     return pa.scalar(value, pa.int64()) if value is None else pa.scalar(value)
+
+
+def needed_columns(columns: Sequence[str]) -> list[str]:
+    """Which columns of a token table pairs need."""
+    needed = {*_NEEDED, *_OF_PASS, *metadata_columns(columns)}
+    return [name for name in columns if name in needed]
 
 
 def pair_columns(of_pass: Iterable[str], metadata: Sequence[str]) -> list[str]:

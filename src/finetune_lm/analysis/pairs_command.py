@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune_lm.analysis.comparisons import Wanted
-from finetune_lm.analysis.item_columns import metadata_columns
 from finetune_lm.analysis.pair_tables import (
     PAIRS_SUFFIX,
     RESULTS_SUFFIX,
     SUMMARY_SUFFIX,
     pair_tables,
 )
-from finetune_lm.analysis.pairs import NEEDED_COLUMNS, Asked, columns_of_pass, start_token_of
+from finetune_lm.analysis.pairs import Asked, needed_columns, start_token_of
 from finetune_lm.arguments.subcommands import SubcommandParser
 from finetune_lm.constants import CONFIG_YAML, RUN_JSON
 from finetune_lm.errors import UserError
@@ -154,12 +153,10 @@ def _write(table: Path, asked: Asked) -> set[str | None]:
     """
     stem = table.with_name(table.name.removesuffix(RESULTS_SUFFIX))
     columns = names_in(next(whole_members(table), b""))
-    metadata = metadata_columns(columns)
-    needed = [*NEEDED_COLUMNS, *columns_of_pass(columns), *metadata]
     with pair_tables(stem, asked, columns) as tables:
         if tables is None:
             return set()
-        for rows in table_pieces(table, needed):
+        for rows in table_pieces(table, needed_columns(columns)):
             tables.add(rows)
         tables.end_pass()
     return tables.names

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,19 @@ class Sums:
         np.add.at(self.bits, sentence[is_scored], bits[is_scored])
         np.add.at(self.n_scored, sentence[is_scored], 1)
         np.add.at(self.n_rows, sentence, 1)
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Self:
+        """What `state_dict` was asked for."""
+        return cls(
+            np.array(state["bits"], np.float64),
+            np.array(state["n_scored"], np.int64),
+            np.array(state["n_rows"], np.int64),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it in plain types."""
+        return {name: getattr(self, name).tolist() for name in ("bits", "n_scored", "n_rows")}
 
     def make_room(self, n: int) -> None:
         """Have so many sentences, or more."""
@@ -100,6 +114,28 @@ class SentenceCosts:
         for sums in (self.whole, *self.regions.values()):
             sums.make_room(n)
         self.has_unknown = _grown(self.has_unknown, n)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was added."""
+        return not self.whole.n_rows.any()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it in plain types."""
+        sums = {name: each.state_dict() for name, each in self.regions.items()}
+        return {
+            "whole": self.whole.state_dict(),
+            "regions": sums,
+            "has_unknown": self.has_unknown.tolist(),
+            "tells_unknown": self.tells_unknown,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.whole = Sums.of_state(state["whole"])
+        self.regions = {name: Sums.of_state(each) for name, each in state["regions"].items()}
+        self.has_unknown = np.array(state["has_unknown"], bool)
+        self.tells_unknown = state["tells_unknown"]
 
     def _add_regions(self, region: pa.ChunkedArray, sentence: Ints, bits: Floats) -> None:
         names = region.cast(pa.string()).to_numpy(zero_copy_only=False)

@@ -210,7 +210,9 @@ class DataTrainingArguments(Arguments):
     select_by: str = option(
         BY_LOSS,
         "By which number of the validation data the best epoch is chosen and patience is counted. "
-        "loss: the validation loss.",
+        "loss: the validation loss, the lower the better. pair_accuracy: in how many of its pairs "
+        "the sentence is likelier that is expected to be; pair_difference: by how many bits it is "
+        "on average; the higher the better.",
         affects=Affects.LEARNING,
     )
     train_optimizer: Callable[..., Any] = field(

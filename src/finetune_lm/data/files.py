@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from finetune_lm.arguments.nested import strings_in
-from finetune_lm.constants import DATASET_TYPES, LEADING, PROBE
+from finetune_lm.constants import BY_LOSS, DATASET_TYPES, LEADING, PROBE
 from finetune_lm.data.items import (
     ITEM,
     PAIR,
@@ -170,6 +170,22 @@ def read_files(args: DataTrainingArguments) -> Files:
     return files
 
 
+def check_selection(args: DataTrainingArguments, files: Files) -> None:
+    """See that the validation data have pairs if epochs are judged by them.
+
+    Raises:
+        UserError: If not.
+    """
+    validation = files["validation"]
+    if args.select_by == BY_LOSS or not validation:
+        return
+    if not any(e.predictions or has_pairs(e.metadata) for e in validation):
+        raise UserError(
+            f"select_by {args.select_by} needs validation data with pairs: {args.validation_file} "
+            f"has none. See docs/pairs.md."
+        )
+
+
 def check_contrasts(args: DataTrainingArguments, files: Files) -> None:
     """See that for each contrast there is a data set that has all its conditions.
 
@@ -178,10 +194,10 @@ def check_contrasts(args: DataTrainingArguments, files: Files) -> None:
     """
     if not args.contrasts:
         return
+    problems = []
     compared = [e for group in files.values() for e in group if e.has_pairs]
     conditions = [conditions_in(examples.metadata) for examples in compared]
     there = ", ".join(sorted(set().union(*conditions))) or "none"
-    problems = []
     for name, formula in args.parsed_contrasts().items():
         wanted = {cost.condition for cost in formula.costs}
         if not any(wanted <= each for each in conditions):

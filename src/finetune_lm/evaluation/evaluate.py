@@ -40,7 +40,8 @@ def evaluate(
         on_batch: Called after each batch.
 
     Returns:
-        The mean of each loss over the labels that count, or over what it is a mean over itself.
+        The mean of each loss over the labels that count, or over what it is a mean over itself;
+        and how well the model does on pairs, if it is judged by them.
 
     Raises:
         UserError: If a loss is not finite and that is to stop the run, or no label counts.
@@ -86,7 +87,7 @@ def evaluate(
     else:
         means = progress.means.means(split.dataset.name, split.losses.reduced)
     run.recorders.pass_over(split.dataset_type, epoch, means)
-    return means
+    return means if split.pairs is None else {**means, **split.pairs.of_costs(progress.costs)}
 
 
 def record_surprisals(

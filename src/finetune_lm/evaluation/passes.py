@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune_lm.analysis.sentence_costs import SentenceCosts
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.errors import UserError
@@ -26,6 +27,7 @@ class Pass:
         n_examples: How many examples these took, before any preprocessing per batch.
         n_not_finite: In how many batches a loss was infinite or no number.
         means: The losses of the other batches.
+        costs: What sentences cost so far, where pairs are scored.
     """
 
     def __init__(self) -> None:
@@ -33,6 +35,7 @@ class Pass:
         self.n_examples = 0
         self.n_not_finite = 0
         self.means = EpochLosses()
+        self.costs = SentenceCosts()
 
     def batches(self, split: Split, order: IntArray | None = None) -> Iterator[tuple[int, Batch]]:
         """The batches that are left, each with its number.
@@ -55,6 +58,8 @@ class Pass:
 
     def take_in(self, measured: Measured) -> None:
         """Take in the losses of a batch, unless one of them is infinite or no number."""
+        if measured.split.pairs is not None:
+            measured.split.pairs.take_in(self.costs, measured)
         if measured.losses is None:
             return
         if not measured.is_finite:
@@ -66,13 +71,16 @@ class Pass:
     def state_dict(self) -> dict[str, Any]:
         """How far it has come, in plain types."""
         numbers = {name: getattr(self, name) for name in _NUMBERS}
-        return {**numbers, "means": self.means.state_dict()}
+        costs = None if self.costs.is_empty else self.costs.state_dict()
+        return {**numbers, "means": self.means.state_dict(), "costs": costs}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         for name in _NUMBERS:
             setattr(self, name, state[name])
         self.means.load_state_dict(state["means"])
+        if state["costs"] is not None:
+            self.costs.load_state_dict(state["costs"])
 
 
 _NUMBERS = ("n_batches", "n_examples", "n_not_finite")

@@ -13,6 +13,7 @@ from finetune_lm.data.files import distinct_names
 from finetune_lm.data.seen import seen_before
 from finetune_lm.evaluation.losses import LossEntry, Losses
 from finetune_lm.evaluation.made_measures import column_types, make_measures
+from finetune_lm.evaluation.pair_numbers import PairNumbers
 from finetune_lm.messages import say_once
 from finetune_lm.models.compiling import is_compiled
 from finetune_lm.models.loading import LoadedModel
@@ -36,6 +37,7 @@ class Split:
         forward: Calls the model with its batches.
         rows: Makes its rows of the tables; None where there is no table.
         losses: What is computed of each batch; None for tests and probes.
+        pairs: Scores its pairs, if epochs are judged by them.
     """
 
     dataset_type: str
@@ -44,6 +46,12 @@ class Split:
     forward: Forward
     rows: TokenRows | None
     losses: Losses | None = None
+    pairs: PairNumbers | None = None
+
+    @property
+    def asked(self) -> TokenRows | None:
+        """Who asks what tokens cost; None if nobody does."""
+        return self.pairs.rows if self.rows is None and self.pairs is not None else self.rows
 
     def warn_if_empty(self) -> None:
         """Say so, once, if all of the data were gone through and no token has a row."""
@@ -149,6 +157,7 @@ def make_splits(
             ),
             TokenRows(dataset, dataset_type, columns, name, measures) if columns else None,
             losses,
+            PairNumbers.of(dataset_type, dataset, loaded, args),
         )
         for dataset, name in zip(group, distinct_names([d.path for d in group]), strict=True)
     ]

@@ -40,7 +40,7 @@ class BatchAt:
 
     def scored(self, score: Score) -> Score:
         """The same scores, which stay as they are whatever is done to the logits afterwards."""
-        rows = self.split.rows
+        rows = self.split.asked
         return score if rows is None else rows.scored(self.batch, score)
 
     def measured(

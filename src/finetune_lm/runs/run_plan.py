@@ -17,6 +17,7 @@ from finetune_lm.data.files import (
     Files,
     arguments_of_missing_files,
     check_contrasts,
+    check_selection,
     read_files,
 )
 from finetune_lm.data.units import region_names
@@ -136,6 +137,7 @@ def columns_of(
         UserError: If a column has the name of another, a contrast has nothing to compare, or a
             measure is for a region that no data have.
     """
+    check_selection(args, files)
     check_contrasts(args, files)
     losses = all_loss_columns(args.loss_classes) if files["train"] else []
     measures = list(columns_of_measures(args, args.measures))

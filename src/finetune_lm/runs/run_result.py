@@ -21,7 +21,7 @@ class RunResult:
 
     Attributes:
         output_dir: The directory with all that the run has written.
-        best_loss: The lowest validation loss; None if nothing was trained.
+        best_loss: The validation loss of the best epoch; None if nothing was trained.
         best_epoch: The epoch that reached it.
         test_results_path: The table of test results; None if nothing was tested.
     """
@@ -49,21 +49,31 @@ class RunResult:
         return load_metrics(self.test_results_path) if self.test_results_path else None
 
     @cached_property
+    def probe_pairs(self) -> pd.DataFrame | None:
+        """What was compared in probes, read when first asked for; None without pairs."""
+        return _read_beside(self.output_dir / PROBE_RESULTS, PAIRS_SUFFIX)
+
+    @cached_property
+    def probe_summary(self) -> pd.DataFrame | None:
+        """The summary of what was compared in probes, likewise."""
+        return _read_beside(self.output_dir / PROBE_RESULTS, SUMMARY_SUFFIX)
+
+    @cached_property
     def test_pairs(self) -> pd.DataFrame | None:
         """What was compared in test data, read when first asked for; None without pairs."""
-        path = self._beside_test_results(PAIRS_SUFFIX)
-        return load_metrics(path) if path else None
+        return _read_beside(self.test_results_path, PAIRS_SUFFIX)
 
     @cached_property
     def test_summary(self) -> pd.DataFrame | None:
-        """The summary of what was compared, read when first asked for; None without pairs."""
-        import pandas as pd
+        """The summary of what was compared in test data, likewise."""
+        return _read_beside(self.test_results_path, SUMMARY_SUFFIX)
 
-        path = self._beside_test_results(SUMMARY_SUFFIX)
-        return pd.read_csv(path) if path else None
 
-    def _beside_test_results(self, suffix: str) -> Path | None:
-        if self.test_results_path is None:
-            return None
-        path = Path(str(self.test_results_path).removesuffix(RESULTS_SUFFIX) + suffix)
-        return path if path.exists() else None
+def _read_beside(table: Path | None, suffix: str) -> pd.DataFrame | None:
+    """A table of pairs or a summary that belongs to a table of tokens; None without one."""
+    import pandas as pd
+
+    path = None if table is None else Path(str(table).removesuffix(RESULTS_SUFFIX) + suffix)
+    if path is None or not path.exists():
+        return None
+    return load_metrics(path) if suffix == PAIRS_SUFFIX else pd.read_csv(path)

@@ -12,7 +12,7 @@ from finetune_lm.arguments.checking import show
 from finetune_lm.arguments.declared import default_of
 from finetune_lm.arguments.optimization_arguments import direction_of
 from finetune_lm.arguments.references import resolve_references, short_name
-from finetune_lm.data.files import Files, read_files
+from finetune_lm.data.files import Files, check_selection, read_files
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.messages import warn
 from finetune_lm.runs.directory import JOURNAL
@@ -93,6 +93,7 @@ def make_plan(
         data_args = with_values(data_args, {("test_file",): None})
     study_kwargs = _without_foreign_defaults(optimization_args.study_kwargs)
     files = {**read_files(data_args), "loss": read_loss_files(data_args)}
+    check_selection(data_args, files)
     parameters = search_space(optimization_args.params, data_args)
     # These are made again when the seed is known; what is wrong with them is told now.
     n_trials = optimization_args.optimize_kwargs.get("n_trials")

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from finetune_lm.constants import BY_LOSS
+from finetune_lm.constants import BY_LOSS, BY_PAIR_ACCURACY, BY_PAIR_DIFFERENCE
 from finetune_lm.recording.columns import LOSS
 
 if TYPE_CHECKING:
     from finetune_lm.arguments import DataTrainingArguments
 
-_NUMBERS = {BY_LOSS: LOSS}
-"""Where ``select_by`` finds its number among those of the validation data."""
+_NUMBERS = {BY_LOSS: (LOSS, 1), BY_PAIR_ACCURACY: (BY_PAIR_ACCURACY, -1)}
+_NUMBERS[BY_PAIR_DIFFERENCE] = BY_PAIR_DIFFERENCE, -1
+"""Where ``select_by`` finds its number among those of the validation data, and its sign."""
 
 
 def judged_by(select_by: str, validation: Mapping[str, float]) -> float:
@@ -24,20 +25,22 @@ def judged_by(select_by: str, validation: Mapping[str, float]) -> float:
         select_by: Which, a name of `finetune_lm.constants.SELECT_BY`.
         validation: What the validation data came to.
     """
-    return validation[_NUMBERS[select_by]]
+    name, sign = _NUMBERS[select_by]
+    return sign * validation[name]
 
 
 @dataclass
 class EarlyStopping:
-    """Follows the validation loss from epoch to epoch.
+    """Follows the validation loss, or what else is judged by, from epoch to epoch.
 
     Attributes:
         patience: Stop after this many epochs in a row without improvement; None for never.
         delta: By how much the loss must fall to count as improvement. It is measured from where it
             last did, so that slow progress counts when it has added up.
         min_epochs: How many epochs to complete in any case.
-        best_loss: The lowest loss so far.
-        best_epoch: The epoch that reached it.
+        select_by: What is judged by.
+        best_loss: The validation loss of the best epoch so far.
+        best_epoch: Which one that is.
         epochs_without_improvement: How many there were in a row by now.
         n_epochs: How many epochs have been completed.
 
@@ -52,35 +55,43 @@ class EarlyStopping:
     patience: int | None = None
     delta: float = 0.0
     min_epochs: int = 0
+    select_by: str = BY_LOSS
     best_loss: float = math.inf
     best_epoch: int | None = None
     epochs_without_improvement: int = 0
     n_epochs: int = 0
-    _loss_to_beat: float = math.inf
+    _best: float = math.inf
+    _to_beat: float = math.inf
 
     @classmethod
     def of(cls, args: DataTrainingArguments) -> Self:
         """As a run's arguments say."""
-        return cls(args.patience, args.delta, args.min_epochs)
+        return cls(args.patience, args.delta, args.min_epochs, args.select_by)
 
-    def update(self, epoch: int, loss: float) -> bool:
-        """Take in an epoch's validation loss. One that is not finite is never an improvement.
+    def update(self, epoch: int, loss: float, judged: float | None = None) -> bool:
+        """Take in an epoch. One whose numbers are not finite is never an improvement.
+
+        Args:
+            epoch: The epoch.
+            loss: Its validation loss.
+            judged: What it is judged by, the lower the better; by default the loss.
 
         Returns:
             Whether it is the best so far.
         """
         self.n_epochs += 1
-        if not math.isfinite(loss):
+        judged = loss if judged is None else judged
+        if not (math.isfinite(loss) and math.isfinite(judged)):
             self.epochs_without_improvement += 1
             return False
-        if loss < self._loss_to_beat - self.delta:
-            self._loss_to_beat = loss
+        if judged < self._to_beat - self.delta:
+            self._to_beat = judged
             self.epochs_without_improvement = 0
         else:
             self.epochs_without_improvement += 1
-        is_best = loss < self.best_loss
+        is_best = judged < self._best
         if is_best:
-            self.best_loss, self.best_epoch = loss, epoch
+            self._best, self.best_loss, self.best_epoch = judged, loss, epoch
         return is_best
 
     @property
@@ -90,10 +101,22 @@ class EarlyStopping:
             return None
         return max(self.patience - self.epochs_without_improvement, 0)
 
+    def facts(self) -> dict[str, Any]:
+        """What is put on record of the best epoch."""
+        there = self.best_epoch is not None
+        found: dict[str, Any] = {
+            "best_epoch": self.best_epoch,
+            "best_validation_loss": self.best_loss if there else None,
+        }
+        if self.select_by != BY_LOSS:
+            sign = _NUMBERS[self.select_by][1]
+            found[f"best_{self.select_by}"] = sign * self._best if there else None
+        return found
+
     def state_dict(self) -> dict[str, Any]:
         """What was found so far. Patience and the like come from the run's arguments."""
         found = ("best_loss", "best_epoch", "epochs_without_improvement", "n_epochs")
-        return {name: getattr(self, name) for name in (*found, "_loss_to_beat")}
+        return {name: getattr(self, name) for name in (*found, "_best", "_to_beat")}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""

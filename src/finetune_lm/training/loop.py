@@ -75,7 +75,8 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
         if learner.schedule is not None:
             learner.schedule.epoch_is_over(validation_means[LOSS])
         judged = judged_by(args.select_by, validation_means)
-        if stopping.update(progress.epoch, judged) and state.best is not None:
+        is_best = stopping.update(progress.epoch, validation_means[LOSS], judged)
+        if is_best and state.best is not None:
             state.best.keep()
         callbacks.run("end_epoch", progress.epoch)
         best = stopping.best_epoch, stopping.best_loss

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune_lm.analysis.pair_tables import (
+    PAIRS_SUFFIX,
+    RESULTS_SUFFIX,
+    SUMMARY_SUFFIX,
+    ProbePairs,
+)
 from finetune_lm.errors import UserError
+from finetune_lm.evaluation.asked_of_pairs import asked_of_pairs
 from finetune_lm.evaluation.splits import TrainingSplits
 from finetune_lm.messages import say
 from finetune_lm.recording.loss_history import LossHistory
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
     from finetune_lm.arguments import DataTrainingArguments
 
 TABLE, LOSSES, PROBES, SO_FAR = "metrics", "losses", "probes", "run"
+PROBE_PAIRS = "probe pairs"
 """The names of the recorders that have something to go on from."""
 
 
@@ -85,6 +93,12 @@ def _recorders(
         columns = splits.probes[0].rows.run
         path = output_dir / PROBE_RESULTS
         recorders[PROBES] = ProbeTable(path, columns, _table_state(saved, PROBES))
+        asked = asked_of_pairs(run.args, splits.probes)
+        if asked.datasets:
+            stem = str(path).removesuffix(RESULTS_SUFFIX)
+            paths = Path(stem + PAIRS_SUFFIX), Path(stem + SUMMARY_SUFFIX)
+            names, state = columns.names(with_step=True), _table_state(saved, PROBE_PAIRS)
+            recorders[PROBE_PAIRS] = ProbePairs(paths, asked, names, state)
     return recorders
 
 

@@ -89,8 +89,7 @@ class TrainingState:
         return {
             **({"probes": measured} if probes.has_begun else {}),
             "epochs": stopping.n_epochs,
-            "best_epoch": stopping.best_epoch,
-            "best_validation_loss": None if stopping.best_epoch is None else stopping.best_loss,
+            **stopping.facts(),
             "skipped_steps": progress.n_skipped,
             "unjudged_epochs": progress.n_unjudged,
         }
