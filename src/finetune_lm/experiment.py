@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, OptimizationArguments
 from finetune_lm.arguments.redaction import hides_secrets
+from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
 from finetune_lm.runs.directory import CHECKPOINTS
 from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.interruption import Interruption
-from finetune_lm.runs.lock import claimed
+from finetune_lm.runs.lock import RunLock, claimed
 from finetune_lm.runs.one_process import check_one_process
 from finetune_lm.runs.run_identity import AllArguments
 from finetune_lm.runs.run_plan import make_plan
@@ -145,5 +147,11 @@ def study(all_args: AllArguments) -> StudyResult:
     result = search(*all_args)
     best_args = best_run_args(result, all_args[0]) if all_args[2].keep_best_trial else None
     if best_args is not None:
-        run(all_args[0], best_args)
+        directory = Path(str(best_args.output_dir))
+        best = (all_args[0], best_args, OptimizationArguments())
+        if (directory / CONFIG_YAML).exists():
+            with RunLock(directory):
+                conduct(best, EarlierRun.read(directory))
+        else:
+            conduct(best)
     return result

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 import finetune_lm
 from finetune_lm.arguments import DELETE_FIELD
+from finetune_lm.runs.lock import RunLock
 from finetune_lm.study.parameters import Parameter
 from finetune_lm.study.results import (
     BEST_EPOCH,
@@ -26,7 +27,7 @@ from finetune_lm.study.results import (
     write_results,
 )
 from finetune_lm.study.workers import REASON, WORKER, Worker, queue_again
-from studies import data_args, run_study, study_args
+from studies import Interrupt, data_args, run_study, study_args
 
 PARAMETERS = [
     Parameter("lr", ("train_optimizer_kwargs", "lr"), "float", (1e-5, 1e-4)),
@@ -187,6 +188,27 @@ def test_the_best_trial_is_run_again_in_full(model, tmp_path, capsys):
         assert others == []
     else:
         assert [path.name for path in others] == [f"best_trial_{again.best_number}"]
+
+
+def test_a_run_of_the_best_trial_that_was_stopped_is_gone_on_with(model, tmp_path, monkeypatch):
+    """As by a cluster, which starts the same command again."""
+    args = data_args(tmp_path)
+    study = study_args(
+        None, max_trials=2, keep_best_trial=True, study_kwargs={"load_if_exists": True}
+    )
+    callbacks = {"model_pre_train_step_callbacks": [Interrupt]}
+    monkeypatch.setattr(Interrupt, "at_trial", 2)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(model, args, study, **callbacks)
+    best_dir = tmp_path / "out" / "best_trial"
+    with RunLock(best_dir):  # somebody is at it
+        run_study(model, args, study, **callbacks)
+    for _ in range(2):
+        result = run_study(model, args, study, **callbacks)
+    assert [path.name for path in result.output_dir.glob("best_*")] == ["best_trial"]
+    record = json.loads((best_dir / "run.json").read_text())
+    assert [each["state"] for each in record["sessions"]] == ["interrupted", "finished"]
+    assert record["best_validation_loss"] == result.best_loss
 
 
 class _Fixed(optuna.samplers.RandomSampler):

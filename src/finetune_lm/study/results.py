@@ -22,10 +22,12 @@ from finetune_lm.arguments import (
     config_dict,
 )
 from finetune_lm.constants import CONFIG_YAML
-from finetune_lm.errors import TrialsFailedError
+from finetune_lm.errors import TrialsFailedError, UserError
 from finetune_lm.messages import say
 from finetune_lm.recording.csv_text import MISSING, csv_text
 from finetune_lm.runs.directory import BEST_TRIAL, OPTIMIZATION_RESULTS
+from finetune_lm.runs.earlier_run import EarlierRun
+from finetune_lm.runs.lock import RunLock
 from finetune_lm.runs.run_result import RunResult
 from finetune_lm.study.parameters import Parameter, with_values
 from finetune_lm.study.workers import REASON, REPEATS, SURPLUS, WORKER
@@ -248,8 +250,9 @@ def best_run_args(result: StudyResult, model_args: ModelArguments) -> DataTraini
         model_args: The model.
 
     Returns:
-        The arguments with the directory, which has been made. None if no trial has been completed,
-        if others are still under way, or if another process does the run or has done it.
+        The arguments with the directory, which has been made, or has that run as somebody has
+        stopped it. None if no trial has been completed, if others are still under way, or if
+        another process does the run or has done it.
     """
     assert result.study is not None
     if result.best_args is None:
@@ -257,18 +260,19 @@ def best_run_args(result: StudyResult, model_args: ModelArguments) -> DataTraini
     if result.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         say("the best trial is not run again yet: trials are still under way in other processes.")
         return None
-    directory = result.output_dir / BEST_TRIAL
-    args = with_values(result.best_args, {("output_dir",): str(directory)})
-    if not _make(directory):
+    for name in (BEST_TRIAL, f"{BEST_TRIAL}_{result.best_number}"):
+        directory = result.output_dir / name
+        args = with_values(result.best_args, {("output_dir",): str(directory)})
+        if _make(directory):
+            return args
         if _is_same_run(directory, model_args, args):
+            if _is_stopped(directory):
+                say(f"the run of the best trial in {directory} is gone on with.")
+                return args
             say(f"the best trial has been run again before: {directory}")
             return None
-        directory = result.output_dir / f"{BEST_TRIAL}_{result.best_number}"
-        args = with_values(result.best_args, {("output_dir",): str(directory)})
-        if not _make(directory):
-            say(f"the best trial is not run again: {directory} is there already.")
-            return None
-    return args
+    say(f"the best trial is not run again: {directory} is there already.")
+    return None
 
 
 def _make(directory: Path) -> bool:
@@ -291,3 +295,12 @@ def _is_same_run(directory: Path, model_args: ModelArguments, args: DataTraining
         return bool(yaml.safe_load(path.read_bytes()) == mine)
     except (yaml.YAMLError, ValueError, RecursionError):  # somebody has written into it
         return False
+
+
+def _is_stopped(directory: Path) -> bool:
+    """Whether a run was begun, is not finished, and nobody is at it."""
+    try:
+        finished = EarlierRun.read(directory).is_finished
+    except UserError:
+        return False  # its process has just begun with it
+    return not finished and not RunLock(directory).is_held()
