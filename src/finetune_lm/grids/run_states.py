@@ -118,6 +118,13 @@ def state_of(directory: Path, *, is_locked_here: bool = False) -> RunState:
     return RunState(State.STOPPED if records else State.WAITING, seconds=seconds)
 
 
+def data_of(directory: Path) -> str:
+    """What stands for the data of a run: the same give the same. Empty where that is not known."""
+    record = _unsealed(directory / RUN_JSON) or {}
+    hashes = record.get("data_sha256")
+    return json.dumps(sorted(hashes.values())) if isinstance(hashes, dict) and hashes else ""
+
+
 def can_be_resumed(directory: Path) -> bool:
     """Whether a run has left something to go on from."""
     has_config = (directory / CONFIG_YAML).is_file()
