@@ -102,6 +102,8 @@ def test_nothing_else_changes(case):
     different = [name for name in difference(without, result.output_dir) if name not in left]
     assert different == []
     assert result.probe_results is not None
+    if kind != "lm":
+        assert_masks_are_the_same_in_each_pass(result.probe_results)
 
 
 def test_masks_that_are_drawn_once_take_nothing_from_the_others():
@@ -170,11 +172,11 @@ def test_rows_are_those_of_a_test_at_that_time(kind):
 def test_when_they_are_measured():
     """Three batches an epoch, of which two make an update and the last another: 2 updates."""
     model, data = of("lm", test_file=None, epochs=3, gradient_accumulation_steps=2)
+    data |= {"eval_before_training": False, "checkpoint_every": 0}
 
     def passes(**when):
         directory = f"out{json.dumps(when)}"
         found = do(model, data, directory, **PROBES, **when).probe_results
-        assert [len(each.splitlines()) for each in members(f"{directory}/probe_results.csv.gz")]
         at = found[["epoch", "step"]].drop_duplicates()
         assert len(members(f"{directory}/probe_results.csv.gz")) == len(at)
         record = json.loads(Path(directory, "run.json").read_text())
@@ -208,14 +210,11 @@ class NotAlways:
         return outputs.loss * (float("nan") if self.n_calls == 2 else 1.0)
 
 
-@pytest.mark.parametrize("kind", ["mlm", "seq2seq"])
-def test_masks_are_the_same_in_each_pass(kind):
-    model, data = of(kind, test_file=None)
-    found = do(model, data, "out", **PROBES).probe_results
+def assert_masks_are_the_same_in_each_pass(found):
     texts = found.groupby("step")["input_text"].unique().map(list).tolist()
-    assert len(texts) == 3
-    assert texts[0] == texts[1] == texts[2]
-    # Each line of a file has masks of its own, and two files have not the same ones.
+    assert len(texts) > 2
+    assert all(each == texts[0] for each in texts)
+    # Each line of a file has masks of its own.
     shown = found[found["step"] == 0].drop_duplicates(["dataset_name", "example_num"])
     assert (shown["input_text"] != shown["original_text"]).all()
 
@@ -310,4 +309,3 @@ def test_a_function_for_other_kinds_of_model_is_told_before_anything_is_written(
     with pytest.raises(UserError, match=r"data_preprocessing_fn.probe: mask_random_tokens is for"):
         do(model, data, "out", **PROBES)
     assert not Path("out").exists()
-    do(model, data, "out", epochs=1)  # of no probes it does not matter

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_lm.training.early_stopping import EarlyStopping
+from finetune_lm.constants import SELECT_BY
+from finetune_lm.training.early_stopping import EarlyStopping, judged_by
 
 
 def run(losses, **kwargs):
@@ -16,6 +17,14 @@ def run(losses, **kwargs):
         if stopping.should_stop():
             return epoch, stopping
     return None, stopping
+
+
+def test_each_name_of_select_by_has_its_number():
+    worse = {"loss": 2.5, "KLBaselineLoss": 1.0, "pair_accuracy": 0.5, "pair_difference": -1.0}
+    better = {"loss": 2.0, "KLBaselineLoss": 2.0, "pair_accuracy": 0.75, "pair_difference": 1.0}
+    for name in SELECT_BY:
+        assert judged_by(name, better) < judged_by(name, worse)
+    assert judged_by("loss", worse) == 2.5
 
 
 def test_no_patience_never_stops():
