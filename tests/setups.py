@@ -45,6 +45,7 @@ def setup(kind: str, **changed: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         "checkpoint_every": 1,
         "eval_before_training": True,
         "save_tmp_test_files": True,
+        "word_tables": True,
     }
     function = {"mlm": "mask_random_tokens", "seq2seq": "mask_random_spans"}.get(kind)
     if function is not None:

@@ -112,6 +112,7 @@ OTHER = {
     "test_output_file_prefix": "mine",
     "seed": 2,
     "save_tmp_test_files": True,
+    "word_tables": True,
     "shuffle_train": False,
     "eval_before_training": True,
     "save_best_model_state_to_disk": False,
@@ -264,7 +265,8 @@ def test_what_affects_no_result_leaves_the_tables_as_they_are(monkeypatch):
     # Only that it has another name, as was asked for.
     tests = (whole.test_results_path, Path("parts/mine-test_results.csv.gz"))
     assert tests[0].read_bytes() == tests[1].read_bytes()
-    tests[1].rename(Path("parts", tests[0].name))
+    for name in ("test_results", "test_words"):
+        Path(f"parts/mine-{name}.csv.gz").rename(f"parts/tiny-lm-{name}.csv.gz")
     different = difference(whole.output_dir, Path("parts"))
     assert [f for f in different if not f.startswith(("model", "tokenizer", "config."))] == []
 

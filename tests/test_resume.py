@@ -649,7 +649,8 @@ def test_neither_rows_nor_checkpoint(whole, stopped):
     """The run had not come to its first epoch's end, so nothing is lost by beginning again."""
     stopped(2)
     shutil.rmtree("parts/checkpoints")
-    Path("parts/metrics.csv.gz").write_bytes(b"")
+    for name in ("metrics", "words"):
+        Path(f"parts/{name}.csv.gz").write_bytes(b"")
     finetune_lm.resume("parts")
     assert difference(whole("lm"), Path("parts")) == []
 

@@ -15,6 +15,7 @@ from finetune_lm.errors import UserError
 
 if TYPE_CHECKING:
     from finetune_lm.analysis.pairs import pairs
+    from finetune_lm.analysis.words import words
     from finetune_lm.arguments import (
         DataTrainingArguments,
         ModelArguments,
@@ -44,6 +45,7 @@ _PLACES = {
     "pairs": "finetune_lm.analysis.pairs",
     "resume": "finetune_lm.resuming",
     "run": "finetune_lm.experiment",
+    "words": "finetune_lm.analysis.words",
 }
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "pairs",
     "resume",
     "run",
+    "words",
 ]
 
 

@@ -98,7 +98,6 @@ def conduct(
 
     load = pack.load if pack is not None else preparing.load
     accelerator, loaded, datasets = load(model_args, data_args, plan.files)
-    start_tokens = next(each.start_tokens for group in datasets.values() for each in group)
     splits, testing = splits_of(plan, loaded, datasets)
     so_far = RunSoFar(loaded, data_args)
     callbacks = make_callbacks(plan.callbacks, so_far, data_args.seed)
@@ -111,7 +110,7 @@ def conduct(
     with (
         Interruption() as interruption,
         nullcontext() if earlier or pack else claimed(plan),
-        on_record(plan, loaded, accelerator.device, start_tokens) as record,
+        on_record(plan, loaded, accelerator.device, datasets) as record,
     ):
         checkpoints = Checkpoints(
             plan.directory / CHECKPOINTS, data_args.checkpoint_every, record.write, plan.identity

@@ -333,13 +333,25 @@ def test_a_chunk_is_in_the_piece_once_also_if_it_is_the_last(tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt), TableWriter(path, COLUMNS) as writer:  # noqa: PT012
         compress = writer._compress
 
-        def stop(chunk):
-            compress(chunk)
+        def stop(chunk, rest):
+            compress(chunk, rest)
             raise KeyboardInterrupt
 
         monkeypatch.setattr(writer, "_compress", stop)
         writer.write(rows(0, ["a"]))
     assert pd.read_csv(path)["word"].tolist() == ["a"]
+
+
+def test_the_bytes_do_not_depend_on_how_many_rows_come_together(tmp_path):
+    words = [f"w{n}" * 40 for n in range(60_000)]
+    files = []
+    for name, size in (("a", 60_000), ("b", 7_001)):
+        with TableWriter(tmp_path / name, COLUMNS) as writer:
+            for begin in range(0, len(words), size):
+                writer.write(rows(0, words[begin : begin + size]))
+        files.append((tmp_path / name).read_bytes())
+    assert files[0] == files[1]
+    assert len(files[0]) > 100_000
 
 
 def test_a_very_long_text_without_commas_is_read_back(tmp_path):

@@ -344,6 +344,12 @@ class DataTrainingArguments(Arguments):
         "Save partial results during a test, so that an interrupted test can be resumed.",
         affects=Affects.NOTHING,
     )
+    word_tables: bool = option(
+        False,
+        "Write tables of words beside those of tokens: words.csv.gz, PREFIX-test_words.csv.gz and "
+        "probe_words.csv.gz. finetune-lm words OUTPUT_DIR makes them afterwards.",
+        affects=Affects.TABLES,
+    )
     shuffle_train: bool = option(
         True, "Shuffle the training examples anew every epoch.", affects=Affects.LEARNING
     )

@@ -47,6 +47,10 @@ SUBCOMMANDS: dict[str, Subcommand] = {
         "finetune_lm.analysis.pairs_command",
         "Make tables of pairs, predictions and contrasts of the token tables of a run.",
     ),
+    "words": Subcommand(
+        "finetune_lm.runs.words_command",
+        "Make tables of words of the tables of tokens that runs have left.",
+    ),
 }
 """By the word that begins the command line, as the help lists them."""
 

@@ -12,7 +12,7 @@ from finetune_lm.arguments.calls import takes_named
 from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import IGNORED_LABEL, ONCE
 from finetune_lm.data.ragged_arrays import IntArray
-from finetune_lm.data_preprocessing import UPDATE_LABEL_FNS, identity
+from finetune_lm.data_preprocessing import UPDATE_LABEL_FNS, expand_with_masks, identity
 from finetune_lm.errors import UserError, users_code
 
 if TYPE_CHECKING:
@@ -51,6 +51,18 @@ class Preprocessing:
     def name(self) -> str:
         """The function's name, for messages."""
         return short_name(self.function)
+
+    @property
+    def pll(self) -> str:
+        """Which pseudo-log-likelihood it makes of a text, where a model is a masked one.
+
+        ``original`` (Salazar et al. 2020) or ``within_word_l2r`` (Kauf & Ivanova 2023) if each
+        token is masked in an example of its own; else what is masked is masked together, by the
+        function of this name.
+        """
+        if self.function is not expand_with_masks:
+            return self.name
+        return "within_word_l2r" if self.kwargs.get("within_word_l2r") else "original"
 
     @property
     def updates_labels(self) -> bool:

@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from finetune_lm.arguments import DataTrainingArguments
-from finetune_lm.arguments.given_measures import columns_of_measures, given_measures
+from finetune_lm.arguments.given_measures import (
+    GivenMeasure,
+    columns_of_measures,
+    given_measures,
+)
 from finetune_lm.constants import LOSS_DATASET_TYPES, PROBE
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.files import distinct_names
@@ -89,7 +93,7 @@ def splits_of(
     of_tests = RunColumns.of(loaded, args.seed, plan.test_metadata, seen_in=seen_in)
     of_probes = RunColumns.of(loaded, args.seed, plan.probe_metadata, seen_in=seen_in)
     columns, of_tests, of_probes = (
-        replace(each, measures=column_types(columns_of_measures(args, dataset_types)))
+        _with_measures(each, columns_of_measures(args, dataset_types))
         for each, dataset_types in (
             (columns, ("train", "validation")),
             (of_tests, ("test",)),
@@ -102,6 +106,11 @@ def splits_of(
     # Last, so that nothing is found out by them of which the others make use.
     probes = make_splits(PROBE, datasets, loaded, args, of_probes)
     return (TrainingSplits(learned[0], judged[0], probes) if learned else None), tests
+
+
+def _with_measures(columns: RunColumns, measures: Mapping[str, GivenMeasure]) -> RunColumns:
+    over_word = {name: measure.over_word for name, measure in measures.items()}
+    return replace(columns, measures=column_types(measures), over_word=over_word)
 
 
 def make_splits(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from finetune_lm.models.weights import hash_of_weights
 from finetune_lm.recording.columns import SEED
 from finetune_lm.recording.progress_bars import TestBar
 from finetune_lm.recording.tables import TableWriter
+from finetune_lm.recording.token_rows import RunColumns
+from finetune_lm.recording.token_table import word_rows
+from finetune_lm.recording.word_table import WordTable
 from finetune_lm.runs.context import Run
+from finetune_lm.runs.directory import words_path
 from finetune_lm.whole_files import write_whole
 
 
@@ -30,7 +35,7 @@ def test(
     epoch: int | None,
     save: Callable[[], object],
 ) -> int:
-    """Test the model on all test sets, and leave one table of what each token costs.
+    """Test the model on all test sets, and leave a table of what tokens cost, and one of words.
 
     Where sentences are compared, tables of pairs stand beside it.
 
@@ -58,31 +63,49 @@ def test(
         write_whole(path) as aside,
         TableWriter(aside, columns) as table,
         pair_tables(stem, asked_of_pairs(run.args, splits), columns) as pairs,
+        _words_beside(run, splits[0].rows.run, path) as words,
         TestBar(n_batches) as bar,
     ):
+        tables: list[TableWriter | WordTable] = [table, *words]
         run.callbacks.run("pre_test", epoch)
         for number, split in enumerate(splits):
             run.callbacks.run("pre_test_dataset", epoch)
             finished: list[pa.Table] = []
-            writers: list[Callable[[pa.Table], object]] = [table.write]
+            writers: list[Callable[[pa.Table], object]] = [each.write for each in tables]
             if pairs is not None:
                 writers.append(pairs.add)
+            keep: list[Callable[[pa.Table], object]] = []
             if temporary is not None:
                 aside_path = temporary / f"tmp-test-{number}-{split.dataset.name}.json.gz"
                 kept.append(EvaluationProgress(aside_path, _identity(run.loaded, split, epoch)))
                 finished = kept[-1].finished_batches()
-                writers.append(kept[-1].add)
+                keep = [kept[-1].add]
             for rows in finished:
-                for write in (table.write, *([pairs.add] if pairs is not None else [])):
+                for write in writers:
                     write(_with_seed(rows, run.args.seed))
-            for _ in record_surprisals(run, split, epoch, writers, skip=len(finished)):
+            for _ in record_surprisals(run, split, epoch, [*writers, *keep], skip=len(finished)):
                 bar.batch_is_over()
                 run.interruption.check(before=save)
-            table.end_piece()
+            for each in tables:
+                each.end_piece()
             run.callbacks.run("post_test_dataset", epoch)
     for progress in kept:
         progress.remove()
     return table.n_rows
+
+
+@contextmanager
+def _words_beside(run: Run, columns: RunColumns, path: Path) -> Iterator[Sequence[WordTable]]:
+    """The table of words beside one of test results, if it is wanted."""
+    if not run.args.word_tables:
+        yield ()
+        return
+    beside = words_path(path)
+    with write_whole(beside) as aside:
+        table = WordTable(aside, word_rows(columns), name=beside.name)
+        yield (table,)
+        table.close()
+    table.tell()
 
 
 def _identity(loaded: LoadedModel, split: Split, epoch: int | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ class Measured(BatchAt):
     score: Score
     losses: Mapping[str, float] | None
     lr: float | None = None
+
+    @cached_property
+    def rows(self) -> pa.Table:
+        """Its rows of the table of tokens, made when first asked for."""
+        rows: pa.Table = self.split.rows.of_batch(self)
+        return rows
 
     @property
     def is_finite(self) -> bool:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -35,7 +35,8 @@ except ImportError:  # It is not built for every machine.
 
 # Level 1 is three times as fast as gzip's own default for a seventh more bytes.
 _COMPRESSION_LEVEL = 1
-# How much text goes into the compressor at a time.
+# How much text goes into the compressor at a time. What it makes of a text may depend on the parts
+# in which it is given, and must not depend on how many rows come together.
 _CHUNK = 2**20
 _KEPT_IN_MEMORY = 16 * 2**20
 # A gzip member without name and time, so that equal tables are equal files.
@@ -53,8 +54,6 @@ class TableState:
         checksum: The CRC-32 of so much of the file.
         piece: The compressed part of the piece under way, a gzip member without its end; None if
             nothing is compressed yet.
-        chunks: The bytes of each chunk of text that was compressed into it. What a compressor makes
-            of a text may depend on the parts in which it is given.
         text: The rest of that piece; None if there is none.
     """
 
@@ -63,7 +62,6 @@ class TableState:
     n_bytes: int = 0
     checksum: int = 0
     piece: bytes | None = None
-    chunks: list[int] = field(default_factory=list)
     text: bytes | None = None
 
 
@@ -99,7 +97,7 @@ class TableWriter:
         self._piece: IO[bytes] | None = None
         self._is_whole = True
         self._compressor = _compressor()
-        self._text: list[bytes] = []
+        self._text: list[bytes | memoryview] = []
         if taken_up is None:
             # One that is empty is left of a run that ended before its first piece.
             path.touch(exist_ok=not path.exists() or path.stat().st_size == 0)
@@ -162,12 +160,10 @@ class TableWriter:
     def state(self) -> TableState:
         """How far the table has come, with the piece under way."""
         if self._piece is None:
-            return replace(self._state, chunks=[])
+            return replace(self._state)
         self._piece.seek(0)
         piece, text = self._piece.read(), b"".join(self._text)
-        return replace(
-            self._state, piece=piece or None, chunks=list(self._state.chunks), text=text or None
-        )
+        return replace(self._state, piece=piece or None, text=text or None)
 
     def __enter__(self) -> Self:
         return self
@@ -192,18 +188,19 @@ class TableWriter:
             self._begin_piece()
         self._text.append(text)
         if sum(map(len, self._text)) >= _CHUNK:
-            self._compress(b"".join(self._text))
+            waiting = memoryview(b"".join(self._text))
+            for end in range(_CHUNK, len(waiting) + 1, _CHUNK):
+                self._compress(waiting[end - _CHUNK : end], rest=waiting[end:])
 
-    def _compress(self, chunk: bytes | memoryview) -> None:
-        """Compress a chunk of text, after which none waits."""
+    def _compress(self, chunk: memoryview, rest: memoryview) -> None:
+        """Compress a chunk of text, after which the rest waits."""
         assert self._piece is not None
         # A signal or a full disk may come in between, and half a chunk would spoil the piece.
         self._is_whole = False
         self._piece.write(self._compressor.compress(chunk))
         # All of it, so that the piece can be put together again from what is written.
         self._piece.write(self._compressor.flush(zlib.Z_SYNC_FLUSH))
-        self._state.chunks.append(len(chunk))
-        self._text = []
+        self._text = [rest] if rest else []
         self._is_whole = True
 
     def _begin_piece(self) -> None:
@@ -211,7 +208,7 @@ class TableWriter:
             _KEPT_IN_MEMORY, dir=str(self.path.parent)
         )
         self._compressor = _compressor()
-        self._state.chunks, self._text = [], []
+        self._text = []
         self._is_whole = True
 
     def _take_up(self, state: TableState) -> None:
@@ -230,13 +227,9 @@ class TableWriter:
         self.path.touch()
         os.truncate(self.path, state.n_bytes)
         if state.piece is not None or state.text is not None:
-            self._begin_piece()
-            compressed = memoryview(zlib.decompressobj(_GZIP).decompress(state.piece or b""))
-            for length in state.chunks:
-                self._compress(compressed[:length])
-                compressed = compressed[length:]
-            self._text = [state.text] if state.text else []
-        self._state = replace(state, piece=None, chunks=list(state.chunks), text=None)
+            self._add(zlib.decompressobj(_GZIP).decompress(state.piece or b""))
+            self._add(state.text or b"")
+        self._state = replace(state, piece=None, text=None)
 
 
 def _compressor() -> Any:

@@ -37,6 +37,7 @@ from finetune_lm.recording.columns import (
     table_columns,
 )
 from finetune_lm.recording.recorder import Measured
+from finetune_lm.recording.word_columns import PLL
 from finetune_lm.scoring.forward import Score
 from finetune_lm.scoring.measuring import Tokens, finished, spread
 from finetune_lm.scoring.surprisal import Scores
@@ -61,6 +62,7 @@ class RunColumns:
         seen_in: For each data file by its path, in which file each of its lines stood that was
             learned from or that chose the epoch; None where it stood in neither.
         measures: The type of each column of a measure, in order.
+        over_word: What a table of words takes of each of them: ``sum``, ``first`` or nothing.
     """
 
     model_name: str
@@ -72,6 +74,7 @@ class RunColumns:
     losses: Sequence[str] = ()
     seen_in: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     measures: Mapping[str, pa.DataType] = field(default_factory=dict)
+    over_word: Mapping[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -158,6 +161,10 @@ class TokenRows:
             "dataset_type": pa.scalar(dataset_type),
             SEED: pa.scalar(run.seed),
         }
+        self.pll = None if run.task.predicts_in_order else dataset.preprocessing.pll
+        """Which pseudo-log-likelihood a table of words has; None where a text has a likelihood."""
+        if self.pll is not None:
+            self._constants[PLL] = pa.scalar(self.pll)
         metadata = dataset.metadata
         items: list[Any] = (
             [m.get(ITEM) for m in metadata]
@@ -197,7 +204,8 @@ class TokenRows:
             measured: What came of the batch. Losses that it does not have are missing.
 
         Returns:
-            A table with the columns of `table_columns`, in no particular order.
+            A table with the columns of `table_columns`, in no particular order, and of a masked
+            model with ``pll``, which tables of words have.
         """
         batch = measured.batch
         *asked, (rows, positions, targets, is_predicted) = self._asked(batch)

@@ -23,6 +23,9 @@ NOW = "{now}"
 METRICS = "metrics.csv.gz"
 PROBE_RESULTS = "probe_results.csv.gz"
 TEST_RESULTS_SUFFIX = "-test_results.csv.gz"
+WORDS = "words.csv.gz"
+PROBE_WORDS = "probe_words.csv.gz"
+TEST_WORDS_SUFFIX = "-test_words.csv.gz"
 RUN_JSON = constants.RUN_JSON
 LOSS_CURVES = "loss_curves.pdf"
 CONFIG_TEXT = "config.txt"
@@ -114,6 +117,13 @@ def results_name(prefix: str | None, model_name: str) -> str:
     return name
 
 
+def words_path(table: Path) -> Path:
+    """Where the words of a table of tokens go: beside it."""
+    names = {METRICS: WORDS, PROBE_RESULTS: PROBE_WORDS}
+    test = table.name.removesuffix(TEST_RESULTS_SUFFIX) + TEST_WORDS_SUFFIX
+    return table.with_name(names.get(table.name, test))
+
+
 def check_writable(directory: Path) -> None:
     """See that a directory is there and can be written into, or could be made.
 
@@ -166,7 +176,8 @@ def make_output_dir(directory: Path) -> None:
 SEALED = (CONFIG_YAML, MODEL, TOKENIZER)
 """What `run.json` has the checksums of."""
 
-RUN_PATTERNS = (METRICS, PROBE_RESULTS, f"*{TEST_RESULTS_SUFFIX}", MODEL)
+WORD_PATTERNS = (WORDS, PROBE_WORDS, f"*{TEST_WORDS_SUFFIX}")
+RUN_PATTERNS = (METRICS, PROBE_RESULTS, f"*{TEST_RESULTS_SUFFIX}", *WORD_PATTERNS, MODEL)
 STUDY_PATTERNS = (OPTIMIZATION_RESULTS, JOURNAL)
 RESULT_PATTERNS = (*RUN_PATTERNS, *STUDY_PATTERNS)
 

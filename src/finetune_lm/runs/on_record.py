@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import config_text, config_yaml, without_token
+from finetune_lm.arguments.given_measures import columns_of_measures
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.data.files import Files, distinct_names, file_hashes
 from finetune_lm.errors import UserError
@@ -21,12 +22,16 @@ from finetune_lm.whole_files import checksums, write_whole
 if TYPE_CHECKING:
     import torch
 
+    from finetune_lm.data.dataset import Dataset
     from finetune_lm.models.loading import LoadedModel
 
 
 @contextmanager
 def on_record(
-    plan: Plan, loaded: LoadedModel, device: torch.device, start_tokens: list[str]
+    plan: Plan,
+    loaded: LoadedModel,
+    device: torch.device,
+    datasets: Mapping[str, Sequence[Dataset]],
 ) -> Iterator[RunRecord]:
     """Leave the configuration, keep ``run.json`` while a run is under way, and say how it ended.
 
@@ -34,12 +39,13 @@ def on_record(
         plan: The run. The tokens and passwords in its arguments are to be on no record.
         loaded: The model.
         device: Where it runs.
-        start_tokens: What stands before each text.
+        datasets: The data by what they are for.
 
     Raises:
         UserError: Instead of an error of the operating system about writing there.
     """
     output_dir, all_args, files, earlier = plan.directory, plan.all_args, plan.used, plan.earlier
+    start_tokens = next(each.start_tokens for group in datasets.values() for each in group)
     try:
         record = RunRecord(
             output_dir / place.RUN_JSON,
@@ -51,6 +57,7 @@ def on_record(
             identity=plan.identity,
             start_tokens=start_tokens,
             pairs=_compared(plan.files),
+            words=_of_words(plan, loaded, datasets),
         )
     except OSError as error:
         raise _cannot_write(output_dir, error) from error
@@ -92,6 +99,33 @@ def _compared(files: Files) -> dict[str, dict[str, list[str]]]:
         for kind, group in files.items()
         if any(examples.has_pairs for examples in group)
     }
+
+
+def _of_words(
+    plan: Plan, loaded: LoadedModel, datasets: Mapping[str, Sequence[Dataset]]
+) -> dict[str, Any]:
+    """What the tables of tokens do not say and tables of words are made by.
+
+    Which columns are added up over a word, and, of a masked model, which pseudo-log-likelihood the
+    words of each data set have.
+    """
+    args = plan.all_args[1]
+    measures = columns_of_measures(args, args.measures)
+    found: dict[str, Any] = {
+        "over_word": {name: measure.over_word for name, measure in measures.items()}
+    }
+    if not loaded.task.predicts_in_order:
+        found["pll"] = {
+            kind: {
+                name: dataset.preprocessing.pll
+                for name, dataset in zip(
+                    distinct_names([each.path for each in group]), group, strict=True
+                )
+            }
+            for kind, group in datasets.items()
+            if group
+        }
+    return found
 
 
 def _cannot_write(output_dir: Path, error: OSError) -> UserError:

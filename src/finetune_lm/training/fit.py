@@ -16,7 +16,7 @@ from finetune_lm.recording.progress_bars import EpochBar
 from finetune_lm.runs import directory as place
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.record import RunRecord
-from finetune_lm.training.start import LOSSES, PROBES, TABLE, begin_training
+from finetune_lm.training.start import LOSSES, PROBE_WORDS, PROBES, TABLE, WORDS, begin_training
 from finetune_lm.training.state import TrainingState
 from finetune_lm.training.step import Learner
 from finetune_lm.whole_files import checksums, write_whole
@@ -65,7 +65,12 @@ def training_on_record(
 def _save_training(run: Run, state: TrainingState, record: RunRecord) -> None:
     """Leave what the training has come to: facts, loss curves, the best model."""
     stopping = state.stopping
-    tables = {TABLE: "metrics_rows", PROBES: "probe_rows"}
+    tables = {
+        TABLE: "metrics_rows",
+        PROBES: "probe_rows",
+        WORDS: "word_rows",
+        PROBE_WORDS: "probe_word_rows",
+    }
     n_rows = {
         fact: state.recorders[name].n_rows
         for name, fact in tables.items()

@@ -13,12 +13,12 @@ from finetune_lm.analysis.pair_tables import (
 )
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.asked_of_pairs import asked_of_pairs
-from finetune_lm.evaluation.splits import TrainingSplits
+from finetune_lm.evaluation.splits import Split, TrainingSplits
 from finetune_lm.messages import say
 from finetune_lm.recording.loss_history import LossHistory
-from finetune_lm.recording.token_table import ProbeTable, TokenTable
+from finetune_lm.recording.token_table import ProbeTable, ProbeWords, TokenTable, TrainingWords
 from finetune_lm.runs.context import Run
-from finetune_lm.runs.directory import METRICS, PROBE_RESULTS
+from finetune_lm.runs.directory import METRICS, PROBE_RESULTS, words_path
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import BEGINNING, TRAINED, Checkpoints, Saved
 from finetune_lm.training.early_stopping import EarlyStopping
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from finetune_lm.arguments import DataTrainingArguments
 
 TABLE, LOSSES, PROBES, SO_FAR = "metrics", "losses", "probes", "run"
-PROBE_PAIRS = "probe pairs"
+PROBE_PAIRS, WORDS, PROBE_WORDS = "probe pairs", "words", "probe words"
 """The names of the recorders that have something to go on from."""
 
 
@@ -83,19 +83,29 @@ def _recorders(
     run: Run, splits: TrainingSplits, output_dir: Path, saved: Saved | None
 ) -> dict[str, Any]:
     """Those who listen and have something to go on from, by name."""
-    assert splits.train.rows is not None
-    metrics = TokenTable(output_dir / METRICS, splits.train.rows.run, _table_state(saved, TABLE))
-    recorders: dict[str, Any] = {TABLE: metrics, LOSSES: LossHistory()}
+    recorders: dict[str, Any] = {}
+
+    def add_tables(
+        split: Split, file: str, tokens: tuple[str, Any], words: tuple[str, Any]
+    ) -> None:
+        assert split.rows is not None
+        path, columns = output_dir / file, split.rows.run
+        beside = [(words, words_path(path))] if run.args.word_tables else []
+        for (name, table), place in [(tokens, path), *beside]:
+            recorders[name] = table(place, columns, _table_state(saved, name))
+
+    add_tables(splits.train, METRICS, (TABLE, TokenTable), (WORDS, TrainingWords))
+    recorders[LOSSES] = LossHistory()
     if run.so_far.is_asked_for:
         recorders[SO_FAR] = run.so_far
     if splits.probes:
-        assert splits.probes[0].rows is not None
-        columns = splits.probes[0].rows.run
-        path = output_dir / PROBE_RESULTS
-        recorders[PROBES] = ProbeTable(path, columns, _table_state(saved, PROBES))
+        of_probes = (PROBES, ProbeTable), (PROBE_WORDS, ProbeWords)
+        add_tables(splits.probes[0], PROBE_RESULTS, *of_probes)
         asked = asked_of_pairs(run.args, splits.probes)
         if asked.datasets:
-            stem = str(path).removesuffix(RESULTS_SUFFIX)
+            assert splits.probes[0].rows is not None
+            columns = splits.probes[0].rows.run
+            stem = str(output_dir / PROBE_RESULTS).removesuffix(RESULTS_SUFFIX)
             paths = Path(stem + PAIRS_SUFFIX), Path(stem + SUMMARY_SUFFIX)
             names, state = columns.names(with_step=True), _table_state(saved, PROBE_PAIRS)
             recorders[PROBE_PAIRS] = ProbePairs(paths, asked, names, state)
@@ -105,7 +115,8 @@ def _recorders(
 def _newest(checkpoints: Checkpoints, output_dir: Path) -> Saved | None:
     """The last checkpoint; None if the run was stopped before it had measured anything."""
     saved = checkpoints.newest()
-    tables = (output_dir / name for name in (METRICS, PROBE_RESULTS))
+    tokens = [output_dir / name for name in (METRICS, PROBE_RESULTS)]
+    tables = [*tokens, *map(words_path, tokens)]
     path = next((each for each in tables if each.exists() and each.stat().st_size), None)
     if saved is None and path is not None:
         raise UserError(
