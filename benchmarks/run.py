@@ -43,6 +43,7 @@ SUBJECTS = [
     "seq2seq",
     "startup",
     "study",
+    "grid",
     "checkpoints",
     "long_run",
 ]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,11 @@ import pytest
 import finetune_lm
 from commands import Command, run_command
 from finetune_lm.cli import main
-from finetune_lm.grids import local_workers
+from finetune_lm.grids import local_workers, walking
 from finetune_lm.grids.run_states import GridRunRecord, State
 from finetune_lm.runs.lock import RunLock
 from finetune_lm.scoring.forward import Forward
+from finetune_lm.whole_files import sealed
 from grid_files import BASE, record, runs, states, tables, write_grid
 from studies import wait_for
 
@@ -178,6 +180,17 @@ def test_workers_are_killed_and_others_added(unbroken, capsys):
     assert said.count("seed=1: begun.") == 1
     assert "begun" not in said.replace("seed=1: begun.", "")
     assert made() == unbroken
+    # And what is collected is what is collected of runs that nothing happened to.
+    assert main(["grid", "grid.yaml", "collect", "all.parquet"]) == 0
+    shutil.rmtree("out")
+    for name, of_run in unbroken.items():
+        directory = Path("out", name)
+        directory.mkdir(parents=True)
+        (directory / "run.json").write_text(sealed({"state": "finished"}))
+        for table, content in of_run.items():
+            (directory / table).write_bytes(content)
+    assert main(["grid", "grid.yaml", "collect", "unbroken.parquet"]) == 0
+    assert Path("all.parquet").read_bytes() == Path("unbroken.parquet").read_bytes()
 
 
 def test_a_run_whose_process_died_three_times_is_left(capsys):
@@ -318,3 +331,15 @@ def test_a_lock_is_no_other_workers_business(unbroken):
         done = run_command("grid", "grid.yaml", "run", cwd=Path.cwd())
     assert done.returncode == 0
     assert list(states().values()) == [State.FINISHED, State.WAITING, State.FINISHED]
+
+
+def test_a_process_that_has_lost_its_gpu_begins_anew(monkeypatch):
+    """The run that did it has failed, and those after it are for a new process."""
+    write_grid({"kind": {"bad": {"train_optimizer_kwargs.lr": 1e30}, "good": {}}})
+    begun = []
+    monkeypatch.setattr(walking, "gpu_is_lost", lambda: True)
+    monkeypatch.setattr(os, "execv", lambda program, words: begun.append((program, words)))
+    main(["grid", "grid.yaml", "run", "--retry"])
+    assert states() == {"kind=bad": State.FAILED, "kind=good": State.WAITING}
+    again = ["-m", "finetune_lm", "grid", "grid.yaml", "run"]
+    assert begun == [(sys.executable, [sys.executable, *again])]

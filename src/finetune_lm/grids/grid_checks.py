@@ -182,7 +182,10 @@ def _arguments(run: GridRun) -> tuple[list[str], AllArguments | None]:
 
 def _raw_file_problems(run: GridRun) -> list[str]:
     """What is wrong with the data files of a run whose other arguments cannot be read."""
-    given = {path: raw for source in run.sources() for path, raw in source.entries}
+    try:
+        given = {path: raw for source in run.sources() for path, raw in source.entries}
+    except UserError:  # of a study, and told already
+        return []
     problems = []
     for name, kind in FILES.items():
         raw = given.get((name,))
