@@ -47,6 +47,7 @@ OTHER = {
     "model_name_or_path": "tiny-mlm",
     "config_name": "tiny-mlm",
     "cache_dir": "elsewhere",
+    "drop_cache": True,
     "tokenizer_name": "tiny-mlm",
     "use_fast_tokenizer": False,
     "model_revision": "other",

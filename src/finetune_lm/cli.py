@@ -120,7 +120,10 @@ def _do(parsed: ParsedArguments) -> None:
         return
     if parsed.preview is not None:
         from finetune_lm.runs.preparing import preview
+        from finetune_lm.series.members import is_series, members_of
 
+        if is_series(model):
+            model = members_of(model)[0].args
         _print(preview(model, data, parsed.preview))
         return
     if parsed.resume is not None:

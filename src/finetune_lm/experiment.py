@@ -24,6 +24,8 @@ from finetune_lm.runs.one_process import check_one_process
 from finetune_lm.runs.run_identity import AllArguments
 from finetune_lm.runs.run_plan import make_plan
 from finetune_lm.runs.run_result import RunResult
+from finetune_lm.series.members import is_series
+from finetune_lm.series.testing_series import run_series
 from finetune_lm.streams import lossy_streams
 
 if TYPE_CHECKING:
@@ -79,6 +81,8 @@ def conduct(
     if problems:
         raise UserError(*problems)
     check_one_process(is_study=all_args[2].do_optimize)
+    if is_series(model_args):
+        return run_series(all_args, earlier, conduct)
     if all_args[2].do_optimize:
         return study(all_args)
     plan = make_plan(all_args, earlier)

@@ -42,7 +42,8 @@ class ModelArguments(Arguments):
     model_name_or_path: str = field(
         metadata={
             "help": "The model to fine-tune: a name on the Hugging Face Hub, or a directory that "
-            "holds a saved model.",
+            "holds a saved model. A pattern of directories such as 'checkpoints/*' is a series, "
+            "each of which is tested.",
             "affects": Affects.INPUTS,
         }
     )
@@ -70,10 +71,16 @@ class ModelArguments(Arguments):
         "token.",
         affects=Affects.INPUTS,
     )
-    model_revision: str = option(
+    model_revision: str | list[str] = option(
         "main",
-        "Branch, tag or commit of the model on the Hub. It is always text, even 1234.",
+        "Branch, tag or commit of the model on the Hub. It is always text, even 1234. Several, or "
+        "a pattern such as 'step*', are a series of checkpoints, each of which is tested.",
         affects=Affects.INPUTS,
+    )
+    drop_cache: bool = option(
+        False,
+        "Of a series of revisions, take each out of the Hub's cache when it has been tested.",
+        affects=Affects.NOTHING,
     )
     token: bool | str | None = field(
         default=False,
@@ -183,6 +190,8 @@ class ModelArguments(Arguments):
             self.config_name = self.model_name_or_path
         if self.tokenizer_name is None:
             self.tokenizer_name = self.model_name_or_path
+        if isinstance(self.model_revision, list) and len(self.model_revision) == 1:
+            [self.model_revision] = self.model_revision
 
     def _range_problems(self) -> list[str]:
         problems: list[str] = []

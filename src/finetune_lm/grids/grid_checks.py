@@ -30,6 +30,7 @@ from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.one_process import check_one_process
 from finetune_lm.runs.run_identity import FILES, AllArguments
 from finetune_lm.runs.run_plan import columns_of, read_loss_files
+from finetune_lm.series.members import is_series, members_of
 
 if TYPE_CHECKING:
     from finetune_lm.models.tasks import Task
@@ -145,6 +146,11 @@ class _Checks:
         """What is wrong with the model, as far as its configuration tells."""
         from finetune_lm.models.loading import identify
 
+        if is_series(args):
+            try:
+                args = members_of(args)[0].args
+            except UserError as error:
+                return list(error.problems)
         name = args.model_name_or_path
         key = str(
             [

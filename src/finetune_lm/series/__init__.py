@@ -1,0 +1,1 @@
+"""A series of checkpoints of one model, each of which is tested."""
