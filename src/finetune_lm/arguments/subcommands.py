@@ -51,6 +51,10 @@ SUBCOMMANDS: dict[str, Subcommand] = {
         "finetune_lm.runs.words_command",
         "Make tables of words of the tables of tokens that runs have left.",
     ),
+    "report": Subcommand(
+        "finetune_lm.analysis.report_command",
+        "Write a report of what runs have come to, as HTML, PDF and CSV; see docs/report.md.",
+    ),
 }
 """By the word that begins the command line, as the help lists them."""
 
