@@ -80,7 +80,7 @@ def _height(panel: Panel, n_columns: int) -> int:
 
 def _title(panel: Panel, n_columns: int) -> str:
     lines = wrap(panel.title, _PAGE_LETTERS // n_columns - 4) or [""]
-    return "<br>".join(map(escape, lines))
+    return "<br>".join(map(_text, lines))
 
 
 def _span(column: int, n_columns: int) -> list[float]:
@@ -98,21 +98,21 @@ def _add_axes(
         **common,
         "domain": domain["x"],
         "anchor": f"y{number}",
-        "title": {"text": escape(panel.x_label), "standoff": 6},
+        "title": {"text": _text(panel.x_label), "standoff": 6},
         "automargin": False,
     }
     y_axis = {
         **common,
         "domain": domain["y"],
         "anchor": f"x{number}",
-        "title": {"text": escape(panel.y_label), "standoff": 6},
+        "title": {"text": _text(panel.y_label), "standoff": 6},
         "range": [low, high],
     }
     if panel.categories:
         names = [name if len(name) <= 60 else f"{name[:59]}…" for name in panel.categories]
         y_axis |= {
             "tickvals": list(range(len(names))),
-            "ticktext": [escape(name) for name in names],
+            "ticktext": [_text(name) for name in names],
             "range": [len(names) - 0.5, -0.5],
             "automargin": True,
         }
@@ -149,7 +149,7 @@ def _add_axes(
 
 
 def _traces(series: Series, number: int, told: set[str], panel: Panel) -> list[dict[str, Any]]:
-    name = escape(series.name)
+    name = _text(series.name)
     common = {
         "type": "scatter",
         "xaxis": f"x{number}",
@@ -215,7 +215,7 @@ def _points(series: Series, common: dict[str, Any]) -> list[dict[str, Any]]:
                 "size": 5,
                 "opacity": 0.55,
             },
-            "text": [escape(text) for text in series.texts],
+            "text": [_text(text) for text in series.texts],
             "hovertemplate": "%{text}<br>before %{x:.2f}, after %{y:.2f}<extra>%{meta}</extra>",
         }
     ]
@@ -261,3 +261,8 @@ def _numbers(values: Floats) -> list[float | None]:
 def _faint(colour: str) -> str:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, 0.18)"
+
+
+def _text(text: str) -> str:
+    """A text that plotly shows as it is: it takes some HTML, knows few names, and fills in %{}."""
+    return escape(text, quote=False).replace("%{", "%&#123;")
