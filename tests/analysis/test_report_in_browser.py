@@ -77,7 +77,8 @@ def test_search_finds_a_sentence(hostile):
     ):
         opened = open_page(hostile.page, urlencode({"search": wanted}))
         assert opened.errors == []
-        assert [unescape(text) for text in re.findall(r'class="text">(.*?)<', opened.html)] == found
+        texts = re.findall(r'<span class="text">(.*?)</span>', opened.html)
+        assert [unescape(text) for text in texts] == found
         n_rows = opened.html.count('<th class="at" style')
         assert n_rows == len(found) * 4  # before and after each of 3 epochs
 
