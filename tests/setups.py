@@ -15,6 +15,17 @@ PROBES: dict[str, Any] = {
 }
 """What a run has that is to measure probes; of both files 3 batches."""
 
+MEASURES: dict[str, Any] = {
+    "measures": {
+        "train": ["measures.Entropy"],
+        "validation": ["measures.WordBoundary", "measures.Rank"],
+        "probe": ["measures.BaselineKL", "measures.Candidates", "measures.WordBoundary"],
+        "test": ["measures.BaselineKL", "measures.Entropy"],
+    },
+    "measures_kwargs": {"Candidates": {"words": ["glass", "man"]}},
+}
+"""What a run has that is to measure more than surprisals."""
+
 
 def setup(kind: str, **changed: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Keyword arguments of ``ModelArguments`` and ``DataTrainingArguments``.

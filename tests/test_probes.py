@@ -158,6 +158,7 @@ def test_rows_are_those_of_a_test_at_that_time(kind):
     assert probes["dataset_type"].unique().tolist() == ["probe"]
     columns = list(trained.test_results.columns)
     columns.insert(columns.index("epoch") + 1, "step")
+    columns.insert(columns.index("predicted_token_surprisal") + 1, "baseline_surprisal")
     assert probes.columns.tolist() == columns
     for epoch, tested in ((-1, untouched), (trained.best_epoch, trained)):
         there = probes[probes["epoch"] == epoch].reset_index(drop=True)

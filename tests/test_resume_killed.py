@@ -7,7 +7,7 @@ import json
 import pytest
 
 from crashing import difference, n_events, run_with_kills
-from setups import DATA, PROBES, setup
+from setups import DATA, MEASURES, PROBES, setup
 
 FATAL = {
     # Events of each process, one after another: steps, parts of files, names of files.
@@ -20,7 +20,7 @@ FATAL = {
 @pytest.mark.parametrize("kind", FATAL)
 def test_a_run_that_is_killed_again_and_again(tmp_path, kind):
     when = {} if kind == "lm" else {"probe_every_steps": 2}
-    model, data = setup(kind, **PROBES, **when)
+    model, data = setup(kind, **PROBES, **MEASURES, **when)
     assert n_events(tmp_path, model, {**data, "output_dir": "whole"}) > 70
     data["output_dir"] = "parts"
     assert run_with_kills(tmp_path, model, data, FATAL[kind]) == len(FATAL[kind])

@@ -272,7 +272,7 @@ def test_a_run_with_measures_for_each_kind_of_data_and_its_config(kind, here, ca
     probes = load_metrics("out/probe_results.csv.gz")
     words = ["kl_from_baseline", "surprisal_of_glass", "surprisal_of_man"]
     place = list(probes.columns).index("predicted_token_surprisal")
-    assert list(probes.columns)[place + 1 : place + 4] == words
+    assert list(probes.columns)[place + 1 : place + 5] == ["baseline_surprisal", *words]
     before = probes["epoch"] == -1
     np.testing.assert_allclose(probes["kl_from_baseline"][before], 0.0, atol=2e-6)
     assert (probes["kl_from_baseline"][~before] > 0).any()

@@ -93,11 +93,14 @@ def splits_of(
     of_tests = RunColumns.of(loaded, args.seed, plan.test_metadata, seen_in=seen_in)
     of_probes = RunColumns.of(loaded, args.seed, plan.probe_metadata, seen_in=seen_in)
     columns, of_tests, of_probes = (
-        _with_measures(each, columns_of_measures(args, dataset_types))
-        for each, dataset_types in (
-            (columns, ("train", "validation")),
-            (of_tests, ("test",)),
-            (of_probes, (PROBE,)),
+        replace(
+            _with_measures(each, columns_of_measures(args, dataset_types)),
+            has_baseline=has_baseline,
+        )
+        for each, dataset_types, has_baseline in (
+            (columns, ("train", "validation"), args.eval_before_training),
+            (of_tests, ("test",), False),
+            (of_probes, (PROBE,), True),
         )
     )
     learned = make_splits("train", datasets, loaded, args, columns)

@@ -37,6 +37,7 @@ TOKEN_COLUMNS = (
 STEP = "step"
 REGION = "region"
 STRADDLES = "straddles"
+BASELINE_SURPRISAL = "baseline_surprisal"
 SEQUENCE_TYPE = "sequence_type"
 LABEL_SEQUENCE = "label_sequence"
 GENERATED_SEQUENCE = "generated_sequence"
@@ -98,7 +99,8 @@ def table_columns(
         measures: The names of the columns of measures.
         units: The columns about regions and words that the data give.
         besides: ``sequence_type`` where there are rows for labels and for what the model would say,
-            ``step`` in the table of probes, which tells after how many updates rows were measured.
+            ``step`` in the table of probes, which tells after how many updates rows were measured,
+            ``baseline_surprisal`` where there is a pass before the training.
     """
     sequence_type = [SEQUENCE_TYPE] if SEQUENCE_TYPE in besides else []
     place = EXAMPLE_COLUMNS.index("original_text")
@@ -110,14 +112,15 @@ def table_columns(
     dataset = [*DATASET_COLUMNS[:behind_epoch], *step, *DATASET_COLUMNS[behind_epoch:]]
     behind = TOKEN_COLUMNS.index("is_unknown") + 1
     token = [*TOKEN_COLUMNS[:behind], *units, *TOKEN_COLUMNS[behind:]]
-    fixed = [*RUN_COLUMNS, *dataset, *example, *token, *measures, *learning, SEED]
+    before = [BASELINE_SURPRISAL] if BASELINE_SURPRISAL in besides else []
+    fixed = [*RUN_COLUMNS, *dataset, *example, *token, *before, *measures, *learning, SEED]
     return [*fixed, *metadata]
 
 
 def _fixed_columns(losses: Sequence[str]) -> set[str]:
     """What columns are called, in whatever table."""
     tables = [
-        table_columns(losses=names, metadata=[], besides=(SEQUENCE_TYPE, STEP))
+        table_columns(losses=names, metadata=[], besides=(SEQUENCE_TYPE, STEP, BASELINE_SURPRISAL))
         for names in (losses, [])
     ]
     return {name for table in tables for name in table}
@@ -145,7 +148,8 @@ def check_measure_columns(measures: Iterable[str], losses: Iterable[str] = ()) -
     Raises:
         UserError: If one has.
     """
-    if clashes := [name for name in measures if name in {*_fixed_columns([LOSS]), *losses}]:
+    taken = {*_fixed_columns([LOSS]), REGION, STRADDLES, *losses}
+    if clashes := [name for name in measures if name in taken]:
         raise UserError(
             f"measures must not have columns that the results have already, but there is one "
             f"called {clashes[0]}. Rename it."

@@ -22,7 +22,9 @@ from finetune_lm.messages import warn
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.tasks import Task
 from finetune_lm.models.vocabulary import Vocabulary, vocabulary_of
+from finetune_lm.recording.baseline_surprisals import BaselineSurprisals
 from finetune_lm.recording.columns import (
+    BASELINE_SURPRISAL,
     GENERATED_SEQUENCE,
     ITEM,
     LABEL_SEQUENCE,
@@ -63,6 +65,7 @@ class RunColumns:
             learned from or that chose the epoch; None where it stood in neither.
         measures: The type of each column of a measure, in order.
         over_word: What a table of words takes of each of them: ``sum``, ``first`` or nothing.
+        has_baseline: Whether there is a pass before the training, with which others are compared.
     """
 
     model_name: str
@@ -75,6 +78,7 @@ class RunColumns:
     seen_in: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     measures: Mapping[str, pa.DataType] = field(default_factory=dict)
     over_word: Mapping[str, str | None] = field(default_factory=dict)
+    has_baseline: bool = False
 
     @classmethod
     def of(
@@ -99,13 +103,17 @@ class RunColumns:
 
     def names(self, *, with_step: bool = False) -> list[str]:
         """The columns of the table, in order; with ``step`` if it is that of the probes."""
-        sequence_type = [SEQUENCE_TYPE] if self.task.reports_greedy_rows else []
+        besides = {
+            SEQUENCE_TYPE: self.task.reports_greedy_rows,
+            STEP: with_step,
+            BASELINE_SURPRISAL: self.has_baseline,
+        }
         return table_columns(
             losses=self.losses,
             metadata=self.metadata.names,
             units=self.metadata.unit_names,
             measures=list(self.measures),
-            besides=[*sequence_type, *([STEP] if with_step else [])],
+            besides=[name for name, is_there in besides.items() if is_there],
         )
 
 
@@ -136,6 +144,9 @@ class TokenRows:
         run: What all rows have in common.
         dataset_name: How the tables call the data set; by default by its own name.
         measures: What is measured of its tokens besides.
+
+    Attributes:
+        before: What its tokens cost before the training, if that is measured.
     """
 
     def __init__(
@@ -186,6 +197,7 @@ class TokenRows:
                 [seen_in[i] if seen_in else None for i in dataset.example_nums.tolist()],
                 pa.string(),
             )
+        self.before = BaselineSurprisals() if run.has_baseline and dataset_type != "train" else None
         self._words = LabelWords.of_texts(dataset.labels, dataset.places, dataset.units)
 
     def scored(self, batch: Batch, score: Score) -> Score:
@@ -213,6 +225,8 @@ class TokenRows:
         row, position = rows.numpy(), positions.numpy()
         reported = _Reported(row, targets.numpy(), is_predicted.numpy())
         columns = self._columns(batch, reported, scores, self._label_words(batch, row, position))
+        if self.run.has_baseline:
+            columns[BASELINE_SURPRISAL] = self._costs_before(measured, reported, scores)
         if self.run.measures:
             columns |= self._measured(batch, reported, position, scores)
         if self.run.task.reports_greedy_rows:
@@ -323,6 +337,16 @@ class TokenRows:
         columns["predicted_token_surprisal"] = spread(scores.predicted_token_surprisal)
         return columns
 
+    def _costs_before(self, measured: Measured, reported: _Reported, scores: Scores) -> pa.Array:
+        """What each token cost before the training; in that pass what it costs."""
+        row, is_predicted = reported.row, reported.is_predicted
+        if self.before is None:
+            return pa.nulls(len(row), pa.float32())
+        if measured.epoch < 0:
+            self.before.keep(measured.batch, row, spread(scores.surprisal, is_predicted))
+        values, is_there = self.before.of(measured.batch, row)
+        return pa.array(values, mask=~(is_there & is_predicted))
+
     def _measured(
         self, batch: Batch, reported: _Reported, position: IntArray, scores: Scores
     ) -> dict[str, pa.Array]:
@@ -411,8 +435,10 @@ class TokenRows:
         columns[SEQUENCE_TYPE] = pa.repeat(GENERATED_SEQUENCE, len(row))
         columns["is_target"] = pa.repeat(False, len(row))
         # Measures are about the tokens that the data have.
-        nothing = {name: pa.nulls(len(row), kind) for name, kind in self.run.measures.items()}
-        return columns | nothing
+        kinds = dict(self.run.measures)
+        if self.run.has_baseline:
+            kinds[BASELINE_SURPRISAL] = pa.float32()
+        return columns | {name: pa.nulls(len(row), kind) for name, kind in kinds.items()}
 
 
 def _interleaved(

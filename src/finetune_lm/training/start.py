@@ -68,7 +68,7 @@ def begin_training(
         best=BestState(run.loaded.model),
         progress=Progress(args.seed, BEFORE_TRAINING if args.eval_before_training else 0),
         recorders=_recorders(run, splits, output_dir, saved),
-        parts=parts_with_state(learner, splits.train, splits.validation),
+        parts=parts_with_state(learner, splits.train, splits.validation) | _before(splits),
         origin=fingerprints_of(splits),
     )
     if saved is not None:
@@ -77,6 +77,15 @@ def begin_training(
     elif checkpoints.are_kept:
         checkpoints.write(state.capture_origin())
     return state
+
+
+def _before(splits: TrainingSplits) -> dict[str, Any]:
+    """What tokens cost before the training, by name, where that is measured."""
+    return {
+        f"{name} before training": split.rows.before
+        for name, split in splits.by_name().items()
+        if split.rows is not None and split.rows.before is not None
+    }
 
 
 def _recorders(
