@@ -319,7 +319,9 @@ def test_mistakes_are_told_before_a_model_is_loaded(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for words, said in (
-        (("--contrasts.x", "a - b"), "contrasts.x: a data set must have all conditions of 'a - b'"),
+        (("--contrasts.x", "a - b"), "contrasts.x: a data set must have all conditions and region"),
+        (("--contrasts.x", "(verb;%plausible%)"), "regions: none."),
+        (("--pair_region", "verb"), "pair_region must be a region of the data but is 'verb'"),
         (("--contrasts.x", "a -"), "contrasts.x: a cost, a number or a bracket must follow"),
         (("--contrasts.x", "a < b"), "contrasts.x: a contrast must be a number"),
         (("--pair_space", "trailing"), "pair_space must be leading or none"),

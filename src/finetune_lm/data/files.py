@@ -25,6 +25,7 @@ from finetune_lm.data.items import (
     conditions_in,
     has_pairs,
     moved_by,
+    regions_in,
     with_leading_space,
 )
 from finetune_lm.data.json_lines import NO_TEXT, check_text
@@ -33,6 +34,7 @@ from finetune_lm.data.patterns import files_of_patterns
 from finetune_lm.data.suites import Suite, suite_in
 from finetune_lm.data.units import check_units, given_in_line
 from finetune_lm.errors import UserError
+from finetune_lm.formulas import ALL_REGIONS
 
 if TYPE_CHECKING:
     from finetune_lm.arguments import DataTrainingArguments
@@ -187,26 +189,37 @@ def check_selection(args: DataTrainingArguments, files: Files) -> None:
 
 
 def check_contrasts(args: DataTrainingArguments, files: Files) -> None:
-    """See that for each contrast there is a data set that has all its conditions.
+    """See that for each contrast there is a data set that has all its conditions and regions.
 
     Raises:
-        UserError: Naming those for which there is none.
+        UserError: Naming those for which there is none, and a region of pairs that there is not.
     """
-    if not args.contrasts:
+    if not args.contrasts and args.pair_region is None:
         return
-    problems = []
     compared = [e for group in files.values() for e in group if e.has_pairs]
-    conditions = [conditions_in(examples.metadata) for examples in compared]
-    there = ", ".join(sorted(set().union(*conditions))) or "none"
+    there = [(conditions_in(each.metadata), regions_in(each.metadata)) for each in compared]
+    conditions, regions = ({name for each in there for name in each[side]} for side in (0, 1))
+    problems = []
+    if args.pair_region is not None and str(args.pair_region) not in regions:
+        problems.append(
+            f"pair_region must be a region of the data but is {args.pair_region!r}. Regions there "
+            f"are in data with pairs: {_listed(regions)}."
+        )
     for name, formula in args.parsed_contrasts().items():
         wanted = {cost.condition for cost in formula.costs}
-        if not any(wanted <= each for each in conditions):
+        of = {cost.region for cost in formula.costs if cost.region is not None} - {ALL_REGIONS}
+        if not any(wanted <= each and of <= named for each, named in there):
             problems.append(
-                f"contrasts.{name}: a data set must have all conditions of {formula.text!r}, as "
-                f"'condition' in its metadata, but the conditions there are: {there}."
+                f"contrasts.{name}: a data set must have all conditions and regions of "
+                f"{formula.text!r}. Conditions ('condition' in the metadata): "
+                f"{_listed(conditions)}; regions: {_listed(regions)}."
             )
     if problems:
         raise UserError(*problems)
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def _together(group: Sequence[Examples], pattern: str) -> Examples:

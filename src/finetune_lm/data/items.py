@@ -133,6 +133,11 @@ def conditions_in(metadata: Sequence[Mapping[str, Any]]) -> set[str]:
     return {member.condition for item in items_of(metadata) for member in item.members}
 
 
+def regions_in(metadata: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The names of all regions of the sentences."""
+    return {region[0] for values in metadata for region in values.get(REGIONS) or ()}
+
+
 def check_items(metadata: Sequence[Mapping[str, Any]], path: str) -> None:
     """See that each item has one sentence that is expected, and others that are not.
 
