@@ -30,7 +30,7 @@ def seen_before(files: Files, task: Task) -> dict[str, list[str | None]]:
     }
     found: dict[str, list[str | None]] = {}
     # Of a file that is both, more lines may be used in one of its roles.
-    measured = sorted([*files["test"], *files[PROBE]], key=len)
+    measured = sorted([*files["test"], *files.get(PROBE, [])], key=len)
     for file in {file.path: file for file in measured}.values():
         kinds = [[k for k, lines in seen.items() if line in lines] for line in _lines(file, task)]
         found[file.path] = [" and ".join(each) or None for each in kinds]
