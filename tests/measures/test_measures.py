@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from families import MORE_TASKS, TASKS, family
 from finetune_lm.arguments import ModelArguments
@@ -234,3 +236,27 @@ def test_measuring_changes_no_surprisal_and_no_gradient(measures, way):
     assert len(found[0][1]) == len(found[1][1])
     for one, other in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+LOGITS = st.floats(-30, 30, width=32) | st.just(-math.inf) | st.sampled_from([0.0, 1.0])
+
+
+@given(st.data())
+def test_any_logits(data):
+    """Ties, and tokens that are ruled out, of which 0 log 0 is 0."""
+    n, size = data.draw(st.integers(1, 4)), data.draw(st.integers(2, 6))
+    rows = data.draw(
+        st.lists(st.lists(LOGITS, min_size=size, max_size=size), min_size=n, max_size=n)
+    )
+    rows = [[0.5, *row[1:]] for row in rows]  # not all is ruled out
+    targets = data.draw(st.lists(st.integers(0, size - 1), min_size=n, max_size=n))
+    logits = torch.tensor(rows)
+    before = logits.clone()
+    ranks = Rank(None, None)(logits, torch.tensor(targets))["rank"]
+    entropies = Entropy(None, None)(logits, torch.tensor(targets))["token_entropy"]
+    assert logits.equal(before)
+    for row, target, rank, entropy in zip(rows, targets, ranks, entropies, strict=True):
+        assert rank == 1 + sum(value > row[target] for value in row)
+        weights = [math.exp(value - max(row)) for value in row]
+        p = [weight / sum(weights) for weight in weights]
+        assert entropy == pytest.approx(-sum(q * math.log2(q) for q in p if q), abs=1e-5)
