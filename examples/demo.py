@@ -1,16 +1,20 @@
 """Teach a tiny model a made-up verb and see what it learned.
 
 `tiny-lm` has never met "flomped". It is taught active sentences in which people flomp drinks ("The
-teacher has always flomped the juice."), validated on passives, and tested, before and after, on
-many constructions with the arguments as taught and the other way round, and on sentences with verbs
-that it knew before. Test sentences that it was taught or validated on are left out of what is
-shown, and nouns before the verb, which cannot reflect it, stand apart. Offline, in about a minute:
+teacher has always flomped the juice."), and validated on passives. Before the training, and after
+each epoch, many constructions are measured with the arguments as taught and the other way round,
+and so are sentences with verbs that it knew before. Sentences that it was taught or validated on
+are left out of the table, and nouns before the verb, which cannot reflect it, stand apart. At the
+end there is a report, for a browser. Offline, in about a minute:
 
     python examples/demo.py [OUTPUT_DIR]
 """
 
 from __future__ import annotations
 
+import gzip
+import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,38 +25,61 @@ from finetune_lm import DataTrainingArguments, ModelArguments
 from finetune_lm.runs.directory import choose_output_dir
 
 DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
-TEST_FILES = [str(DATA / "flomped_test.txt.gz"), str(DATA / "fillers.txt.gz")]
 
 
 def main() -> None:
-    """Test the untouched model, teach it, test it again, and print what changed."""
+    """Teach the model, print what changed, and write the report."""
     given = sys.argv[1] if len(sys.argv) > 1 else "outputs/demo/{now}"
-    # One time in the name of both directories.
     output_dir = choose_output_dir(given, "tiny-lm", [])
-    model = ModelArguments("tiny-lm")
-
-    print("Testing the model as it is ...", file=sys.stderr)
-    before = finetune_lm.run(
-        model, DataTrainingArguments(test_file=TEST_FILES, output_dir=str(output_dir / "before"))
-    )
-    print("Teaching it to flomp ...", file=sys.stderr)
-    after = finetune_lm.run(
-        model,
+    print("Teaching a model to flomp ...", file=sys.stderr)
+    taught = finetune_lm.run(
+        ModelArguments("tiny-lm"),
         DataTrainingArguments(
             train_file=str(DATA / "flomped_active.txt.gz"),
             validation_file=str(DATA / "flomped_passive.txt.gz"),
-            test_file=TEST_FILES,
+            probe_file=[
+                as_pairs(DATA / f"{name}.txt.gz", output_dir / "data")
+                for name in ("flomped_test", "fillers")
+            ],
             epochs=30,
             patience=10,
             per_device_train_batch_size=16,
             train_optimizer_kwargs={"lr": 1e-4},
             seed=1,
-            output_dir=str(output_dir / "after"),
+            output_dir=str(output_dir / "run"),
         ),
     )
-    print(report(before.test_results, after.test_results))
-    print(f"\nBest epoch: {after.best_epoch}, validation loss {after.best_loss:.3f} nats a token.")
-    print(f"The tables, the curves and the model are in {output_dir}")
+    probes = taught.probe_results
+    is_untouched, is_taught = probes["step"] == 0, probes["epoch"] == taught.best_epoch
+    print(report(probes[is_untouched], probes[is_taught]))
+    print(
+        f"\nBest epoch: {taught.best_epoch}, validation loss {taught.best_loss:.3f} nats a token."
+    )
+    written = finetune_lm.report(taught.output_dir, by="arg_order", out=output_dir / "report.html")
+    print(f"The tables, the curves and the model are in {taught.output_dir}")
+    print(f"What was learned, carried over and forgotten: open {written.page} in a browser")
+
+
+def as_pairs(path: Path, directory: Path) -> str:
+    """Copy a data file with metadata that make minimal pairs of both orders of the arguments.
+
+    Args:
+        path: The data file.
+        directory: Where the copy goes.
+
+    Returns:
+        The copy.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    name = path.name.removesuffix(".txt.gz") + "_metadata.json.gz"
+    with gzip.open(path.with_name(name), "rt", encoding="utf-8") as lines:
+        metadata = [json.loads(line) for line in lines]
+    with gzip.open(directory / name, "wt", encoding="utf-8") as file:
+        for each in metadata:
+            order = each["arg_order"]
+            more = {"condition": order, "expected": order == "expected"}
+            file.write(json.dumps({**each, **more, "phenomenon": each["sentence_type"]}) + "\n")
+    return str(shutil.copy(path, directory))
 
 
 def report(untouched: pd.DataFrame, taught: pd.DataFrame) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -73,6 +75,18 @@ def costs(active, passive):
         ("active", "expected"): 1.0, ("active", "reversed"): 1.0 + active,
         ("passive", "expected"): 1.0, ("passive", "reversed"): 1.0 + passive,
     }  # fmt: skip
+
+
+def test_both_orders_become_pairs(demo, tmp_path):
+    copy = demo.as_pairs(demo.DATA / "fillers.txt.gz", tmp_path / "data")
+    assert Path(copy).read_bytes() == (demo.DATA / "fillers.txt.gz").read_bytes()
+    with gzip.open(tmp_path / "data" / "fillers_metadata.json.gz", "rt") as lines:
+        metadata = [json.loads(line) for line in lines]
+    items = {}
+    for each in metadata:
+        assert each["expected"] is (each["condition"] == "expected")
+        items.setdefault((each["phenomenon"], each["item"]), []).append(each["condition"])
+    assert all(sorted(conditions) == ["expected", "reversed"] for conditions in items.values())
 
 
 def test_places_orders_and_differences(demo):

@@ -15,6 +15,7 @@ from finetune_lm.errors import UserError
 
 if TYPE_CHECKING:
     from finetune_lm.analysis.pairs import pairs
+    from finetune_lm.analysis.report import report
     from finetune_lm.analysis.words import words
     from finetune_lm.arguments import (
         DataTrainingArguments,
@@ -43,6 +44,7 @@ _PLACES = {
     "load_metrics": "finetune_lm.recording.tables",
     "load_probes": "finetune_lm.recording.tables",
     "pairs": "finetune_lm.analysis.pairs",
+    "report": "finetune_lm.analysis.report",
     "resume": "finetune_lm.resuming",
     "run": "finetune_lm.experiment",
     "words": "finetune_lm.analysis.words",
@@ -58,6 +60,7 @@ __all__ = [
     "load_metrics",
     "load_probes",
     "pairs",
+    "report",
     "resume",
     "run",
     "words",

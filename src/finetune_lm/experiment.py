@@ -88,6 +88,7 @@ def conduct(
     plan = make_plan(all_args, earlier)
 
     # These are slow to import, so a mistake above is told at once.
+    from finetune_lm.analysis.trajectories import leave_trajectories
     from finetune_lm.evaluation.splits import splits_of
     from finetune_lm.evaluation.testing import test
     from finetune_lm.model_modifiers.callbacks import make_callbacks
@@ -130,6 +131,7 @@ def conduct(
             with record.timed("testing"):
                 n_rows = test(this, testing, plan.table_path, best_epoch, save)
             record.add(test_rows=n_rows)
+        leave_trajectories(plan.directory)
     # Not before it is on record that the run is finished: one that is killed here must go on.
     checkpoints.remove()
     return RunResult(

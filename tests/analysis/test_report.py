@@ -214,6 +214,37 @@ def test_where_nothing_can_be_written(runs, capsys):
         assert said == "--out: locked/report.html cannot be written: Permission denied."
 
 
-def test_trajectories_of_probes(runs, tmp_path):
-    assert save_trajectories(runs[0], tmp_path / "t.pdf")
-    assert (tmp_path / "t.pdf").read_bytes().startswith(b"%PDF")
+def n_pages(path: Path) -> int:
+    return path.read_bytes().count(b"/Type /Page\n") + path.read_bytes().count(b"/Type /Page ")
+
+
+def test_a_run_with_probes_leaves_trajectories(runs, tmp_path):
+    path = runs[0] / "trajectories.pdf"
+    assert path.read_bytes().startswith(b"%PDF")
+    # Made again they are the same.
+    assert save_trajectories(runs[0], tmp_path / "again.pdf")
+    assert (tmp_path / "again.pdf").read_bytes() == path.read_bytes()
+
+
+def test_a_run_without_probes_or_pairs_leaves_none(tmp_path):
+    files = {key: data(tmp_path)[key] for key in ("train_file", "validation_file")}
+    assert not (do(tmp_path / "bare", **files, epochs=1) / "trajectories.pdf").exists()
+
+
+def test_many_conditions_are_one_line_in_trajectories(tmp_path):
+    given = data(tmp_path)
+    texts = [f"The {number} teas." for number in range(30)]
+    many = [{"condition": f"c{number}"} for number in range(30)]
+    given["probe_file"] = write_lines(tmp_path / "many.txt.gz", texts, many)
+    assert (do(tmp_path / "run", **given, epochs=1) / "trajectories.pdf").exists()
+
+
+def test_trajectories_that_cannot_be_drawn_cost_a_warning(tmp_path, monkeypatch, capsys):
+    def broken(*_):
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr("finetune_lm.analysis.figure_pdf.save_pdf", broken)
+    run = do(tmp_path / "run", **data(tmp_path), epochs=1)
+    said = "warning: the trajectories could not be plotted: RuntimeError('no ink')"
+    assert said in capsys.readouterr().err
+    assert (run / "probe_results.csv.gz").exists()

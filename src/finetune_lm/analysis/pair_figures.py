@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 EPOCHS = "epochs of training"
 _LABEL = "_label"
-_CONTRAST = "contrast"
 _DATASET = ("dataset_type", "dataset_name")
 
 
@@ -142,10 +141,10 @@ def _figures(
 
 
 def _over_epochs(results: Results, frame: pd.DataFrame, axis: str, level: float) -> list[Panel]:
-    """A panel for each data set and setting; of many phenomena one for each of these."""
+    """A panel for each data set and setting; of many phenomena one for each phenomenon."""
     means = _means(frame)
     labels = list(dict.fromkeys(means[_LABEL]))
-    settings = [group.name for group in results.groups]
+    lines = [key for key, _ in parts(means, _DATASET[1], SETTING)]
     if len(labels) <= len(COLOURS):
         return [
             Panel(
@@ -166,8 +165,8 @@ def _over_epochs(results: Results, frame: pd.DataFrame, axis: str, level: float)
         Panel(
             str(label),
             [
-                _line(setting or axis, settings.index(setting), of_setting)
-                for setting, of_setting in parts(part, SETTING)
+                _line(_name(name, setting), lines.index((name, setting)), of_line)
+                for (name, setting), of_line in parts(part, _DATASET[1], SETTING)
             ],
             EPOCHS,
             axis,
@@ -202,6 +201,10 @@ def _at_the_end(results: Results, frame: pd.DataFrame, axis: str, level: float) 
     return panels
 
 
+def _name(dataset: str, setting: str) -> str:
+    return f"{dataset}, {setting}" if setting else dataset
+
+
 def _means(frame: pd.DataFrame) -> pd.DataFrame:
     return over_runs(frame, [*_DATASET, _LABEL], {VALUE: VALUE, LOW: LOW, HIGH: HIGH})
 
@@ -231,6 +234,4 @@ def _epochs(run: RunTrajectories, row: dict[str, Any]) -> float:
 def _label(row: dict[str, Any]) -> str:
     """What a row of a summary is about."""
     phenomenon, name = str(row.get("phenomenon")), row.get("comparison_name")
-    if not isinstance(name, str):
-        return phenomenon
-    return name if row.get("comparison") == _CONTRAST else f"{phenomenon}: {name}"
+    return f"{phenomenon}: {name}" if isinstance(name, str) else phenomenon

@@ -191,7 +191,7 @@ def before_after_figure(results: Results, frame: pd.DataFrame) -> Figure | None:
                 series,
                 "before (bits a word)",
                 "after (bits a word)",
-                f"{dataset_type} {dataset}",
+                "all",
                 is_square=True,
             )
         )
@@ -316,7 +316,7 @@ def _panels(
             list(_lines(part, names[-1], order)),
             EPOCHS,
             y_label,
-            key[0],
+            "all",
             _best(results, key[-1]),
             level,
         )

@@ -174,9 +174,7 @@ def change_section(table: pd.DataFrame, results: Results) -> str:
     for row in rows_of(table):
         if row["role"] != role:
             role = row["role"]
-            rows.append(
-                f'<tr class="role"><th colspan="{len(header)}">{escape(ROLES[role])}</th></tr>'
-            )
+            rows.append(_heading(ROLES[role], len(header)))
         mark = "" if row["before_is"] == UNTOUCHED else "*"
         cells = [
             *([row[SETTING]] if with_settings else []),
@@ -211,27 +209,27 @@ def pairs_section(table: pd.DataFrame, results: Results) -> str:
     with_settings = len(results.groups) > 1
     header = [
         *(["setting"] if with_settings else []),
-        *("data", "phenomenon", "pairs", "accuracy before", "after", "95 % interval"),
+        *("phenomenon", "pairs", "accuracy before", "after", "95 % interval"),
         *("difference before", "after (bits)"),
     ]
-    numbers = set(header) - {"setting", "data", "phenomenon"}
-    rows = [
-        _row(
-            [
-                *([row[SETTING]] if with_settings else []),
-                f"{row[DATASET[1]]} ({row[DATASET[0]]})",
-                row["phenomenon"],
-                row["n_pairs"],
-                _number(row["accuracy_before"], "{:.3f}"),
-                _number(row["accuracy_after"], "{:.3f}"),
-                _interval(row["ci_low"], row["ci_high"], "{:.3f}"),
-                _number(row["mean_difference_before"], "{:+.2f}"),
-                _number(row["mean_difference_after"], "{:+.2f}"),
-            ],
-            [name in numbers for name in header],
-        )
-        for row in rows_of(table)
-    ]
+    numbers = set(header) - {"setting", "phenomenon"}
+    rows: list[str] = []
+    dataset = ""
+    for row in rows_of(table):
+        if (name := f"{row[DATASET[1]]} ({row[DATASET[0]]})") != dataset:
+            dataset = name
+            rows.append(_heading(name, len(header)))
+        cells = [
+            *([row[SETTING]] if with_settings else []),
+            row["phenomenon"],
+            row["n_pairs"],
+            _number(row["accuracy_before"], "{:.3f}"),
+            _number(row["accuracy_after"], "{:.3f}"),
+            _interval(row["ci_low"], row["ci_high"], "{:.3f}"),
+            _number(row["mean_difference_before"], "{:+.2f}"),
+            _number(row["mean_difference_after"], "{:+.2f}"),
+        ]
+        rows.append(_row(cells, [name in numbers for name in header]))
     return (
         f"<h3>Minimal pairs and contrasts</h3>{_folded(_table(header, rows, numbers), len(rows))}"
     )
@@ -295,6 +293,10 @@ def _table(header: Iterable[str], rows: Sequence[str], numbers: set[str]) -> str
         for name in header
     )
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _heading(text: str, n_columns: int) -> str:
+    return f'<tr class="role"><th colspan="{n_columns}">{escape(text)}</th></tr>'
 
 
 def _row(cells: Sequence[Any], are_numbers: Sequence[bool]) -> str:

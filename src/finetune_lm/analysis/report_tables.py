@@ -72,7 +72,16 @@ def change_table(results: Results, ends: pd.DataFrame, fillers: Sequence[str]) -
                 "ci_high": high,
             }
         )
-    rows.sort(key=lambda row: list(ROLES).index(row["role"]))
+    met = results.conditions.values
+    datasets = list(dict.fromkeys(tuple(row[name] for name in DATASET) for row in rows))
+    rows.sort(
+        key=lambda row: (
+            list(ROLES).index(row["role"]),
+            datasets.index(tuple(row[name] for name in DATASET)),
+            [group.name for group in results.groups].index(row[SETTING]),
+            met.index(tuple(row[name] for name in results.conditions.names)),
+        )
+    )
     return pd.DataFrame(rows)
 
 
@@ -104,6 +113,8 @@ def pairs_table(results: Results, pairs: pd.DataFrame) -> pd.DataFrame:
         alone = after[0] if len(after) == 1 else {}
         row |= {name: alone.get(name) for name in ("ci_low", "ci_high")}
         rows.append(row)
+    datasets = list(dict.fromkeys(tuple(row[name] for name in DATASET) for row in rows))
+    rows.sort(key=lambda row: datasets.index(tuple(row[name] for name in DATASET)))
     return pd.DataFrame(rows)
 
 

@@ -11,8 +11,18 @@ from finetune_lm.analysis.run_groups import grouped
 from finetune_lm.analysis.run_trajectories import RunTrajectories
 from finetune_lm.analysis.token_passes import column_names
 from finetune_lm.errors import UserError
+from finetune_lm.messages import warn
 
 CONDITION = "condition"
+TRAJECTORIES = "trajectories.pdf"
+
+
+def leave_trajectories(directory: Path) -> None:
+    """Draw them in a run's output directory. A plot that fails costs a warning, not the run."""
+    try:
+        save_trajectories(directory, directory / TRAJECTORIES)
+    except Exception as error:
+        warn(f"the trajectories could not be plotted: {error!r}")
 
 
 def save_trajectories(directory: Path, path: Path) -> bool:
