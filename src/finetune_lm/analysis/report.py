@@ -14,7 +14,7 @@ from finetune_lm.analysis.item_values import Conditions
 from finetune_lm.analysis.report_frames import Results, ends_frame
 from finetune_lm.analysis.run_files import RunFiles, read_runs
 from finetune_lm.analysis.run_groups import grouped
-from finetune_lm.analysis.run_trajectories import RunTrajectories
+from finetune_lm.analysis.run_trajectories import LEARNED_FROM, RunTrajectories
 from finetune_lm.analysis.token_passes import column_names
 from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.constants import PROBE
@@ -35,7 +35,13 @@ REGION = "region"
 FILLER = "filler"
 """What the names of data have in them that should not change."""
 
-_ORDER_OF_STRIPS = (PROBE, "test", "validation", "train")
+_STEMS = (
+    *("surprisal", "test", "accuracy", "difference", "accuracy_tests", "difference_tests"),
+    *("before_after", "forgetting", "divergence", "loss"),
+)
+"""The figures in their order on the page."""
+
+_STRIP_TYPES = (PROBE, "test", "validation", "train")
 _MOST_TOKENS = 2_400_000
 """So many numbers of single tokens a page has, which keeps it below 6 MB."""
 
@@ -216,6 +222,7 @@ def _write(
 
     ends, pairs = ends_frame(results), pairs_frame(results)
     figures = [*token_figures(results, ends, fillers), *pair_figures(results, pairs)]
+    figures.sort(key=lambda figure: _STEMS.index(figure.stem))
     changes = change_table(results, ends, fillers)
     tables = {"in_short": changes, "pairs_in_short": pairs_table(results, pairs)}
     page = _page(results, figures, tables, files)
@@ -225,7 +232,7 @@ def _write(
         for each in run.finish()
     ]
     # First what a report is most often opened for.
-    shown.sort(key=lambda each: _ORDER_OF_STRIPS.index(each["type"]))
+    shown.sort(key=lambda each: (_STRIP_TYPES.index(each["type"]), LEARNED_FROM in each["name"]))
     add_strips(page, shown)
     page.add(
         "configuration",

@@ -30,7 +30,7 @@ _POLICY = (
     "img-src data: blob:; font-src data:"
 )
 _ASSETS = "report_assets"
-_MANY_ROWS = 40
+_MANY_ROWS = 12
 
 
 class Page:
@@ -313,7 +313,9 @@ def _folded(table: str, n_rows: int) -> str:
     """A table, behind a line to click on if it is long."""
     if n_rows <= _MANY_ROWS:
         return f"<div class='scroll'>{table}</div>"
-    return f"<details><summary>{n_rows} rows</summary><div class='scroll'>{table}</div></details>"
+    return (
+        f"<details><summary>all {n_rows} rows</summary><div class='scroll'>{table}</div></details>"
+    )
 
 
 def _number(value: Any, form: str) -> str:

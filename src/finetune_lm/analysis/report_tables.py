@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.analysis.item_values import Spread
 from finetune_lm.analysis.report_frames import DATASET, RUN, SETTING, Results, X, parts, rows_of
+from finetune_lm.analysis.run_trajectories import LEARNED_FROM
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ def role_of(dataset_type: str, dataset_name: str, fillers: Sequence[str]) -> str
         dataset_name: Its name.
         fillers: The names of those that should not change.
     """
-    if dataset_type in ("train", "validation") or ", in " in dataset_name:
+    if dataset_type in ("train", "validation") or LEARNED_FROM in dataset_name:
         return LEARNED
     return FORGOTTEN if dataset_name in fillers else CARRIED_OVER
 

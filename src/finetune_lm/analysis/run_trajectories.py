@@ -28,6 +28,9 @@ from finetune_lm.analysis.token_passes import (
 )
 from finetune_lm.recording.columns import ITEM, SEEN_IN
 
+LEARNED_FROM = ", in "
+"""In the names of test data that are lines of the training or validation data too, before these."""
+
 KL_COLUMN = "kl_from_baseline"
 """The divergence from the untouched model at each token, in bits, where it was measured."""
 
@@ -180,7 +183,7 @@ def _seen_apart(tokens: TokenPass) -> list[TokenPass]:
         TokenPass(
             tokens.key
             if value is None
-            else tokens.key.called(f"{tokens.key.dataset_name}, in {value}"),
+            else tokens.key.called(f"{tokens.key.dataset_name}{LEARNED_FROM}{value}"),
             tokens.all_rows.filter(pa.array(codes == number)),
         )
         for number, value in enumerate(values)
