@@ -99,6 +99,7 @@ def test_nothing_else_changes(case):
     without = do(model, data, "without").output_dir
     result = do(model, data, "with", **PROBES, **when)
     left = ["checkpoints", "config.txt", "config.yaml", "run.json", "probe_results.csv.gz"]
+    left += ["probe_words.csv.gz", "trajectories.pdf"]
     different = [name for name in difference(without, result.output_dir) if name not in left]
     assert different == []
     assert result.probe_results is not None
