@@ -80,23 +80,22 @@ def words(model, *more):
     return [*map(str, ("--model_name_or_path", model, *files, *more))]
 
 
-def expected(model, args=None):
-    """The table of a single test of each checkpoint, with the columns of a series."""
+@pytest.fixture(scope="module")
+def alone(checkpoints, tmp_path_factory):
+    """The tables of single tests of each checkpoint, with the columns of a series."""
+    place = tmp_path_factory.mktemp("alone")
+    files = [
+        write_lines(place / "a.jsonl.gz", [json.dumps({"text": text}) for text in TEXTS]),
+        write_lines(place / "b.txt.gz", ["The women drank."]),
+    ]
     tables = []
     for name, step in zip(NAMES, (1, 2, 10), strict=True):
-        kwargs = args(name) if args else {"model_name_or_path": f"{model}/{name}"}
-        result = finetune_lm.run(
-            ModelArguments(**kwargs),
-            DataTrainingArguments(
-                test_file=["a.jsonl.gz", "b.txt.gz"], output_dir=f"single/{name}", seed=3
-            ),
-        )
+        data = DataTrainingArguments(test_file=files, output_dir=str(place / name), seed=3)
+        result = finetune_lm.run(ModelArguments(str(checkpoints / name)), data)
         table = result.test_results
-        place = table.columns.get_loc("n_params") + 1
-        for number, (column, value) in enumerate(
-            {"revision": name, "step": step, "tokens_seen": None}.items()
-        ):
-            table.insert(place + number, column, value)
+        behind = table.columns.get_loc("n_params") + 1
+        for column, value in {"tokens_seen": None, "step": step, "revision": name}.items():
+            table.insert(behind, column, value)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
@@ -110,34 +109,24 @@ def same(table, other):
     pd.testing.assert_frame_equal(table, other, check_dtype=False)
 
 
-def test_directories(checkpoints, tmp_path, capsys):
+def test_directories(checkpoints, alone, capsys):
     """The numbers are those of single tests."""
     assert main(words(checkpoints / "*", "--seed", 3)) == 0
     assert capsys.readouterr().err.endswith("Results are in out\n")
     table = table_of()
-    same(table, expected(checkpoints))
+    same(table, alone)
     assert table["model_name"].unique().tolist() == [f"{checkpoints}/{name}" for name in NAMES]
     assert table["original_text"].unique().tolist() == [*TEXTS, "The women drank."]
     assert table.groupby("revision")["surprisal"].sum().nunique() == 3
     assert json.loads(Path("out/run.json").read_text())["state"] == "finished"
 
 
-def test_revisions(cache, monkeypatch, capsys):
+def test_revisions(cache, alone, monkeypatch, capsys):
     more = ("--cache_dir", cache, "--seed", 3)
     assert main(words("me/series", "--model_revision", "step*", *more)) == 0
     assert "are those in the cache, since the Hub is not to be had" in capsys.readouterr().err
     table = table_of()
-    same(
-        table,
-        expected(
-            None,
-            lambda name: {
-                "model_name_or_path": "me/series",
-                "model_revision": name,
-                "cache_dir": str(cache),
-            },
-        ),
-    )
+    same(table, alone.assign(model_name="me/series"))
     # A list is taken in its order, and what is in it twice only once.
     asked = []
 
