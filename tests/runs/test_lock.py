@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -10,7 +12,6 @@ import sys
 import pytest
 
 from finetune_lm.errors import UserError
-from finetune_lm.runs import lock as run_lock
 from finetune_lm.runs.lock import LOCK, RunLock
 
 
@@ -65,16 +66,14 @@ def test_a_killed_process_of_another_computer_is_no_obstacle(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text())["host"] == socket.gethostname()
 
 
-@pytest.fixture(params=["no fcntl", "no locks in the file system"])
+@pytest.fixture(params=[errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS])
 def without_locks(request, monkeypatch):
-    if request.param == "no fcntl":
-        monkeypatch.setattr(run_lock, "fcntl", None)
-        return
+    """A file system that has no locks, or a network one whose server gives none."""
 
     def refuse(*_):
-        raise OSError(95, "Operation not supported")
+        raise OSError(request.param, os.strerror(request.param))
 
-    monkeypatch.setattr(run_lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
 
 
 @pytest.mark.usefixtures("without_locks")
@@ -111,21 +110,28 @@ def test_a_directory_that_is_gone_by_the_end(tmp_path):
 
 
 def test_a_directory_that_cannot_be_written_into(tmp_path):
-    with pytest.raises(UserError, match="output_dir must be writable but"):
+    with pytest.raises(
+        UserError, match=r"output_dir must be a directory but there is no .*nowhere"
+    ):
         RunLock(tmp_path / "nowhere").__enter__()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / LOCK).mkdir()
+    with pytest.raises(UserError, match=r"output_dir must be writable but .* is not: Is a direct"):
+        RunLock(tmp_path).__enter__()
 
 
 def test_a_file_that_is_removed_while_it_is_waited_for(tmp_path, monkeypatch):
     """Its holder ends between our opening the file and locking it: the lock is on no file then."""
-    check, calls = RunLock._check_free, []
+    flock, calls = fcntl.flock, []
 
-    def removed_in_between(self, handle):
-        calls.append(1)
+    def removed_in_between(handle, how):
+        if how & fcntl.LOCK_EX:
+            calls.append(1)
         if len(calls) == 1:
-            self.path.unlink()
-        check(self, handle)
+            (tmp_path / LOCK).unlink()
+        flock(handle, how)
 
-    monkeypatch.setattr(RunLock, "_check_free", removed_in_between)
+    monkeypatch.setattr(fcntl, "flock", removed_in_between)
     with RunLock(tmp_path):
         assert len(calls) == 2
         assert (tmp_path / LOCK).exists()

@@ -8,8 +8,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+
+from filelock import FileLock, Timeout
 
 from finetune_lm.errors import UserError
 from finetune_lm.runs import directory
@@ -17,13 +19,10 @@ from finetune_lm.runs import directory
 if TYPE_CHECKING:
     from finetune_lm.runs.run_plan import Plan
 
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 LOCK = ".lock"
+
+# What another process had locked may be gone by the time it is opened; then there is another try.
+_SECONDS_FOR_ANOTHER_TRY = 0.02
 
 
 class InUseError(UserError):
@@ -47,7 +46,17 @@ class RunLock:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / LOCK
-        self._handle: int | None = None
+        self._is_held = False
+        # A lock that is there as long as its file is (filelock's own way out where a file system
+        # has no others) would outlive a process that is killed.
+        self._lock = FileLock(
+            self.path,
+            timeout=_SECONDS_FOR_ANOTHER_TRY,
+            poll_interval=_SECONDS_FOR_ANOTHER_TRY / 4,
+            mode=0o644,
+            fallback_to_soft=False,
+            on_acquired=_write_holder,
+        )
 
     def __enter__(self) -> Self:
         """Take the lock.
@@ -56,25 +65,35 @@ class RunLock:
             InUseError: If another process has it.
             UserError: If there can be none here.
         """
-        while True:
-            handle = self._open()
-            try:
-                self._check_free(handle)
-                # Its holder may have removed the file between our opening and locking it.
-                if _is_same(handle, self.path):
-                    break
-            except BaseException:
-                os.close(handle)
-                raise
-            os.close(handle)
-        self._handle = handle
-        os.ftruncate(handle, 0)
-        os.lseek(handle, 0, os.SEEK_SET)
-        holder = {"pid": os.getpid(), "host": socket.gethostname()}
-        # The lock holds without it, and where there is no room what comes next will say so.
-        with suppress(OSError):
-            os.write(handle, json.dumps(holder).encode())
+        if not self.path.parent.is_dir():  # filelock would make it
+            raise UserError(f"output_dir must be a directory but there is no {self.path.parent}.")
+        before = _read_holder(self.path)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise InUseError(
+                f"output_dir {self.path.parent} must not be used by two runs at a time, but "
+                f"{_named(_read_holder(self.path))} is writing into it."
+            ) from None
+        except OSError as error:
+            # The file itself could not be opened, or this file system has no locks.
+            if error.filename is not None:
+                raise UserError(
+                    f"output_dir must be writable but {self.path.parent} is not: {error.strerror}."
+                ) from None
+            self._check_free_without_locks(before)
+        self._is_held = True
         return self
+
+    def _check_free_without_locks(self, holder: dict[str, Any]) -> None:
+        """Go by the name in the file, where nothing better is to be had."""
+        if holder and _may_run(holder):
+            raise InUseError(
+                f"output_dir {self.path.parent} must not be used by two runs at a time, but "
+                f"{_named(holder)} may be writing into it. If that has ended, remove {self.path}."
+            ) from None
+        with suppress(OSError):
+            self.path.write_bytes(_holder())
 
     def is_held(self) -> bool:
         """Whether another process has the lock now, or may have it."""
@@ -93,45 +112,30 @@ class RunLock:
         trace: TracebackType | None,
     ) -> None:
         """Give it back."""
-        if self._handle is not None:
+        if self._is_held:
+            self._is_held = False
+            # Who has opened it meanwhile sees that it is gone, and tries again.
             with suppress(OSError):  # the directory may be gone
                 self.path.unlink()
-            os.close(self._handle)
-            self._handle = None
-
-    def _open(self) -> int:
-        try:
-            return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise UserError(
-                f"output_dir must be writable but {self.path.parent} is not: {error.strerror}."
-            ) from None
-
-    def _check_free(self, handle: int) -> None:
-        holder = _read_holder(handle)
-        try:
-            if fcntl is None:
-                raise OSError("no locks")
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InUseError(
-                f"output_dir {self.path.parent} must not be used by two runs at a time, but "
-                f"{_named(holder)} is writing into it."
-            ) from None
-        except OSError:
-            # No locks in this file system.
-            if holder and _may_run(holder):
-                raise InUseError(
-                    f"output_dir {self.path.parent} must not be used by two runs at a time, but "
-                    f"{_named(holder)} may be writing into it. If that has ended, remove "
-                    f"{self.path}."
-                ) from None
+            self._lock.release()
 
 
-def _read_holder(handle: int) -> dict[str, Any]:
-    with suppress(ValueError, OSError):
+def _holder() -> bytes:
+    return json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
+
+
+def _write_holder(handle: int) -> None:
+    """Name this process in the file of a lock that it has."""
+    # The lock holds without it, and where there is no room what comes next will say so.
+    with suppress(OSError):
+        os.ftruncate(handle, 0)
         os.lseek(handle, 0, os.SEEK_SET)
-        holder = json.loads(os.read(handle, 4096))
+        os.write(handle, _holder())
+
+
+def _read_holder(path: Path) -> dict[str, Any]:
+    with suppress(ValueError, OSError):
+        holder = json.loads(path.read_bytes()[:4096])
         if isinstance(holder, dict):
             return holder
     return {}
@@ -151,13 +155,6 @@ def _may_run(holder: dict[str, Any]) -> bool:
 
     pid = holder.get("pid")
     return isinstance(pid, int) and psutil.pid_exists(pid)
-
-
-def _is_same(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 @contextmanager
