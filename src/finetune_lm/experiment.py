@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, OptimizationArguments
 from finetune_lm.arguments.redaction import hides_secrets
-from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
 from finetune_lm.runs.directory import CHECKPOINTS
-from finetune_lm.runs.earlier_run import EarlierRun
+from finetune_lm.runs.earlier_run import EarlierRun, earlier_in
 from finetune_lm.runs.interruption import Interruption
-from finetune_lm.runs.lock import RunLock, claimed
+from finetune_lm.runs.lock import claimed
 from finetune_lm.runs.one_process import check_one_process
 from finetune_lm.runs.run_identity import AllArguments
 from finetune_lm.runs.run_plan import make_plan
@@ -134,12 +133,9 @@ def conduct(
         leave_trajectories(plan.directory)
     # Not before it is on record that the run is finished: one that is killed here must go on.
     checkpoints.remove()
-    return RunResult(
-        plan.directory,
-        state.stopping.best_loss if state else None,
-        best_epoch,
-        plan.table_path if testing else None,
-    )
+    best_loss = state.stopping.best_loss if state else None
+    table = plan.table_path if testing else None
+    return RunResult(plan.directory, best_loss, best_epoch, table)
 
 
 def study(all_args: AllArguments) -> StudyResult:
@@ -152,11 +148,6 @@ def study(all_args: AllArguments) -> StudyResult:
     result = search(*all_args)
     best_args = best_run_args(result, all_args[0]) if all_args[2].keep_best_trial else None
     if best_args is not None:
-        directory = Path(str(best_args.output_dir))
-        best = (all_args[0], best_args, OptimizationArguments())
-        if (directory / CONFIG_YAML).exists():
-            with RunLock(directory):
-                conduct(best, EarlierRun.read(directory))
-        else:
-            conduct(best)
+        with earlier_in(Path(str(best_args.output_dir))) as earlier:
+            conduct((all_args[0], best_args, OptimizationArguments()), earlier)
     return result

@@ -52,11 +52,6 @@ class Split:
     losses: Losses | None = None
     pairs: PairNumbers | None = None
 
-    @property
-    def asked(self) -> TokenRows | None:
-        """Who asks what tokens cost; None if nobody does."""
-        return self.pairs.rows if self.rows is None and self.pairs is not None else self.rows
-
     def warn_if_empty(self) -> None:
         """Say so, once, if all of the data were gone through and no token has a row."""
         if self.rows is not None:

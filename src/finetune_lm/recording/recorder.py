@@ -41,7 +41,9 @@ class BatchAt:
 
     def scored(self, score: Score) -> Score:
         """The same scores, which stay as they are whatever is done to the logits afterwards."""
-        rows = self.split.asked
+        rows = self.split.rows
+        if rows is None and self.split.pairs is not None:
+            rows = self.split.pairs.rows
         return score if rows is None else rows.scored(self.batch, score)
 
     def measured(

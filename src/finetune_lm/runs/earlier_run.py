@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -25,6 +26,7 @@ from finetune_lm.runs.directory import (
     RUN_JSON,
     TEST_RESULTS_SUFFIX,
 )
+from finetune_lm.runs.lock import RunLock
 from finetune_lm.runs.record import versions
 from finetune_lm.runs.run_identity import CODE, CONTENT, FILES, MODEL, differences
 from finetune_lm.runs.run_result import RunResult
@@ -284,3 +286,13 @@ def _file_problem(
 def _is_raised(before: Any, now: Any) -> bool:
     """Whether a number of epochs is larger than before; None is without end."""
     return before is not None and (now is None or now > before)
+
+
+@contextmanager
+def earlier_in(directory: Path) -> Iterator[EarlierRun | None]:
+    """The run that has begun in a directory, locked for who goes on with it; None if none has."""
+    if not (directory / CONFIG_YAML).exists():
+        yield None
+        return
+    with RunLock(directory):
+        yield EarlierRun.read(directory)
