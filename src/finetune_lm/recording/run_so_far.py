@@ -78,7 +78,7 @@ class RunSoFar(Recorder):
         table = self.latest
         if isinstance(table, Measured):
             maker = table.split.rows
-            table = None if maker is None else maker.of_batch(table).select(maker.run.names())
+            table = None if maker is None else table.rows.select(maker.run.names())
         return None if table is None else table.to_pandas()
 
     def count_updates(self, n_updates: Callable[[], int]) -> None:

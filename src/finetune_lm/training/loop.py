@@ -37,6 +37,7 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
         Interrupted: If a signal came, at the end of the step.
     """
     args, progress, stopping, callbacks = run.args, state.progress, state.stopping, run.callbacks
+    validation = splits.validation
 
     def save() -> None:
         run.checkpoints.write(state.capture())
@@ -46,9 +47,6 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
 
     def is_over() -> bool:
         return progress.epoch >= args.epochs or stopping.should_stop()
-
-    def validate() -> dict[str, float]:
-        return evaluate(run, splits.validation, progress.epoch, progress.validation, stop_if_asked)
 
     def after_step() -> None:
         probing.after_step()
@@ -62,7 +60,7 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
         callbacks.run("pre_training")
     probing.before_training()
     if progress.epoch == BEFORE_TRAINING:
-        validate()
+        evaluate(run, validation, progress.epoch, progress.validation, stop_if_asked)
         progress.begin_epoch(0)
     while not is_over():
         if not progress.training.n_batches:
@@ -70,7 +68,9 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
         probing.after_step()  # if that is what the run was stopped in
         with loss_scaled_by(learner.accelerator.scaler):
             train_means = train_epoch(run, learner, splits.train, state, after_step)
-        validation_means = validate()
+        validation_means = evaluate(
+            run, validation, progress.epoch, progress.validation, stop_if_asked
+        )
         probing.after_epoch()
         if learner.schedule is not None:
             learner.schedule.epoch_is_over(validation_means[LOSS])
