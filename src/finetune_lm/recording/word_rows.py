@@ -253,7 +253,8 @@ def rows_of_words(rows: pa.Table, example: IntArray, taken: Mapping[str, str]) -
     is_whole = has_first & (place[last] == n_tokens - 1) & reaches_end
 
     straddles = (place[first] == 0) & ~has_first
-    gaps = _swallowed(word_num, sequence, (token_start, token_end), first, straddles, in_order)
+    tokens_at = word_num, sequence, token_start, token_end
+    gaps = _swallowed(tokens_at, first, straddles, in_order)
     made = np.repeat(np.arange(len(first)), gaps + 1)
     is_named = np.append(made[1:] != made[:-1], True)[: len(made)]
     behind = np.append(np.cumsum(gaps + 1), 0)[made] - 1 - np.arange(len(made))
@@ -320,15 +321,20 @@ def _sequences(
 
 
 def _swallowed(
-    word_num: IntArray,
-    sequence: IntArray,
-    spans: tuple[IntArray, IntArray],
+    tokens: tuple[IntArray, IntArray, IntArray, IntArray],
     first: IntArray,
     straddles: BoolArray,
     in_order: BoolArray,
 ) -> IntArray:
-    """How many words before each have no token of their own: they are inside its first token."""
-    token_start, token_end = spans
+    """How many words before each have no token of their own: they are inside its first token.
+
+    Args:
+        tokens: The word of each token, its sequence, and the characters that it begins and ends at.
+        first: The first token of each word.
+        straddles: Whether that is of an earlier word as well.
+        in_order: Whether the model of each token predicts a text in order.
+    """
+    word_num, sequence, token_start, token_end = tokens
     before = np.maximum(first - 1, 0)
     has_before = (first > 0) & (sequence[first] == sequence[before])
     gap = word_num[first] - 1 - np.where(has_before, word_num[before], -1)
