@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, OptimizationArguments
 from finetune_lm.arguments.redaction import hides_secrets
-from finetune_lm.errors import UserError
 from finetune_lm.runs.directory import CHECKPOINTS
 from finetune_lm.runs.earlier_run import EarlierRun, earlier_in
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.lock import claimed
-from finetune_lm.runs.one_process import check_one_process
+from finetune_lm.runs.one_process import check_arguments
 from finetune_lm.runs.run_identity import AllArguments
 from finetune_lm.runs.run_plan import make_plan
 from finetune_lm.runs.run_result import RunResult
@@ -76,10 +75,7 @@ def conduct(
             locked already then, too.
     """
     model_args, data_args, _ = all_args
-    problems = [problem for args in all_args for problem in args.problems()]
-    if problems:
-        raise UserError(*problems)
-    check_one_process(is_study=all_args[2].do_optimize)
+    check_arguments(all_args)
     if is_series(model_args):
         return run_series(all_args, earlier, conduct)
     if all_args[2].do_optimize:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from finetune_lm.errors import UserError
+
+if TYPE_CHECKING:
+    from finetune_lm.runs.run_identity import AllArguments
 
 _N_PROCESSES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """What torchrun, accelerate launch and MPI say."""
@@ -16,6 +20,18 @@ _N_TASKS = "SLURM_STEP_NUM_TASKS"
 nothing of a program that the job starts by itself."""
 
 _RANKS = ("RANK", "LOCAL_RANK")
+
+
+def check_arguments(all_args: AllArguments) -> None:
+    """See that arguments can be used, as far as no file is needed, and so by this process.
+
+    Raises:
+        UserError: With everything that is wrong.
+    """
+    problems = [problem for args in all_args for problem in args.problems()]
+    if problems:
+        raise UserError(*problems)
+    check_one_process(is_study=all_args[2].do_optimize)
 
 
 def check_one_process(*, is_study: bool = False) -> None:
