@@ -9,13 +9,13 @@ LOWEST := .venv-lowest
 # How long `make fuzz` runs each of its targets: make fuzz FUZZ_SECONDS=600
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test test-lowest lint types format bench soak fuzz clean help
+.PHONY: demo docs test test-lowest lint types format bench soak fuzz clean help
 
 help:    ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(READY) ## teach a tiny model a made-up verb, offline, in about a minute
-	$(BIN)/python examples/demo.py
+	$(BIN)/finetune-lm demo
 
 test: lint types ## lint, types and the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -44,8 +44,12 @@ fuzz: $(READY) ## feed the parser and the readers anything, FUZZ_SECONDS for eac
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
 	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS)
 
+docs: $(READY) ## build the site of docs/ in site/; a broken link is an error
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) $(LOWEST) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) site .mypy_cache .pytest_cache .ruff_cache
 
 # pip comes pinned too: old versions resolve the constraints differently.
 $(READY): pyproject.toml constraints.txt

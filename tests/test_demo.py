@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-PATH = Path(__file__).parent.parent / "examples" / "demo.py"
-
-
-@pytest.fixture(scope="module")
-def demo():
-    spec = importlib.util.spec_from_file_location("demo", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+from finetune_lm import demo
 
 KINDS = {
     "active": "teacher flomped tea",
@@ -77,9 +67,9 @@ def costs(active, passive):
     }  # fmt: skip
 
 
-def test_both_orders_become_pairs(demo, tmp_path):
-    copy = demo.as_pairs(demo.DATA / "fillers.txt.gz", tmp_path / "data")
-    assert Path(copy).read_bytes() == (demo.DATA / "fillers.txt.gz").read_bytes()
+def test_both_orders_become_pairs(tmp_path):
+    copy = demo.as_pairs(demo.demo_data() / "fillers.txt.gz", tmp_path / "data")
+    assert Path(copy).read_bytes() == (demo.demo_data() / "fillers.txt.gz").read_bytes()
     with gzip.open(tmp_path / "data" / "fillers_metadata.json.gz", "rt") as lines:
         metadata = [json.loads(line) for line in lines]
     items = {}
@@ -89,7 +79,7 @@ def test_both_orders_become_pairs(demo, tmp_path):
     assert all(sorted(conditions) == ["expected", "reversed"] for conditions in items.values())
 
 
-def test_places_orders_and_differences(demo):
+def test_places_orders_and_differences():
     table = demo.differences(results(costs(0, 0)), results(costs(2, 3)))
     behind, before = table.loc["behind the verb"], table.loc["before the verb"]
     assert behind["taught", "difference"].to_dict() == {
@@ -101,7 +91,7 @@ def test_places_orders_and_differences(demo):
     assert "cleft" not in behind.index  # both nouns stand before the verb
 
 
-def test_lines_that_were_seen_are_left_out_with_their_counterparts(demo):
+def test_lines_that_were_seen_are_left_out_with_their_counterparts():
     seen = {("passive", "expected", 0), ("passive", "expected", 1), ("active", "expected", 1)}
     taught = results(costs(2, 3), seen)
     table = demo.differences(results(costs(0, 0)), taught)
@@ -121,6 +111,6 @@ def test_lines_that_were_seen_are_left_out_with_their_counterparts(demo):
          "taught of the verb does not carry over to other constructions."),
     ],
 )  # fmt: skip
-def test_the_conclusion_follows_from_the_numbers(demo, before, after, said):
+def test_the_conclusion_follows_from_the_numbers(before, after, said):
     table = demo.differences(results(costs(*before)), results(costs(*after)))
     assert demo.conclusion(table).endswith(said)

@@ -35,6 +35,10 @@ class Subcommand:
 
 
 SUBCOMMANDS: dict[str, Subcommand] = {
+    "demo": Subcommand(
+        "finetune_lm.demo",
+        "Teach a tiny model a made-up verb, offline in about a minute, and see what it learned.",
+    ),
     "grid": Subcommand(
         "finetune_lm.grids.grid_command",
         "Do many runs that differ in some arguments, from one file; see docs/grids.md.",

@@ -1,47 +1,79 @@
-"""Teach a tiny model a made-up verb and see what it learned.
+"""The command ``finetune-lm demo``: teach a tiny model a made-up verb and see what it learned.
 
 `tiny-lm` has never met "flomped". It is taught active sentences in which people flomp drinks ("The
 teacher has always flomped the juice."), and validated on passives. Before the training, and after
 each epoch, many constructions are measured with the arguments as taught and the other way round,
 and so are sentences with verbs that it knew before. Sentences that it was taught or validated on
 are left out of the table, and nouns before the verb, which cannot reflect it, stand apart. At the
-end there is a report, for a browser. Offline, in about a minute:
-
-    python examples/demo.py [OUTPUT_DIR]
+end there is a report, for a browser.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import shutil
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
+from finetune_lm.arguments.subcommands import SubcommandParser
+from finetune_lm.errors import UserError
+from finetune_lm.messages import say
 
-import finetune_lm
-from finetune_lm import DataTrainingArguments, ModelArguments
-from finetune_lm.runs.directory import choose_output_dir
+if TYPE_CHECKING:
+    import pandas as pd
 
-DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
+_DESCRIPTION = """\
+Teach tiny-lm, a model that comes with the program, a made-up verb, print what it
+learned, and write a report for a browser. Offline, in about a minute.
+"""
 
 
-def main() -> None:
-    """Teach the model, print what changed, and write the report."""
-    given = sys.argv[1] if len(sys.argv) > 1 else "outputs/demo/{now}"
-    output_dir = choose_output_dir(given, "tiny-lm", [])
-    print("Teaching a model to flomp ...", file=sys.stderr)
+def parser() -> SubcommandParser:
+    """Reads the words behind ``demo``."""
+    made = SubcommandParser("demo", _DESCRIPTION)
+    made.add_argument(
+        "output_dir",
+        metavar="OUTPUT_DIR",
+        nargs="?",
+        default="outputs/demo/{now}",
+        help="Where the run and the report are written. {now} in it stands for the time. "
+        "outputs/demo/{now} if not given.",
+    )
+    made.add_argument(
+        "--epochs", type=int, default=30, help="How many epochs it is taught at most. 30."
+    )
+    return made
+
+
+def do(args: argparse.Namespace) -> str:
+    """Teach the model, write the report, and tell what changed.
+
+    Raises:
+        UserError: If the data of the demo are not there, or as a run raises it.
+    """
+    import finetune_lm
+    from finetune_lm import DataTrainingArguments, ModelArguments
+    from finetune_lm.runs.directory import choose_output_dir
+
+    data = demo_data()
+    output_dir = choose_output_dir(args.output_dir, "tiny-lm", [])
+    try:
+        probe_files = [
+            as_pairs(data / f"{name}.txt.gz", output_dir / "data")
+            for name in ("flomped_test", "fillers")
+        ]
+    except OSError as error:
+        raise UserError(f"{output_dir} cannot be written: {error.strerror or error}.") from error
+    say("Teaching a model to flomp ...")
     taught = finetune_lm.run(
         ModelArguments("tiny-lm"),
         DataTrainingArguments(
-            train_file=str(DATA / "flomped_active.txt.gz"),
-            validation_file=str(DATA / "flomped_passive.txt.gz"),
-            probe_file=[
-                as_pairs(DATA / f"{name}.txt.gz", output_dir / "data")
-                for name in ("flomped_test", "fillers")
-            ],
-            epochs=30,
+            train_file=str(data / "flomped_active.txt.gz"),
+            validation_file=str(data / "flomped_passive.txt.gz"),
+            probe_file=probe_files,
+            epochs=args.epochs,
             patience=10,
             per_device_train_batch_size=16,
             train_optimizer_kwargs={"lr": 1e-4},
@@ -50,14 +82,34 @@ def main() -> None:
         ),
     )
     probes = taught.probe_results
+    assert probes is not None
     is_untouched, is_taught = probes["step"] == 0, probes["epoch"] == taught.best_epoch
-    print(report(probes[is_untouched], probes[is_taught]))
-    print(
-        f"\nBest epoch: {taught.best_epoch}, validation loss {taught.best_loss:.3f} nats a token."
-    )
     written = finetune_lm.report(taught.output_dir, by="arg_order", out=output_dir / "report.html")
-    print(f"The tables, the curves and the model are in {taught.output_dir}")
-    print(f"What was learned, carried over and forgotten: open {written.page} in a browser")
+    return (
+        f"{report(probes[is_untouched], probes[is_taught])}\n\n"
+        f"Best epoch: {taught.best_epoch}, validation loss {taught.best_loss:.3f} nats a token.\n"
+        f"The tables, the curves and the model are in {taught.output_dir}\n"
+        f"What was learned, carried over and forgotten: open {written.page} in a browser\n"
+    )
+
+
+def demo_data() -> Path:
+    """The directory with the data: within an installed package, or beside the source.
+
+    Raises:
+        UserError: If it is in neither place.
+    """
+    places = (
+        Path(__file__).parent / "demo_data",
+        Path(__file__).parents[2] / "data" / "nonce_verb",
+    )
+    for place in places:
+        if (place / "flomped_active.txt.gz").is_file():
+            return place
+    raise UserError(
+        f"demo needs its data but {places[0]} is not there. Install finetune-lm from a wheel or "
+        f"from a whole copy of the repository."
+    )
 
 
 def as_pairs(path: Path, directory: Path) -> str:
@@ -111,6 +163,8 @@ def differences(untouched: pd.DataFrame, taught: pd.DataFrame) -> pd.DataFrame:
     Lines that were seen before are left out, together with those that differ from them in the order
     of the arguments alone: nothing could be compared with these.
     """
+    import pandas as pd
+
     seen = pd.MultiIndex.from_frame(taught.loc[taught["seen_in"].notna(), PAIR].drop_duplicates())
     parts = {
         when: arguments(results[~pd.MultiIndex.from_frame(results[PAIR]).isin(seen)])
@@ -141,11 +195,8 @@ def arguments(results: pd.DataFrame) -> pd.DataFrame:
     words["sentences"] = words["sentence_type"].where(~is_known, KNOWN)
     means = words.groupby(["noun", "sentences", "arg_order"])["surprisal"].mean().unstack()
     means.columns.name = None
-    return means.sort_index(
-        level=["noun", "sentences"],
-        key=lambda names: [(name == BEFORE, name == KNOWN, name) for name in names],
-        sort_remaining=False,
-    )
+    ranks = [(noun == BEFORE, kind == KNOWN, kind) for noun, kind in means.index]
+    return means.iloc[sorted(range(len(ranks)), key=ranks.__getitem__)]
 
 
 BEHIND, BEFORE = "behind the verb", "before the verb"
@@ -171,7 +222,3 @@ def conclusion(table: pd.DataFrame) -> str:
         f"Behind the verb the difference went from {before.mean():.2f} to {after.mean():.2f} bits, "
         f"and grew in {n_grown} of {n} constructions: {verdict}."
     )
-
-
-if __name__ == "__main__":
-    main()
