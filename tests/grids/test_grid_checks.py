@@ -70,6 +70,18 @@ def test_mistakes_of_all_runs_are_told_together_and_once(tmp_path):
     )
 
 
+def test_measures_that_a_tokenizer_cannot_have_are_told(tmp_path):
+    write_lines(tmp_path / "a.txt.gz", ["The man has broken it."] * 3)
+    write_grid(
+        {"measures_kwargs.Candidates.words": ["glass", "unbelievable"], "seed": ["1..3"]},
+        {"measures": ["measures.Candidates"]},
+        set={"train_file": "a.txt.gz"},
+    )
+    [told] = mistakes()
+    assert "measure Candidates: each word must be one token but 'unbelievable' is 7 tokens" in told
+    assert "(in 3 runs: " in told
+
+
 def test_the_command_says_so_and_begins_nothing(capsys):
     write_grid({"seed": "1..200", "epochs": [1, 2]}, set={"train_file": "{epochs}.txt.gz"})
     for action in ("list", "run"):

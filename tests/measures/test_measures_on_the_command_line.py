@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 
 from finetune_lm import load_metrics
 from finetune_lm.cli import main
@@ -232,6 +233,30 @@ def test_a_measure_that_a_kind_of_model_cannot_have(here, capsys):
     assert main([*TEST[:1], "tiny-mlm", *TEST[2:], *argv]) == 2
     assert "chained is for causal models" in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+def test_a_word_that_a_modifier_adds_is_a_candidate(here, capsys):
+    adds = ["--model_modifier_fns", "model_modifiers.add_new_tokens"]
+    adds += ["--model_modifier_fn_kwargs.add_new_tokens.added_tokens", "unbelievable"]
+    assert go(capsys, *WORDS, "unbelievable", *adds) == (0, [])
+
+
+def test_what_a_tokenizer_shows_is_told_before_a_model_is_loaded(here, capsys, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", refuse)
+    masked = ["--data_preprocessing_fn.test", "data_preprocessing.mask_random_tokens"]
+    chained = ["--measures_kwargs.Candidates.chained", "True"]
+    for argv, told in (
+        ((*WORDS, "glass", "unbelievable"), "measure Candidates: each word must be one token"),
+        (("--model_name_or_path", "tiny-mlm", *WORDS, "unbelievable", *masked, *chained), "causal"),
+    ):
+        base = TEST[2:] if "--model_name_or_path" in argv else TEST
+        assert main([*base, *argv]) == 2, argv
+        said = capsys.readouterr().err
+        assert told in said, argv
+        assert len(said.splitlines()) == 1, said
 
 
 KINDS = {

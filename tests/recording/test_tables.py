@@ -130,6 +130,11 @@ def test_types(tmp_path):
     assert back["epoch"].isna().tolist() == [False, True, False]
     assert back["surprisal"].dtype == float
     assert back["token_is_word"].dtype == pd.BooleanDtype()
+    place = table.column_names.index("note")
+    nothing = table.set_column(place, "note", pa.nulls(3, table["note"].type))
+    means = load_metrics(write(tmp_path / "n.csv.gz", nothing)).groupby("epoch")["note"].mean()
+    assert means.dtype == float
+    assert means.isna().all()
     # Text that looks like numbers stays text.
     assert back["note"].tolist() == ["007"] * 3
 

@@ -37,7 +37,7 @@ def check_kinds(files: Files, name: str, task: Task, args: DataTrainingArguments
     """
     problems = [
         problem
-        for dataset_type in _used(files)
+        for dataset_type in used_types(files)
         for problem in kind_problems(
             f"data_preprocessing_fn.{dataset_type}",
             args.data_preprocessing_fn[dataset_type],
@@ -76,7 +76,7 @@ def check_tokenizer(files: Files, loaded: LoadedModel, args: DataTrainingArgumen
     """
     problems = [
         problem
-        for dataset_type in _used(files)
+        for dataset_type in used_types(files)
         for problem in tokenizer_problems(
             f"data_preprocessing_fn.{dataset_type}",
             args.data_preprocessing_fn[dataset_type],
@@ -116,7 +116,8 @@ def tokenizer_problems(
     return []
 
 
-def _used(files: Files) -> list[str]:
+def used_types(files: Files) -> list[str]:
+    """The kinds of data that there are."""
     return [dataset_type for dataset_type, group in files.items() if group]
 
 

@@ -25,7 +25,7 @@ def make_measures(given: Sequence[GivenMeasure], loaded: LoadedModel) -> list[An
                 each = measure.cls(model=loaded.model, tokenizer=loaded.tokenizer, **measure.kwargs)
         except UserError as error:
             raise UserError(
-                *(f"{measure.name}: {problem}" for problem in error.problems)
+                *(f"measure {measure.name}: {problem}" for problem in error.problems)
             ) from error
         problem = each.task_problem(loaded.task) if hasattr(each, "task_problem") else None
         if problem is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, config_dict
 from finetune_lm.arguments.data_training_arguments import DrawnSeed
-from finetune_lm.data.feeding import check_kinds
+from finetune_lm.data.feeding import check_kinds, used_types
 from finetune_lm.data.files import (
     METADATA_ENDINGS,
     Files,
@@ -27,6 +27,7 @@ from finetune_lm.grids.run_states import GridRunRecord, State, state_of
 from finetune_lm.recording.columns import SEED
 from finetune_lm.runs.directory import check_writable, results_name
 from finetune_lm.runs.earlier_run import EarlierRun
+from finetune_lm.runs.measure_checks import check_measures
 from finetune_lm.runs.one_process import check_one_process
 from finetune_lm.runs.run_identity import FILES, AllArguments
 from finetune_lm.runs.run_plan import columns_of, read_loss_files
@@ -166,7 +167,15 @@ class _Checks:
                 self._seen[key] = list(error.problems)
         if self._seen[key] or files is None:
             return self._seen[key]
-        return _problems_of(lambda: check_kinds(files, name, self._tasks[key], data_args))
+        task, types = self._tasks[key], used_types(files)
+        if found := _problems_of(lambda: check_kinds(files, name, task, data_args)):
+            return found
+        place = (args.tokenizer_name, args.tokenizer_kwargs, args.use_fast_tokenizer)
+        measures = (data_args.measures, data_args.measures_kwargs, args.model_modifier_fns, types)
+        key = str((key, place, measures))
+        if key not in self._seen:
+            self._seen[key] = _problems_of(lambda: check_measures(args, data_args, task, types))
+        return self._seen[key]
 
 
 def _problems_of(check: Callable[[], object]) -> list[str]:

@@ -129,6 +129,17 @@ class Candidates(Measure):
         if not isinstance(kwargs.get("chained", False), bool):
             raise UserError(f"chained must be True or False but got {kwargs['chained']!r}.")
 
+    @staticmethod
+    def check_tokenizer(tokenizer: Any, task: Task, **kwargs: Any) -> None:
+        """See that the words are tokens, or chains of them where the kind of model can have them.
+
+        Raises:
+            UserError: If they are not.
+        """
+        problem = Candidates(None, tokenizer, **kwargs).task_problem(task)
+        if problem is not None:
+            raise UserError(f"{problem}.")
+
     def task_problem(self, task: Task) -> str | None:
         """See `Measure.task_problem`."""
         if self._chains and not (task.predicts_in_order and task.labels_parallel_inputs):

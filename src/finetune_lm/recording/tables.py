@@ -308,8 +308,15 @@ def _load(file: Path, name: str) -> pd.DataFrame:
 
 
 def as_frame(table: pa.Table) -> pd.DataFrame:
-    """A table as a data frame: integers and truth values may be missing."""
+    """A table as a data frame: integers and truth values may be missing.
+
+    A column in which nothing is known is one of floats, which can be averaged.
+    """
     import pandas as pd
+
+    for i, field in enumerate(table.schema):
+        if pa.types.is_null(field.type):
+            table = table.set_column(i, field.name, table.column(i).cast(pa.float64()))
 
     nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
     frame: pd.DataFrame = table.to_pandas(types_mapper=nullable.get)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from finetune_lm.arguments.redaction import hides_secrets
-from finetune_lm.data.feeding import check_kinds, load_datasets
+from finetune_lm.data.feeding import check_kinds, load_datasets, used_types
 from finetune_lm.data.files import Files, read_files
 from finetune_lm.data.preview import render
 from finetune_lm.errors import UserError
@@ -13,6 +13,7 @@ from finetune_lm.models.loading import Loader
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.runs.device import prepare_model, prepare_process
 from finetune_lm.runs.earlier_run import warn_of_changed_model
+from finetune_lm.runs.measure_checks import check_measures
 from finetune_lm.runs.one_process import check_one_process
 from finetune_lm.scoring.visibility import check_order, is_exact
 
@@ -60,6 +61,7 @@ def load_without_data(
     loader = loader or Loader()
     config, task = loader.identify(model_args)
     check_kinds(files, model_args.model_name_or_path, task, data_args)
+    check_measures(model_args, data_args, task, used_types(files))
     loaded = loader.load(model_args, (config, task))
     try:
         prepare_model(loaded.model, model_args, accelerator, fast=data_args.fast)
