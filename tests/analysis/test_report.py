@@ -6,9 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+import finetune_lm
 from finetune_lm.analysis.trajectories import save_trajectories
 from finetune_lm.cli import main
 from report_runs import data, do, write_lines
@@ -128,6 +130,55 @@ def test_a_run_that_was_killed_is_shown_as_far_as_it_came(runs, tmp_path):
     assert main(["report", str(killed), "--out", "r.html"]) == 0
     epochs = pd.read_csv("r_figures/loss.csv")["epoch"]
     assert epochs.max() == 0 or epochs.max() == 1
+
+
+@pytest.mark.parametrize("kind", ["mlm", "seq2seq"])
+def test_other_kinds_of_model(kind, tmp_path):
+    verb = Path(__file__).parents[2] / "data" / "nonce_verb"
+    given = {
+        name: str(verb / f"flomped_{kind}_{data}.json.gz")
+        for name, data in (
+            ("train_file", "train"),
+            ("validation_file", "validation"),
+            ("probe_file", "test"),
+        )
+    }
+    most = {f"max_{name}_samples": 8 for name in ("train", "validation", "probe")}
+    run = do(tmp_path / "run", f"tiny-{kind}", **given, **most, epochs=2)
+    assert main(["report", str(run), "--by", "arg_order", "--out", "r.html"]) == 0
+    found = pd.read_csv("r_figures/surprisal.csv")
+    probes = finetune_lm.load_probes(run)
+    probes = probes[probes["is_target"] & (probes["step"] == 0)]
+    if kind == "seq2seq":
+        probes = probes[probes["sequence_type"] == "label_sequence"]
+    of_sentences = probes.groupby(["arg_order", "example_num"])
+    bits = of_sentences["surprisal"].sum() / of_sentences["word_num"].nunique()
+    expected = bits.groupby("arg_order").mean()
+    before = found[(found["dataset_type"] == "probe") & (found["epoch"] == -1)]
+    before = before.groupby("arg_order").apply(
+        lambda x: np.average(x["mean"], weights=x["n_items"])
+    )
+    np.testing.assert_allclose(before, expected.astype(float))
+
+
+def test_a_series_is_reported_checkpoint_by_checkpoint(runs, capsys):
+    Path("series/revisions/step0").mkdir(parents=True)
+    (said,) = errors(capsys, "series")
+    assert said.endswith("of a series of checkpoints: name the directories in series/revisions.")
+
+
+def test_regions_cost_what_their_words_cost(tmp_path):
+    text = "The teacher will flomp tea."
+    regions = [["subject", 0, 11], ["object", 23, 26]]
+    lines = write_lines(tmp_path / "r.txt.gz", [text] * 2, [{"regions": regions}] * 2)
+    run = do(tmp_path / "run", test_file=lines)
+    assert main(["report", str(run), "--by", "region", "--out", "r.html"]) == 0
+    found = pd.read_csv("r_figures/test.csv", keep_default_na=False).set_index("region")["mean"]
+    tokens = finetune_lm.load_metrics(next(run.glob("*-test_results.csv.gz")))
+    tokens = tokens[tokens["example_num"] == 0]
+    for name, n_words in (("subject", 2), ("object", 1)):
+        bits = tokens.loc[tokens["region"] == name, "surprisal"].sum()
+        assert found[name] == pytest.approx(bits / n_words)
 
 
 def test_what_is_no_run(runs, tmp_path, capsys):

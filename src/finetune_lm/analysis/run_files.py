@@ -47,6 +47,11 @@ class RunFiles:
             raise UserError(
                 f"RUN_DIR must be the output directory of a run, but {directory} {what}."
             )
+        if (series := directory / "revisions").is_dir():
+            raise UserError(
+                f"RUN_DIR must be the output directory of a run, but {directory} is one of a "
+                f"series of checkpoints: name the directories in {series}."
+            )
         try:
             record = unsealed(directory / RUN_JSON)
             text = (directory / CONFIG_YAML).read_text("utf-8")
