@@ -12,9 +12,12 @@ import pyarrow as pa
 import pytest
 
 import finetune_lm
+from finetune_lm.analysis.figure_panels import in_rows
+from finetune_lm.analysis.figure_parts import BLANK, Panel
 from finetune_lm.analysis.heat_strips import MISSING_COST, Strips, as_plain
 from finetune_lm.analysis.item_values import Conditions, ItemValues, Spread, by_condition
-from finetune_lm.analysis.report_figures import loss_figure, surprisal_figure
+from finetune_lm.analysis.learning_figures import loss_figure
+from finetune_lm.analysis.report_figures import surprisal_figure
 from finetune_lm.analysis.report_frames import (
     Results,
     ends_frame,
@@ -24,7 +27,7 @@ from finetune_lm.analysis.report_frames import (
 )
 from finetune_lm.analysis.report_tables import change_table
 from finetune_lm.analysis.run_files import RunFiles, read_runs
-from finetune_lm.analysis.run_groups import differences, grouped
+from finetune_lm.analysis.run_groups import RunGroup, differences, grouped
 from finetune_lm.analysis.run_trajectories import RunTrajectories
 from finetune_lm.analysis.token_passes import PassKey, TokenPass, token_passes
 from finetune_lm.errors import UserError
@@ -298,6 +301,15 @@ def test_lines_and_bands_of_figures_are_the_numbers(run):
     assert [panel.title for panel in losses.panels] == [
         "loss minimised", "OutputsDefaultLoss", "KLBaselineLoss",
     ]  # fmt: skip
+
+
+def test_settings_stand_beside_each_other_row_by_row():
+    a, b, c = (Panel(title, (), "", "") for title in "abc")
+    found = {("x", "one"): a, ("y", "one"): b, ("x", "two"): c}
+    groups = [RunGroup("one", (0,)), RunGroup("two", (1,))]
+    assert in_rows(Results([], groups, Conditions([])), found) == [a, c, b, BLANK]
+    many = [*groups, *(RunGroup(name, ()) for name in ("three", "four", "five"))]
+    assert in_rows(Results([], many, Conditions([])), found) == [a, c, b]
 
 
 class _Run:

@@ -136,10 +136,23 @@ class Figure:
 
     def y_limits(self, panel: Panel) -> tuple[float, float]:
         """The ends of a panel's y axis, with room, the same for all panels of its scale."""
-        limits = [p.y_limits() for p in self.panels if p.scale == panel.scale]
+        limits = [
+            each.y_limits()
+            for each in self.panels
+            if each is not BLANK and each.scale == panel.scale
+        ]
         low, high = min(low for low, _ in limits), max(high for _, high in limits)
         room = (high - low) * 0.06 or 0.5
         return low - room, high + room
+
+
+BLANK = Panel("", (), "", "")
+"""Nothing, where a setting has not what the others have."""
+
+
+def stand_side_by_side(n_settings: int) -> bool:
+    """Whether settings are columns: a few are."""
+    return 1 < n_settings <= 4
 
 
 def columns_for(n_panels: int, n_settings: int) -> int:
@@ -149,6 +162,6 @@ def columns_for(n_panels: int, n_settings: int) -> int:
         >>> [columns_for(n, settings) for n, settings in ((1, 1), (4, 1), (17, 1), (6, 3), (9, 9))]
         [1, 2, 3, 3, 3]
     """
-    if 1 < n_settings <= 4:
+    if stand_side_by_side(n_settings):
         return n_settings
     return min(n_panels, 2 if n_panels <= 4 else 3)

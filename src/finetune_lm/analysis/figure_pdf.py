@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_lm.analysis.figure_parts import INTERVALS, LINE, POINTS, Figure, Panel, Series
+from finetune_lm.analysis.figure_parts import BLANK, INTERVALS, LINE, POINTS, Figure, Panel, Series
 from finetune_lm.whole_files import write_whole
 
 _WIDTH = 7.2
@@ -74,10 +74,12 @@ def _drawn(figure: Figure, panels: Sequence[Panel]) -> Any:
     canvas = Canvas(figsize=(_WIDTH, height + 0.3 + around), layout="constrained")
     FigureCanvasPdf(canvas)
     axes = canvas.subplots(n_rows, figure.n_columns, squeeze=False).ravel()
-    for axis, panel in zip(axes, panels, strict=False):
-        _draw(axis, figure, panel)
-    for axis in axes[len(panels) :]:
-        axis.set_axis_off()
+    n_left = len(axes) - len(panels)
+    for axis, panel in zip(axes, [*panels, *[BLANK] * n_left], strict=True):
+        if panel is BLANK:
+            axis.set_axis_off()
+        else:
+            _draw(axis, figure, panel)
     canvas.suptitle(_plain(title), fontsize=8, x=0.02, ha="left")
     if len(names) > 1:
         canvas.legend(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_lm.analysis.figure_parts import INTERVALS, LINE, POINTS, Figure, Panel, Series
+from finetune_lm.analysis.figure_parts import BLANK, INTERVALS, LINE, POINTS, Figure, Panel, Series
 from finetune_lm.analysis.token_passes import Floats
 
 _MOST_PLACES = 400
@@ -58,6 +58,8 @@ def as_plotly(figure: Figure) -> dict[str, Any]:
     for row, height, over in zip(rows, heights, above, strict=True):
         down += over
         for column, panel in enumerate(row):
+            if panel is BLANK:
+                continue
             number += 1
             domain = {
                 "x": _span(column, n_columns),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from finetune_lm.analysis.figure_parts import Figure
 from finetune_lm.analysis.figure_plotly import as_plotly
@@ -106,7 +107,7 @@ def add_figures(page: Page, figures: Sequence[Figure], files: str) -> None:
     """
     for figure in figures:
         links = " · ".join(
-            f'<a href="{escape(f"{files}/{figure.stem}.{kind}")}">{kind.upper()}</a>'
+            f'<a href="{quote(f"{files}/{figure.stem}.{kind}")}">{kind.upper()}</a>'
             for kind in ("pdf", "csv")
         )
         body = (

@@ -79,8 +79,8 @@ def change_table(results: Results, ends: pd.DataFrame, fillers: Sequence[str]) -
         key=lambda row: (
             list(ROLES).index(row["role"]),
             datasets.index(tuple(row[name] for name in DATASET)),
-            [group.name for group in results.groups].index(row[SETTING]),
             met.index(tuple(row[name] for name in results.conditions.names)),
+            [group.name for group in results.groups].index(row[SETTING]),
         )
     )
     return pd.DataFrame(rows)
