@@ -36,6 +36,7 @@ SUBJECTS = [
     "recording",
     "kl",
     "scoring",
+    "token_measures",
     "masking",
     "table",
     "snapshot",

@@ -11,12 +11,13 @@ import itertools
 import random
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 import transformers
 
@@ -327,6 +328,7 @@ def experiment(
     fused: bool = True,
     task: str = "lm",
     preprocessing: Preprocessing | None = None,
+    measures: Sequence[Any] = (),
 ) -> Experiment:
     """An experiment about a model, put together as a run does it.
 
@@ -339,15 +341,20 @@ def experiment(
         fused: Whether the optimizer's update is one loop over memory, as it is in a run.
         task: What kind of model it is.
         preprocessing: What the texts go through before the model sees them.
+        measures: What is measured of each token besides, made with this model.
     """
     data = dataset(texts, tokenizer, task, preprocessing=preprocessing)
     loaded = LoadedModel("random", TASKS[task], model, tokenizer)
     losses = Losses([LossEntry(OutputsDefaultLoss)], torch.sum, model, tokenizer)
     metadata = MetadataColumns([data.metadata], [data.path], LOSSES)
-    columns = RunColumns.of(loaded, 1, metadata, LOSSES)
-    rows = TokenRows(data, "train", columns) if recorded else None
+    columns = measured_columns(RunColumns.of(loaded, 1, metadata, LOSSES), measures)
+    rows = TokenRows(data, "train", columns, measures=measures) if recorded else None
     forward = Forward(
-        Scorer(model, data.task, fast=fast), data, BATCH_SIZE, needs_logits=losses.need_logits
+        Scorer(model, data.task, fast=fast),
+        data,
+        BATCH_SIZE,
+        needs_logits=losses.need_logits,
+        measures=measures,
     )
     split = Split("train", data, BATCH_SIZE, forward, rows, losses)
     path = scratch_directory() / f"{next(_numbers)}.csv.gz"
@@ -357,6 +364,12 @@ def experiment(
     learner = Learner(model, make_optimizer(run.args, model), run.accelerator)
     state = TrainingState(model, EarlyStopping(None, 0.0, 0), BestState(model), Progress(1))
     return Experiment(run, learner, split, state, Update(learner))
+
+
+def measured_columns(columns: RunColumns, measures: Sequence[Any]) -> RunColumns:
+    """The columns of a table with those of measures."""
+    names = [name for measure in measures for name in measure.columns]
+    return replace(columns, measures=dict.fromkeys(names, pa.float32()))
 
 
 _numbers = itertools.count()

@@ -94,3 +94,20 @@ class Measure(ABC):
         """
         del behind, tokens
         return {name: measured[name] for name in self.columns}
+
+
+def products_of_rows(left: Tensor, right: Tensor) -> Tensor:
+    """The scalar product of each row of one tensor with the same one of another: (n,).
+
+    Args:
+        left: (n, width).
+        right: (n, width).
+    """
+    import torch
+
+    if left.device.type != "cpu":
+        # A product of matrices may be rounded there (TF32), sums are not.
+        return (left * right).sum(dim=-1)
+    # One by one, which takes a seventh of the time of a batch of products.
+    found = [a.dot(b) for a, b in zip(left.unbind(), right.unbind(), strict=True)]
+    return torch.stack(found) if found else left.new_empty(0)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.measures._measure import Measure
+from finetune_lm.measures._measure import Measure, products_of_rows
 from finetune_lm.models.baseline import origin_of
 from finetune_lm.models.vocabulary import added_ids
 from finetune_lm.scoring.measuring import LogitRows
@@ -111,11 +111,11 @@ class BaselineKL(Measure):
         if len(left_out) or width < of_q.shape[-1]:
             total_q = of_q[:, :width].index_fill(1, left_out, 0.0).sum(dim=-1)
         difference = p - q
-        expected = torch.einsum("nv,nv->n", of_p, difference)
+        expected = products_of_rows(of_p, difference)
         if expected.device.type != "cpu" or not bool(expected.isfinite().all()):
             # What the untouched model rules out (a logit of -inf) adds nothing: 0 ln 0 is 0.
             difference = difference.masked_fill(of_p == 0, 0.0)
-            expected = torch.einsum("nv,nv->n", of_p, difference)
+            expected = products_of_rows(of_p, difference)
         total_p = of_p.sum(dim=-1)
         nats = expected / total_p + total_q.log() - total_p.log()
         # Rounding can take what is 0 a little below.

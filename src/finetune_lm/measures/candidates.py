@@ -101,6 +101,13 @@ class Candidates(Measure):
                 if len(spelling) > 1
             }
         )
+        usable = [each for found in self._of_place.values() for each in found]
+        self._names = [f"{c} {place}" for place in self._of_place for c in self.columns]
+        # Of each name which of all single tokens and chains, one after the other, are its words.
+        singles = sorted({s for each in usable for s in each or [] if len(s) == 1})
+        self._singles = [token for (token,) in singles]
+        places = {spelling: i for i, spelling in enumerate([*singles, *self._chains])}
+        self._members = [[places[s] for s in each or []] for each in usable]
         self._model = model
 
     @staticmethod
@@ -156,24 +163,25 @@ class Candidates(Measure):
 
     def of_rows(self, rows: LogitRows, beside: Any = None) -> dict[str, Tensor]:
         """See `Measure.of_rows`: each column for both places where a word can stand."""
+        names, values = self.of_rows_together(rows, beside)
+        return dict(zip(names, values.unbind(dim=1), strict=True))
+
+    def of_rows_together(self, rows: LogitRows, beside: Any = None) -> tuple[Sequence[str], Tensor]:
+        """The same as names and one tensor, (k, number of names)."""
         import torch
 
-        found = {}
-        log_total = rows.total.log()[:, None]
-        for place, members in self._of_place.items():
-            for column, spellings in zip(self.columns, members, strict=True):
-                if spellings is None:
-                    found[f"{column} {place}"] = rows.of_targets(log_total[:, 0] * torch.nan)
-                    continue
-                singles = [s[0] for s in spellings if len(s) == 1]
-                index = torch.tensor(singles, dtype=torch.int64, device=rows.logits.device)
-                log_p = rows.shifted[:, index] - log_total
-                chains = [self._chains.index(s) for s in spellings if len(s) > 1]
-                if chains:
-                    log_p = torch.cat([log_p, -beside[:, chains].to(log_p)], dim=1)
-                cost = -log_p.logsumexp(dim=1) / math.log(2)
-                found[f"{column} {place}"] = rows.of_targets(cost)
-        return found
+        device = rows.logits.device
+        log_p = rows.shifted[:, torch.tensor(self._singles, device=device)]
+        log_p = log_p - rows.total.log()[:, None]
+        if self._chains:
+            log_p = torch.cat([log_p, -beside.to(log_p)], dim=1)
+        values = log_p.new_full((len(log_p), len(self._members)), torch.nan)
+        alone = {j: each[0] for j, each in enumerate(self._members) if len(each) == 1}
+        values[:, list(alone)] = log_p[:, list(alone.values())]
+        for j, each in enumerate(self._members):
+            if len(each) > 1:
+                values[:, j] = log_p[:, each].logsumexp(dim=1)
+        return self._names, rows.of_targets(values / -math.log(2))
 
     def finish(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.measures._measure import Measure
+from finetune_lm.measures._measure import Measure, products_of_rows
 from finetune_lm.scoring.measuring import LogitRows
 
 if TYPE_CHECKING:
@@ -34,13 +34,11 @@ class Entropy(Measure):
 
     def of_rows(self, rows: LogitRows, beside: Any = None) -> dict[str, Tensor]:
         """See `Measure.of_rows`."""
-        import torch
-
         # ln p is the shifted logit less ln of the total; sum_v p_v of it, as a product of rows.
-        expected = torch.einsum("nv,nv->n", rows.exponentials, rows.shifted)
+        expected = products_of_rows(rows.exponentials, rows.shifted)
         if expected.device.type != "cpu" or not bool(expected.isfinite().all()):
             # A token that is ruled out (a logit of -inf) adds nothing: 0 ln 0 is 0.
             shifted = rows.shifted.masked_fill(rows.exponentials == 0, 0.0)
-            expected = torch.einsum("nv,nv->n", rows.exponentials, shifted)
+            expected = products_of_rows(rows.exponentials, shifted)
         nats = (rows.total.log() - expected / rows.total).clamp_(min=0.0)
         return {"token_entropy": rows.of_targets(nats / math.log(2))}

@@ -80,7 +80,7 @@ class WordBoundary(Measure):
         if self._masks is None:
             self._masks = self._made_masks(rows.exponentials)
         if rows.exponentials.device.type == "cpu":
-            sums = rows.exponentials @ self._masks
+            sums = torch.stack([rows.exponentials.mv(m) for m in self._masks.unbind(1)], dim=1)
         else:
             # Products may be rounded there (TF32), sums are not.
             parts = [(rows.exponentials * mask).sum(dim=-1) for mask in self._masks.unbind(dim=1)]
@@ -96,8 +96,9 @@ class WordBoundary(Measure):
 
         size = exponentials.shape[-1]
         starts, ends = self._starts(np.arange(size)), self._is_end(np.arange(size))
-        masks = np.stack([starts | ends, ~starts], axis=1)
-        return torch.from_numpy(masks).to(exponentials)
+        masks = torch.from_numpy(np.stack([starts | ends, ~starts])).to(exponentials)
+        # Each contiguous, as products with one of them want it.
+        return masks.T
 
     def _starts(self, ids: npt.NDArray[np.int64]) -> BoolArray:
         """Whether each token starts a word, by what it decodes to in the middle of a text."""

@@ -143,9 +143,6 @@ class Measurement:
         k: How many positions there are.
         device: Where the logits are.
         prepared: By measure what it made before, with a first dimension of k.
-
-    Attributes:
-        values: What was measured, by name: (k,) each.
     """
 
     def __init__(
@@ -155,7 +152,18 @@ class Measurement:
         self._k, self._device = k, device
         self._prepared = prepared
         self._beside: dict[int, Tensor] = {}
-        self.values: dict[str, Tensor] = {}
+        self._found: dict[str, Tensor] = {}
+        self._found_together: dict[int, tuple[Sequence[str], Tensor]] = {}
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """What was measured, by name: (k,) each."""
+        together = {
+            name: column
+            for names, values in self._found_together.values()
+            for name, column in zip(names, values.unbind(dim=1), strict=True)
+        }
+        return {**self._found, **together}
 
     @property
     def uses_exponentials(self) -> bool:
@@ -219,13 +227,21 @@ class Measurement:
     def _take(self, i: int, rows: LogitRows, where: Any) -> None:
         import torch
 
-        measure = self._measures[i]
+        measure, beside = self._measures[i], rows.beside.get(i)
+        if hasattr(measure, "of_rows_together"):
+            # Of many columns each would be written by itself.
+            names, block = measure.of_rows_together(rows, beside)
+            if i not in self._found_together:
+                everywhere = torch.full((self._k, len(names)), torch.nan, device=self._device)
+                self._found_together[i] = names, everywhere
+            self._found_together[i][1][where] = block.to(torch.float32)
+            return
         of_rows = getattr(measure, "of_rows", None)
-        found = of_rows(rows, rows.beside.get(i)) if of_rows else _called(measure, rows)
+        found = of_rows(rows, beside) if of_rows else _called(measure, rows)
         for name, values in found.items():
-            if name not in self.values:
-                self.values[name] = torch.full((self._k,), torch.nan, device=self._device)
-            self.values[name][where] = values.to(torch.float32)
+            if name not in self._found:
+                self._found[name] = torch.full((self._k,), torch.nan, device=self._device)
+            self._found[name][where] = values.to(torch.float32)
 
 
 def _called(measure: Any, rows: LogitRows) -> dict[str, Tensor]:
