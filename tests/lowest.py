@@ -72,6 +72,13 @@ def test_a_run_of_each_kind(model):
     assert ((saved - tests["surprisal"]).abs().dropna() < 1e-4).all()
 
 
+def test_a_report():
+    given = ["--probe_file", str(DATA / "flomped_test.txt.gz"), "--max_probe_samples", "4"]
+    assert main(command("tiny-lm", *given, "--epochs", "2", "--output_dir", "out")) == 0
+    assert main(["report", "out", "--by", "sentence_type", "arg_order"]) == 0
+    assert {"loss.pdf", "surprisal.csv"} <= {path.name for path in Path("report_figures").iterdir()}
+
+
 def test_a_run_with_more_to_it_again():
     kl = str(DATA / FILES["tiny-lm"][1])
     losses = [

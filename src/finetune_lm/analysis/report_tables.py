@@ -73,13 +73,15 @@ def change_table(results: Results, ends: pd.DataFrame, fillers: Sequence[str]) -
                 "ci_high": high,
             }
         )
-    met = results.conditions.values
+    names = results.conditions.names
+    # Values of each column in the order in which they were met.
+    met = [list(dict.fromkeys(column)) for column in zip(*results.conditions.values, strict=True)]
     datasets = list(dict.fromkeys(tuple(row[name] for name in DATASET) for row in rows))
     rows.sort(
         key=lambda row: (
             list(ROLES).index(row["role"]),
             datasets.index(tuple(row[name] for name in DATASET)),
-            met.index(tuple(row[name] for name in results.conditions.names)),
+            [values.index(row[name]) for name, values in zip(names, met, strict=True)],
             [group.name for group in results.groups].index(row[SETTING]),
         )
     )
