@@ -11,7 +11,7 @@ import workload
 from finetune_lm import ModelArguments
 from finetune_lm.loss_classes import KLBaselineLoss
 from finetune_lm.models.loading import load_model
-from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
 from measuring import Row, smallest
 
@@ -39,7 +39,7 @@ def _of_shape(shape: str) -> Row:
     # All of them are drawn each time, so that both sides see the same tokens.
     loss = KLBaselineLoss(model, loaded.tokenizer, dataset=str(path), n_examples_per_batch=N_DRAWN)
     data = workload.dataset(texts, loaded.tokenizer)
-    forward = Forward(Scorer(model, data.task, fast=True), data, N_DRAWN, needs_logits=False)
+    forward = Forward(Scorer(model, data.task, fast=True), data, N_DRAWN, needs=Needs(False))
     [batch] = data.batches(N_DRAWN)
     device, no_labels = torch.device("cpu"), torch.empty(0)
 

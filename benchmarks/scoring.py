@@ -15,7 +15,7 @@ from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.recording.columns import MetadataColumns
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
-from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
 from measuring import Row, Worker, smallest_of
 
@@ -63,7 +63,7 @@ def ours(texts: str, tuned: bool) -> Callable[[], object]:
     loaded = LoadedModel("random", TASKS["lm"], model, tokenizer)
     columns = RunColumns.of(loaded, 1, MetadataColumns([data.metadata], [data.path]))
     forward = Forward(
-        Scorer(model, data.task, fast=True), data, workload.BATCH_SIZE, needs_logits=False
+        Scorer(model, data.task, fast=True), data, workload.BATCH_SIZE, needs=Needs(False)
     )
     split = Split("test", data, workload.BATCH_SIZE, forward, TokenRows(data, "test", columns))
     run = workload.run_of(loaded)

@@ -22,7 +22,7 @@ from finetune_lm.models.tasks import TASKS
 from finetune_lm.recording.columns import MetadataColumns
 from finetune_lm.recording.recorder import Measured, Recorder
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
-from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
 from measuring import Row, smallest
 
@@ -102,7 +102,7 @@ def _split(model: transformers.PreTrainedModel, tokenizer: object) -> Split:
     metadata = MetadataColumns([data.metadata], [data.path], workload.LOSSES)
     columns = RunColumns.of(loaded, 1, metadata, workload.LOSSES)
     forward = Forward(
-        Scorer(model, data.task, fast=True), data, workload.BATCH_SIZE, needs_logits=False
+        Scorer(model, data.task, fast=True), data, workload.BATCH_SIZE, needs=Needs(False)
     )
     rows = TokenRows(data, "validation", columns)
     return Split("validation", data, workload.BATCH_SIZE, forward, rows, losses)

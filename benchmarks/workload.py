@@ -43,7 +43,7 @@ from finetune_lm.recording.token_table import TokenTable
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.device import make_accelerator
 from finetune_lm.runs.interruption import Interruption
-from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import Checkpoints
@@ -353,8 +353,7 @@ def experiment(
         Scorer(model, data.task, fast=fast),
         data,
         BATCH_SIZE,
-        needs_logits=losses.need_logits,
-        measures=measures,
+        needs=Needs(losses.need_logits, measures),
     )
     split = Split("train", data, BATCH_SIZE, forward, rows, losses)
     path = scratch_directory() / f"{next(_numbers)}.csv.gz"

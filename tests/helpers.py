@@ -20,7 +20,7 @@ from finetune_lm.models.vocabulary import Vocabulary
 from finetune_lm.recording.columns import MetadataColumns
 from finetune_lm.recording.recorder import Measured
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
-from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
 
 ACTIVE = [
@@ -91,7 +91,7 @@ def score(family: Any, data: Dataset, batch_size: int = 32, order=None):
     make = row_maker(family, data)
     plain, fast = (
         Forward(
-            Scorer(family.model, data.task, fast=True), data, batch_size, needs_logits=needs_logits
+            Scorer(family.model, data.task, fast=True), data, batch_size, needs=Needs(needs_logits)
         )
         for needs_logits in (True, False)
     )

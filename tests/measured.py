@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from finetune_lm.data.dataset import Dataset
-from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
 from helpers import row_maker, rows_of
 
@@ -39,8 +39,7 @@ def measured(
         Scorer(fam.model, data.task, fast=fast),
         data,
         size,
-        needs_logits=not fast,
-        measures=measures,
+        needs=Needs(not fast, measures),
     )
     tables = []
     with torch.set_grad_enabled("training" in way):

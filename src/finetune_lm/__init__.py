@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.errors import UserError
 
 if TYPE_CHECKING:
+    from finetune_lm.analysis.frames_of_words import words
     from finetune_lm.analysis.pairs import pairs
     from finetune_lm.analysis.report import report
-    from finetune_lm.analysis.words import words
     from finetune_lm.arguments import (
         DataTrainingArguments,
         ModelArguments,
@@ -47,7 +47,7 @@ _PLACES = {
     "report": "finetune_lm.analysis.report",
     "resume": "finetune_lm.resuming",
     "run": "finetune_lm.experiment",
-    "words": "finetune_lm.analysis.words",
+    "words": "finetune_lm.analysis.frames_of_words",
 }
 
 __all__ = [

@@ -9,7 +9,7 @@ import torch
 
 from families import MORE_TASKS, TASKS, family
 from finetune_lm.data_preprocessing import mask_random_tokens
-from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.joined_outputs import joined_outputs
 from finetune_lm.scoring.scorer import Scorer
 from helpers import (
@@ -32,7 +32,7 @@ def data_of(fam, **kwargs):
 
 
 def forward_of(fam, data, size=3, *, fast=True, needs_logits=False):
-    return Forward(Scorer(fam.model, data.task, fast=fast), data, size, needs_logits=needs_logits)
+    return Forward(Scorer(fam.model, data.task, fast=fast), data, size, needs=Needs(needs_logits))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -314,7 +314,7 @@ def test_a_batch_that_shows_more_than_those_before_is_looked_at_again(monkeypatc
 
     monkeypatch.setattr(fam.model, "forward", of_sentences)
     data, cpu = dataset(fam), torch.device("cpu")
-    forward = Forward(Scorer(fam.model.eval(), data.task, fast=True), data, 1, needs_logits=False)
+    forward = Forward(Scorer(fam.model.eval(), data.task, fast=True), data, 1, needs=Needs(False))
     with torch.no_grad():
         for batch in data.batches(1):
             assert not hasattr(forward(batch, cpu).for_losses, "logits")

@@ -10,7 +10,7 @@ import finetune_lm
 from families import LEAKY_TASKS, family
 from finetune_lm import DataTrainingArguments, ModelArguments, messages
 from finetune_lm.data_preprocessing import mask_random_tokens
-from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
 from helpers import dataset, examples, row_maker, rows_of, save_family, write_lines
 
@@ -37,7 +37,7 @@ def data_of(fam):
 
 def scored(fam, data, size, pads):
     forward = Forward(
-        Scorer(fam.model, data.task, fast=True), data, size, needs_logits=False, pads=pads
+        Scorer(fam.model, data.task, fast=True), data, size, needs=Needs(False), pads=pads
     )
     make = row_maker(fam, data)
     tables, losses = [], []

@@ -11,7 +11,7 @@ from families import family
 from finetune_lm import DataTrainingArguments
 from finetune_lm.data_preprocessing import mask_random_spans, mask_random_tokens
 from finetune_lm.runs.device import make_accelerator
-from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
 from finetune_lm.training.optimizers import make_optimizer
 from finetune_lm.training.schedule import Schedule
@@ -62,7 +62,7 @@ def learner_of(model, optimizer, kwargs, **more):
 
 def learn_all(learner, data, size, update, fast):
     forward = Forward(
-        Scorer(learner.model, data.task, fast=fast), data, size, needs_logits=not fast
+        Scorer(learner.model, data.task, fast=fast), data, size, needs=Needs(not fast)
     )
     counts = []
     for number, batch in enumerate(data.batches(size)):

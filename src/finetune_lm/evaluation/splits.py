@@ -25,7 +25,7 @@ from finetune_lm.models.vocabulary import padding_id
 from finetune_lm.randomness import LOSSES, stream_seed
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
 from finetune_lm.runs.run_plan import Plan
-from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer, scorer_of
 from finetune_lm.scoring.visibility import cost_of_padding
 
@@ -158,9 +158,8 @@ def make_splits(
                 scorer,
                 dataset,
                 batch_size,
-                needs_logits=losses is not None and losses.need_logits,
+                needs=Needs(losses is not None and losses.need_logits, measures),
                 pads=not _must_not_pad(dataset_type, dataset, loaded),
-                measures=measures,
             ),
             TokenRows(dataset, dataset_type, columns, name, measures) if columns else None,
             losses,

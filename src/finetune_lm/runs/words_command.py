@@ -29,7 +29,7 @@ class _Wanted(NamedTuple):
 
     def make(self) -> WordTable:
         """Make it."""
-        from finetune_lm.analysis.words import make_word_table
+        from finetune_lm.analysis.frames_of_words import make_word_table
 
         over_word, pll = self.facts.get("over_word", {}), self.facts.get("pll", {})
         return make_word_table(self.tokens, self.path, over_word=over_word, pll=pll)

@@ -14,7 +14,7 @@ from finetune_lm.data.batch import Batch, on_device
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.scoring.halving import in_halves
 from finetune_lm.scoring.joined_outputs import joined_outputs
-from finetune_lm.scoring.measuring import Measuring, behind, looks_behind, place_of
+from finetune_lm.scoring.measuring import Measuring, place_of, with_those_behind
 from finetune_lm.scoring.scorer import Scorer
 from finetune_lm.scoring.surprisal import Scores, in_bits, score_tokens
 
@@ -48,6 +48,20 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What is needed of a model's outputs.
+
+    Attributes:
+        logits: Whether a loss needs more than the model's own loss, so that the model is called
+            the plain way.
+        measures: What is measured of the tokens besides their surprisal.
+    """
+
+    logits: bool = True
+    measures: Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
 class _LossOnly:
     loss: Tensor | None
 
@@ -59,10 +73,8 @@ class Forward:
         scorer: The model's.
         dataset: The data set.
         batch_size: How many of its examples make a batch.
-        needs_logits: Whether a loss needs more than the model's own loss, so that the model is
-            called the plain way.
+        needs: What is needed of the outputs.
         pads: Whether examples of different lengths may go in together, padded.
-        measures: What is measured of its tokens besides.
     """
 
     def __init__(
@@ -70,18 +82,18 @@ class Forward:
         scorer: Scorer,
         dataset: Dataset,
         batch_size: int,
+        needs: Needs | None = None,
         *,
-        needs_logits: bool = True,
         pads: bool = True,
-        measures: Sequence[Any] = (),
     ) -> None:
+        needs = needs or Needs()
         self._scorer = scorer
         self._model = scorer.model  # kept alive
         self._dataset = dataset
         self._batch_size = batch_size
         self._pads = pads
-        self._measures = measures
-        self._may_be_fast = self._is_fast = scorer.fast and not needs_logits and pads
+        self._measures = needs.measures
+        self._may_be_fast = self._is_fast = scorer.fast and not needs.logits and pads
         # Batches that are preprocessed as they come are not the same twice. Where padding counts in
         # the loss, a batch is to have as much of it as it has alone.
         self._may_group = dataset.preprocessing.strategy == ONCE and dataset.ignore_padding
@@ -100,8 +112,6 @@ class Forward:
             alone: False if batches come in the order of the data set and the model does not change
                 between them, or `forget` is called, so that several may go in together.
         """
-        import torch
-
         rows, positions = self._scorer.task.predictions(batch.inputs["labels"])
         if len(rows):
             self._is_fast = self._may_be_fast and self._comes_to_the_same(batch, device)
@@ -112,9 +122,7 @@ class Forward:
             scored = self._from_together(batch, device)
         if scored is None:
             scored = self._alone(batch, device)
-        if looks_behind(self._measures):
-            more = behind(batch, rows, positions)
-            rows, positions = torch.cat([rows, more[0]]), torch.cat([positions, more[1]])
+        rows, positions = with_those_behind(self._measures, batch.is_label, rows, positions)
         index = place_of(batch.is_label.shape, rows, positions)
         return Outputs(_LossOnly(scored.loss), partial(_look_up, scored, index))
 
@@ -157,8 +165,8 @@ class Forward:
         if not self._measures:
             return Outputs(outputs, partial(score_tokens, outputs.logits))
         inputs = self._scorer.task.without_labels(self._model, batch.inputs)
-        measuring = Measuring(self._measures, inputs)
-        return Outputs(outputs, partial(_measured_tokens, outputs.logits, batch, measuring))
+        measuring = Measuring(self._measures, inputs, batch.is_label)
+        return Outputs(outputs, partial(_measured_tokens, outputs.logits, measuring))
 
     def _n_counted(self, parts: Sequence[Batch]) -> list[int]:
         """How many labels of each part of a batch count in its loss."""
@@ -232,7 +240,6 @@ def _look_up(
 
 def _measured_tokens(
     logits: Tensor,
-    batch: Batch,
     measuring: Measuring,
     rows: Tensor,
     positions: Tensor,
@@ -241,11 +248,10 @@ def _measured_tokens(
     """What tokens cost by a plain model's logits, with what is measured besides."""
     import torch
 
-    more = behind(batch, rows, positions) if measuring.looks_behind else (rows[:0], rows[:0])
     n = len(rows)
-    rows, positions = torch.cat([rows, more[0]]), torch.cat([positions, more[1]])
+    rows, positions = measuring.everywhere(rows, positions)
     measurement = measuring.begin(rows, positions, logits.device)
     targets = torch.cat([targets, targets.new_zeros(len(rows) - n)])
     scores = score_tokens(logits, rows, positions, targets, measurement)
-    index = place_of(batch.is_label.shape, rows, positions)
+    index = place_of(measuring.is_label.shape, rows, positions)
     return scores.take(np.arange(n), index[rows[:n].numpy(), positions[:n].numpy() + 1])

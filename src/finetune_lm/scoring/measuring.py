@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from finetune_lm.data.batch import Batch
     from finetune_lm.scoring.surprisal import Scores
 
 
@@ -108,12 +107,19 @@ class Measuring:
     Args:
         measures: The measures.
         inputs: What the model is called with, without labels.
+        is_label: False where a label is padding: (n, label_length).
     """
 
-    def __init__(self, measures: Sequence[Any], inputs: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, measures: Sequence[Any], inputs: Mapping[str, Tensor], is_label: Tensor
+    ) -> None:
         self._measures = measures
         self._inputs = inputs
-        self.looks_behind = looks_behind(measures)
+        self.is_label = is_label
+
+    def everywhere(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """See `with_those_behind`."""
+        return with_those_behind(self._measures, self.is_label, rows, positions)
 
     def begin(self, rows: Tensor, positions: Tensor, device: torch.device) -> Measurement:
         """Begin to measure at some positions.
@@ -316,33 +322,36 @@ def finished(
     return found
 
 
-def looks_behind(measures: Sequence[Any]) -> bool:
-    """Whether a measure needs what is predicted behind each token as well."""
-    return any(getattr(measure, "looks_behind", False) for measure in measures)
+def with_those_behind(
+    measures: Sequence[Any], is_label: Tensor, rows: Tensor, positions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Where predictions are that are asked about, and then those that measures need besides.
 
-
-def behind(batch: Batch, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Where predictions behind those that are asked about are, as far as they are not among these.
+    A measure may need what is predicted behind each token as well, as far as that is not asked
+    about anyway.
 
     Args:
-        batch: The batch.
+        measures: The measures.
+        is_label: False where a label is padding: (n, label_length).
         rows: The example of each prediction: (k,).
         positions: Its place in the logits: (k,).
 
     Returns:
-        The example and the place of each of the others: (m,) each.
+        The example and the place of each, (k + m,) each.
     """
     import torch
 
-    n, width = batch.is_label.shape
+    if not any(getattr(measure, "looks_behind", False) for measure in measures):
+        return rows, positions
+    n, width = is_label.shape
     asked = torch.zeros((n, width + 1), dtype=torch.bool)
     asked[rows, positions] = True
     wanted = torch.zeros_like(asked)
     wanted[rows, positions + 1] = True
-    wanted[:, :width] &= batch.is_label
+    wanted[:, :width] &= is_label
     wanted[:, width:] = False
-    found = (wanted & ~asked).nonzero(as_tuple=True)
-    return found[0], found[1]
+    more_rows, more_positions = (wanted & ~asked).nonzero(as_tuple=True)
+    return torch.cat([rows, more_rows]), torch.cat([positions, more_positions])
 
 
 def place_of(shape: Sequence[int], rows: Tensor, positions: Tensor) -> npt.NDArray[np.int64]:

@@ -18,7 +18,7 @@ from finetune_lm.models.baseline import origin_of
 from finetune_lm.models.tasks import Task
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.scoring.halving import free_memory
-from finetune_lm.scoring.measuring import Measuring, behind, looks_behind
+from finetune_lm.scoring.measuring import Measuring
 from finetune_lm.scoring.surprisal import mean_cost
 
 if TYPE_CHECKING:
@@ -82,8 +82,6 @@ class Scorer:
         measures: Sequence[Any] = (),
     ) -> TargetScores:
         """What the labels of a batch that count cost, the fast way, in the order of `asked`."""
-        import torch
-
         from finetune_lm.scoring.fast.cross_entropy import CrossEntropy, TargetScores
         from finetune_lm.scoring.fast.output_layer import Behind
 
@@ -92,10 +90,12 @@ class Scorer:
         if not measures:
             criterion = CrossEntropy(targets)
             return TargetScores(*layer.judged(criterion, inputs, rows, positions))  # type: ignore[arg-type]
-        more = behind(batch, rows, positions) if looks_behind(measures) else (rows[:0], rows[:0])
-        everywhere = torch.cat([rows, more[0]]), torch.cat([positions, more[1]])
-        measurement = Measuring(measures, inputs).begin(*everywhere, device)
+        k = len(rows)
+        measuring = Measuring(measures, inputs, batch.is_label)
+        all_rows, all_positions = measuring.everywhere(rows, positions)
+        measurement = measuring.begin(all_rows, all_positions, device)
         criterion = CrossEntropy(targets, measurement)
+        more = all_rows[k:], all_positions[k:]
         looked_at = Behind(*more, criterion.look_at) if len(more[0]) else None
         loss, nll, ids, best_nll = layer.judged(criterion, inputs, rows, positions, looked_at)
         return TargetScores(loss, nll, ids, best_nll, measurement.values)

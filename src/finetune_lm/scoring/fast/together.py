@@ -19,7 +19,7 @@ from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.scoring.fast.cross_entropy import TargetScores, score_rows
 from finetune_lm.scoring.fast.output_layer import OutputLayer
 from finetune_lm.scoring.halving import free_memory
-from finetune_lm.scoring.measuring import Measurement, Measuring, behind, looks_behind
+from finetune_lm.scoring.measuring import Measurement, Measuring
 from finetune_lm.scoring.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -131,17 +131,17 @@ class BatchesTogether:
         for batch in self._dataset.batches(size, examples):
             inputs, rows, positions, targets = self._scorer.asked(batch)
             k = len(rows)
-            if looks_behind(self._measures):
-                more = behind(batch, rows, positions)
-                rows, positions = torch.cat([rows, more[0]]), torch.cat([positions, more[1]])
-                targets = torch.cat([targets, torch.zeros_like(more[0])])
+            measuring = Measuring(self._measures, inputs, batch.is_label)
+            rows, positions = measuring.everywhere(rows, positions)
+            # What is behind labels predicts nothing that counts.
+            targets = torch.cat([targets, targets.new_zeros(len(rows) - k)])
             if layer.has_beginnings:
                 hidden, which = layer.of_beginnings(inputs, rows, positions)
             else:
                 found = layer.hidden(inputs, rows, positions)
                 assert found is not None
                 hidden, which = found, torch.arange(len(found), device=found.device)
-            prepared = Measuring(self._measures, inputs).prepared(rows, positions)
+            prepared = measuring.prepared(rows, positions)
             is_behind = np.arange(len(rows)) >= k
             example = batch.example[rows.numpy()]
             parts.append(_Fed(example, is_behind, targets, hidden, which, prepared))
