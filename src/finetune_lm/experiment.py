@@ -1,7 +1,4 @@
-"""One run from start to end: plan, load, train, test.
-
-CONTRIBUTING.md follows a line of text, a measure, a KL sentence and others through it.
-"""
+"""One run from start to end: plan, load, train, test. CONTRIBUTING.md follows texts through it."""
 
 from __future__ import annotations
 
