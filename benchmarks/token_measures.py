@@ -15,7 +15,7 @@ from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.recording.columns import MetadataColumns
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
-from finetune_lm.scoring.forward import Forward
+from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
 from measuring import Row, smallest
 
@@ -81,7 +81,7 @@ def test(shape: str, name: str | None) -> Callable[[], object]:
         RunColumns.of(loaded, 1, MetadataColumns([data.metadata], [data.path])), made
     )
     scorer, size = Scorer(model, data.task, fast=True), workload.BATCH_SIZE
-    forward = Forward(scorer, data, size, needs_logits=False, measures=made)
+    forward = Forward(scorer, data, size, Needs(False, made))
     split = Split("test", data, size, forward, TokenRows(data, "test", columns, measures=made))
     run = workload.run_of(loaded)
     return lambda: deque(record_surprisals(run, split, None, []), maxlen=0)

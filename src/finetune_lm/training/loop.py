@@ -60,27 +60,16 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
         callbacks.run("pre_training")
     probing.before_training()
     if progress.epoch == BEFORE_TRAINING:
-<<<<<<< HEAD
         evaluate(run, validation, progress.epoch, progress.validation, stop_if_asked)
-=======
-        evaluate(run, splits.validation, progress.epoch, progress.validation, stop_if_asked)
->>>>>>> b138ed3 (The way of a validation batch is a call shorter)
         progress.begin_epoch(0)
     while not is_over():
         if not progress.training.n_batches:
             callbacks.run("begin_epoch", progress.epoch)
         probing.after_step()  # if that is what the run was stopped in
         with loss_scaled_by(learner.accelerator.scaler):
-<<<<<<< HEAD
             train_means = train_epoch(run, learner, splits.train, state, after_step)
         validation_means = evaluate(
             run, validation, progress.epoch, progress.validation, stop_if_asked
-=======
-            each_step = after_step if splits.probes else stop_if_asked
-            train_means = train_epoch(run, learner, splits.train, state, each_step)
-        validation_means = evaluate(
-            run, splits.validation, progress.epoch, progress.validation, stop_if_asked
->>>>>>> b138ed3 (The way of a validation batch is a call shorter)
         )
         probing.after_epoch()
         if learner.schedule is not None:
