@@ -28,6 +28,7 @@ import finetune_lm
 
 ROLES = {"word_subj": "subject", "word_obj": "object"}
 COLOURS = {"word_subj": "#0072B2", "word_obj": "#D55E00"}  # told apart by all readers, also in grey
+METADATA = [*ROLES, "sentence_type", "arg_order"]
 DASHES = ["-", (0, (3, 1.5)), (0, (1, 1))]
 PUNCTUATION = string.punctuation + "“”‘’…"
 LABELS = {"surprisal": "surprisal (bits)", "surprisal_corrected": "corrected surprisal (bits)"}
@@ -39,7 +40,11 @@ def main() -> None:
     probes = finetune_lm.load_probes(args.output_dir)
     if args.dataset:
         probes = probes[probes["dataset_name"] == args.dataset]
-    column = args.column or next(c for c in reversed(LABELS) if c in probes)
+    if missing := [key for key in METADATA if key not in probes]:
+        wanted, lacking = ", ".join(METADATA), ", ".join(missing)
+        sys.exit(f"the metadata of the probes must have {wanted} but lack {lacking}.")
+    known = (c for c in reversed(LABELS) if c in probes and probes[c].notna().any())
+    column = args.column or next(known, "surprisal")
     costs = word_costs(probes, column)
     if costs.empty:
         sys.exit("no line has a word that is its word_subj or its word_obj.")
@@ -120,6 +125,8 @@ def draw(table: pd.DataFrame, label: str, best: int | None, png: str) -> None:
         panel(axis, table[table["sentence_type"] == construction], orders)
         if best is not None:
             axis.axvline(best + 1, color="0.5", linewidth=0.6, linestyle=":", label="best epoch")
+    # All panels share this axis, which would grow no more if it were set before the last is drawn.
+    grid[0, 0].set_ylim(bottom=0)
     for axis in grid[-1]:
         axis.set_xlabel("epochs of training")
     for column, axis in enumerate(grid[-1]):  # of a column that ends one row above
@@ -153,7 +160,6 @@ def panel(axis: Axes, table: pd.DataFrame, orders: list[str]) -> None:
             axis.fill_between(
                 x, mean - error, mean + error, color=COLOURS[role], alpha=0.2, linewidth=0
             )
-    axis.set_ylim(bottom=0)
     axis.margins(x=0.02)
     axis.grid(alpha=0.25, linewidth=0.4)
     axis.spines[["top", "right"]].set_visible(False)

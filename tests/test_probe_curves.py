@@ -77,6 +77,29 @@ def test_a_word_costs_the_sum_of_its_tokens_and_an_item_counts_once(script):
     assert table["is_taught"].all()
 
 
+def test_no_panel_is_cut_off(script, tmp_path, monkeypatch):
+    """The axis that all panels share has room for the dearest word, wherever it is."""
+    probes = pd.DataFrame(
+        [
+            *line(0, 0, "man", "tea", 0, (4.0, 2.0)),
+            *line(1, 0, "man", "tea", 0, (60.0, 2.0)),
+            *line(0, 0, "man", "tea", 5, (4.0, 2.0)),
+            *line(1, 0, "man", "tea", 5, (50.0, 2.0)),
+        ]
+    )
+    probes.loc[probes["example_num"] == 1, "sentence_type"] = "passive"
+    monkeypatch.setattr(script.plt, "close", lambda _figure: None)
+    script.draw(script.curves(script.word_costs(probes, "surprisal")), "", 0, tmp_path / "x.png")
+    figure = script.plt.gcf()
+    limits = [axis.get_ylim() for axis in figure.axes]
+    monkeypatch.undo()
+    script.plt.close(figure)
+    assert len(limits) == 2
+    for low, high in limits:
+        assert low == 0
+        assert high > 60
+
+
 def test_it_is_drawn_from_a_run(script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = finetune_lm.run(
@@ -108,4 +131,13 @@ def test_it_is_drawn_from_a_run(script, tmp_path, monkeypatch):
     script.main()
     monkeypatch.setattr(sys, "argv", [*argv[:-1], "nothing"])
     with pytest.raises(SystemExit, match="no line has a word"):
+        script.main()
+    # A masked model has the column and nothing in it.
+    monkeypatch.setattr(sys, "argv", argv)
+    masked = probes.assign(surprisal_corrected=float("nan"))
+    monkeypatch.setattr(script.finetune_lm, "load_probes", lambda _path: masked)
+    script.main()
+    lacking = probes.drop(columns=["arg_order"])
+    monkeypatch.setattr(script.finetune_lm, "load_probes", lambda _path: lacking)
+    with pytest.raises(SystemExit, match="but lack arg_order"):
         script.main()
