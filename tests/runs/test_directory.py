@@ -10,6 +10,7 @@ import pytest
 from finetune_lm.errors import UserError
 from finetune_lm.runs.directory import (
     check_output_dir,
+    check_results_name,
     choose_output_dir,
     is_about_writing,
     make_output_dir,
@@ -151,7 +152,7 @@ def test_the_table_of_test_results_has_a_name_that_a_file_can_have():
         ("é" * 117, "m", "test_output_file_prefix"),
     ]:
         with pytest.raises(UserError, match=f"{whose} is too long for the name of a file"):
-            results_name(prefix, name)
+            check_results_name(prefix, name)
 
 
 def test_whole_or_not_at_all(tmp_path):

@@ -25,7 +25,7 @@ from finetune_lm.grids.grid_file import GridFile
 from finetune_lm.grids.grid_runs import GridRun
 from finetune_lm.grids.run_states import GridRunRecord, State, state_of
 from finetune_lm.recording.columns import SEED
-from finetune_lm.runs.directory import check_writable, results_name
+from finetune_lm.runs.directory import check_results_name, check_writable
 from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.measure_checks import check_measures
 from finetune_lm.runs.one_process import check_one_process
@@ -128,7 +128,7 @@ class _Checks:
             problems += self._of_columns(files, data_args)
             if files["test"]:
                 prefix, name = data_args.test_output_file_prefix, model_args.model_name_or_path
-                problems += _problems_of(lambda: results_name(prefix, name))
+                problems += _problems_of(lambda: check_results_name(prefix, name))
         if optimization.do_optimize and not problems:
             problems += _problems_of(lambda: _plan_study(all_args))
         return problems

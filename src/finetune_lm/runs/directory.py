@@ -102,11 +102,17 @@ def results_name(prefix: str | None, model_name: str) -> str:
     Args:
         prefix: How it begins, as the user says.
         model_name: The model as named on the command line, which else it begins with.
+    """
+    return f"{as_file_name(prefix or model_name)}{TEST_RESULTS_SUFFIX}"
+
+
+def check_results_name(prefix: str | None, model_name: str) -> None:
+    """See, before a run rather than at its end, that `results_name` is a name for a file.
 
     Raises:
-        UserError: If it is too long for a file. Better said before a run than at its end.
+        UserError: If it is too long.
     """
-    name = f"{as_file_name(prefix or model_name)}{TEST_RESULTS_SUFFIX}"
+    name = results_name(prefix, model_name)
     # While it is written there are a few characters more.
     if len(os.fsencode(name)) > LONGEST_NAME - len("..tmp"):
         whose = "test_output_file_prefix" if prefix else "model_name_or_path"
@@ -114,7 +120,6 @@ def results_name(prefix: str | None, model_name: str) -> str:
             f"{whose} is too long for the name of a file ({len(name)} characters). Give a short "
             f"--test_output_file_prefix."
         )
-    return name
 
 
 def words_path(table: Path) -> Path:

@@ -124,7 +124,7 @@ def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan
         plan.check_identity()
         earlier.tell_of_moved_files(config_dict(*all_args))
     if files["test"]:
-        _ = plan.table_path
+        place.check_results_name(data_args.test_output_file_prefix, model_args.model_name_or_path)
     return plan
 
 

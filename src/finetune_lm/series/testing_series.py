@@ -81,7 +81,7 @@ def run_series(all_args: AllArguments, earlier: EarlierRun | None, conduct: Cond
     name = series_name(model_args)
     directory = earlier.directory if earlier else _directory(data_args, name)
     prefix = data_args.test_output_file_prefix or name
-    place.results_name(prefix, name)
+    place.check_results_name(prefix, name)
     all_args = (model_args, _seeded(data_args, directory), all_args[2])
     series = _Series(all_args, members, directory, prefix, conduct)
     identity = identity_of(all_args, {**files, "loss": []})
