@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,28 +60,57 @@ def on_record(
             words=_of_words(plan, loaded, datasets),
         )
     except OSError as error:
-        raise _cannot_write(output_dir, error) from error
-    try:
-        _write_config(plan, start_tokens)
-        record.add(files=checksums(output_dir, *place.SEALED))
-        yield record
-    except OSError as error:
-        record.end("failed", without_token(str(error), *all_args))
-        if not place.is_about_writing(error, output_dir):
+        raise cannot_write(output_dir, error) from error
+
+    def problem(error: BaseException) -> str | None:
+        if not is_out_of_memory(error):
+            return None
+        return (
+            f"memory ran out on {device}, between two batches. What was recorded is kept. Take a "
+            f"smaller model, or fewer bits for its weights (--model_kwargs.dtype)."
+        )
+
+    with end_on_record(record, output_dir, all_args, problem):
+        try:
+            _write_config(plan, start_tokens)
+            record.add(files=checksums(output_dir, *place.SEALED))
+            yield record
+        except Interrupted as error:
+            if _resumable(output_dir) or not files["train"]:
+                error.output_dir = output_dir
             raise
-        raise _cannot_write(output_dir, error) from error
-    except KeyboardInterrupt as error:
-        if isinstance(error, Interrupted) and (_resumable(output_dir) or not files["train"]):
-            error.output_dir = output_dir
+
+
+@contextmanager
+def end_on_record(
+    record: RunRecord,
+    directory: Path,
+    all_args: Sequence[Any],
+    problem: Callable[[BaseException], str | None],
+) -> Iterator[None]:
+    """Put down in ``run.json`` how that ends which is done inside, a run or a study.
+
+    Args:
+        record: The record.
+        directory: Where all of it is written.
+        all_args: All arguments, whose tokens and passwords are to be on no record.
+        problem: What an error means for the user; None if it says so itself.
+
+    Raises:
+        UserError: Instead of an error of which that is known, and of one about writing there.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
         record.end("interrupted")
         raise
     except BaseException as error:
-        record.end("failed", without_token(f"{type(error).__name__}: {error}", *all_args))
-        if is_out_of_memory(error):
-            raise UserError(
-                f"memory ran out on {device}, between two batches. What was recorded is kept. Take "
-                f"a smaller model, or fewer bits for its weights (--model_kwargs.dtype)."
-            ) from error
+        kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+        record.end("failed", without_token(f"{kind}{error}", *all_args))
+        if isinstance(error, OSError) and place.is_about_writing(error, directory):
+            raise cannot_write(directory, error) from error
+        if (message := problem(error)) is not None:
+            raise UserError(message) from error
         raise
     record.end("finished")
 
@@ -128,7 +157,8 @@ def _of_words(
     return found
 
 
-def _cannot_write(output_dir: Path, error: OSError) -> UserError:
+def cannot_write(output_dir: Path, error: OSError) -> UserError:
+    """What to say of an error about writing into a directory."""
     then = f" When that is mended: --resume {output_dir}" if _resumable(output_dir) else ""
     return UserError(
         f"{output_dir} cannot be written into: {error.strerror or error}. What was written "

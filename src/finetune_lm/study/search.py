@@ -20,13 +20,11 @@ from finetune_lm.arguments import (
     ModelArguments,
     OptimizationArguments,
     config_yaml,
-    without_token,
 )
 from finetune_lm.data.files import file_hashes
-from finetune_lm.errors import UserError
 from finetune_lm.messages import say, warn
-from finetune_lm.runs.directory import is_about_writing
 from finetune_lm.runs.interruption import Interruption
+from finetune_lm.runs.on_record import cannot_write, end_on_record
 from finetune_lm.runs.record import RunRecord
 from finetune_lm.runs.run_identity import MODEL
 from finetune_lm.study.plan import Plan, make_plan
@@ -222,31 +220,19 @@ def _on_record(
             **facts,
         )
     except OSError as error:
-        raise _cannot_write(directory, error) from error
-    try:
+        raise cannot_write(directory.path, error) from error
+
+    def problem(error: BaseException) -> str | None:
+        if not isinstance(error, sqlalchemy.exc.SQLAlchemyError | optuna.exceptions.OptunaError):
+            return None
+        return (
+            f"study_kwargs.storage {plan.place.shown} was lost: "
+            f"{short_reason(error).rstrip('. ')}. What it has is kept; go on with "
+            f"--study_kwargs.load_if_exists."
+        )
+
+    with end_on_record(run_record, directory.path, [plan.model_args], problem):
         yield run_record
-    except KeyboardInterrupt:
-        run_record.end("interrupted")
-        raise
-    except BaseException as error:
-        run_record.end("failed", without_token(f"{type(error).__name__}: {error}", plan.model_args))
-        if isinstance(error, OSError) and is_about_writing(error, directory.path):
-            raise _cannot_write(directory, error) from error
-        if isinstance(error, sqlalchemy.exc.SQLAlchemyError | optuna.exceptions.OptunaError):
-            raise UserError(
-                f"study_kwargs.storage {plan.place.shown} was lost: "
-                f"{short_reason(error).rstrip('. ')}. What it has is kept; go on with "
-                f"--study_kwargs.load_if_exists."
-            ) from error
-        raise
-    run_record.end("finished")
-
-
-def _cannot_write(directory: StudyDirectory, error: OSError) -> UserError:
-    return UserError(
-        f"{directory.path} cannot be written into: {error.strerror or error}. What was written "
-        f"before is kept."
-    )
 
 
 class OptunaMessages:
