@@ -81,6 +81,7 @@ class Panel:
         level: Where a horizontal line stands, such as chance.
         is_square: Whether both axes are the same, with a diagonal.
         categories: The names of the places on the y axis, if it is not numbers.
+        x_ends: The ends of the x axis, if they do not follow from the values.
     """
 
     title: str
@@ -92,6 +93,7 @@ class Panel:
     level: float | None = None
     is_square: bool = False
     categories: Sequence[str] = ()
+    x_ends: tuple[float, float] | None = None
 
     def y_limits(self) -> tuple[float, float]:
         """From where to where its values go."""

@@ -111,6 +111,8 @@ def _draw(axis: Any, figure: Figure, panel: Panel) -> None:
     axis.set_title(_plain(fill(panel.title, 108 // figure.n_columns)), loc="left")
     axis.set_xlabel(_plain(panel.x_label))
     axis.set_ylabel(_plain(panel.y_label))
+    if panel.x_ends is not None:
+        axis.set_xlim(*panel.x_ends)
     if panel.categories:
         names = [_plain(name if len(name) <= 60 else f"{name[:59]}…") for name in panel.categories]
         axis.set_yticks(range(len(names)), names)

@@ -122,6 +122,8 @@ def _add_axes(
         x_axis["range"] = [low, high]
         y_axis |= {"scaleanchor": f"x{number}", "constrain": "domain"}
         x_axis["constrain"] = "domain"
+    if panel.x_ends is not None:
+        x_axis["range"] = list(panel.x_ends)
     axes = {"xref": f"x{number}", "yref": f"y{number}"}
     layout[f"xaxis{number}"], layout[f"yaxis{number}"] = x_axis, y_axis
     layout["annotations"].append(

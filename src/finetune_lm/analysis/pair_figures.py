@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EPOCHS = "epochs of training"
+_ACCURACY = "accuracy"
 _LABEL = "_label"
 _DATASET = ("dataset_type", "dataset_name")
 
@@ -119,7 +120,7 @@ def _figures(
     }[quantity]
     seeds = any(results.has_seeds(group.name) for group in results.groups)
     intervals += ", and over seeds where there are several runs." if seeds else "."
-    axis = {"accuracy": "accuracy", "difference": "difference (bits)"}[quantity]
+    axis = {"accuracy": _ACCURACY, "difference": "difference (bits)"}[quantity]
     for part, make, suffix, said in (
         (frame[n > 1], _over_epochs, "", " over epochs"),
         (frame[n == 1], _at_the_end, "_tests", " in tests"),
@@ -197,7 +198,18 @@ def _at_the_end(results: Results, frame: pd.DataFrame, axis: str, level: float) 
             for setting, of_setting in parts(part, SETTING)
         ]
         title = f"{name} ({kind})"
-        panels.append(Panel(title, series, axis, "", title, marks=[level], categories=categories))
+        panels.append(
+            Panel(
+                title,
+                series,
+                axis,
+                "",
+                title,
+                marks=[level],
+                categories=categories,
+                x_ends=(-0.02, 1.02) if axis == _ACCURACY else None,
+            )
+        )
     return panels
 
 

@@ -120,7 +120,8 @@ def test_figure(results: Results, frame: pd.DataFrame) -> Figure | None:
     return Figure(
         "test",
         "Surprisal in tests",
-        "The mean over sentences of what a word costs the best model. Bars are 95 % intervals.",
+        "The mean over sentences of what a word costs, after training at the best epoch. Bars are "
+        "95 % intervals.",
         panels,
         frame,
         1,

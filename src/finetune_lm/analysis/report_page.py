@@ -208,10 +208,14 @@ def change_section(table: pd.DataFrame, results: Results) -> str:
 def pairs_section(table: pd.DataFrame, results: Results) -> str:
     """The table of accuracies in minimal pairs and of differences."""
     with_settings = len(results.groups) > 1
+    # Nothing stands before where models were only tested.
+    with_before = bool(table["mean_difference_before"].notna().any())
     header = [
         *(["setting"] if with_settings else []),
-        *("phenomenon", "pairs", "accuracy before", "after", "95 % interval"),
-        *("difference before", "after (bits)"),
+        *("phenomenon", "pairs"),
+        *(["accuracy before", "after"] if with_before else ["accuracy"]),
+        "95 % interval",
+        *(["difference before", "after (bits)"] if with_before else ["difference (bits)"]),
     ]
     numbers = set(header) - {"setting", "phenomenon"}
     rows: list[str] = []
@@ -224,10 +228,10 @@ def pairs_section(table: pd.DataFrame, results: Results) -> str:
             *([row[SETTING]] if with_settings else []),
             row["phenomenon"],
             row["n_pairs"],
-            _number(row["accuracy_before"], "{:.3f}"),
+            *([_number(row["accuracy_before"], "{:.3f}")] if with_before else []),
             _number(row["accuracy_after"], "{:.3f}"),
             _interval(row["ci_low"], row["ci_high"], "{:.3f}"),
-            _number(row["mean_difference_before"], "{:+.2f}"),
+            *([_number(row["mean_difference_before"], "{:+.2f}")] if with_before else []),
             _number(row["mean_difference_after"], "{:+.2f}"),
         ]
         rows.append(_row(cells, [name in numbers for name in header]))
