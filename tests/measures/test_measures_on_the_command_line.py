@@ -147,13 +147,12 @@ TOLD_BEFORE = {
     (*WORDS, "glass", "--measures_kwargs.Candidates.sets.glass", "man"): "must have another name",
     (*WORDS, "glass", "unbelievable", "a b"): "'unbelievable' is 7 tokens",
 }
-TOLD_WITH_THE_FIRST_BATCH = {
+TOLD_WHEN_IT_IS_TRIED_OUT = {
     "Nothing": "returned NoneType",
-    "Wide": "of shape (12,), but returned {'mine': '(12, 1700)'}",
+    "Wide": "of shape (2,), but returned {'mine': '(2, 1700)'}",
     "Listed": "returned {'mine': 'list'}",
-    "Other": "returned {'yours': '(12,)'}",
-    "Imaginary": "returned {'mine': 'torch.complex64 (12,)'}",
-    "Broken": "must return whole numbers but returned 0.5",
+    "Other": "returned {'yours': '(2,)'}",
+    "Imaginary": "returned {'mine': 'torch.complex64 (2,)'}",
 }
 
 
@@ -165,17 +164,23 @@ def test_mistakes_are_told_before_anything_is_written(here, capsys):
         assert not Path("out").exists(), argv
 
 
-def test_mistakes_that_show_when_a_measure_is_called(here, capsys):
-    for name, told in TOLD_WITH_THE_FIRST_BATCH.items():
-        status, said = go(capsys, "--measures", f"mine_measures.{name}")
+def test_a_measure_is_tried_out_before_anything_is_trained_or_written(here, capsys):
+    """Also one for the test, which comes last."""
+    train = ["--train_file", "x.txt", "--validation_file", "x.txt", "--epochs", "1"]
+    for name, told in TOLD_WHEN_IT_IS_TRIED_OUT.items():
+        status, said = go(capsys, *train, "--measures.test", f"mine_measures.{name}")
         assert (status, len(said)) == (2, 1), (name, said)
         assert told in said[0], name
-
-
-def test_an_exception_says_of_which_measure_it_is(here, capsys):
-    shutil.rmtree("out", ignore_errors=True)
-    assert main([*TEST, "--measures", "mine_measures.Raises"]) == 1
+        assert not Path("out").exists(), name
+    assert main([*TEST, *train, "--measures.test", "mine_measures.Raises"]) == 1
     assert "measure Raises" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_numbers_that_are_not_whole_are_told(here, capsys):
+    status, said = go(capsys, "--measures", "mine_measures.Broken")
+    assert (status, len(said)) == (2, 1)
+    assert "must return whole numbers but returned 0.5" in said[0]
 
 
 def test_a_metadata_key_of_the_name_of_a_column_of_a_measure(here, capsys):

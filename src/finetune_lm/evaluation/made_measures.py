@@ -10,13 +10,16 @@ import pyarrow as pa
 from finetune_lm.arguments.given_measures import GivenMeasure
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.models.loading import LoadedModel
+from finetune_lm.models.vocabulary import n_embeddings
+from finetune_lm.scoring.measuring import try_out
 
 
 def make_measures(given: Sequence[GivenMeasure], loaded: LoadedModel) -> list[Any]:
-    """Make measures with a model.
+    """Make measures with a model, and try out those of users.
 
     Raises:
-        UserError: If one cannot be made, or this kind of model cannot have it.
+        UserError: If one cannot be made, this kind of model cannot have it, or it does not return
+            its columns.
     """
     made = []
     for measure in given:
@@ -32,6 +35,8 @@ def make_measures(given: Sequence[GivenMeasure], loaded: LoadedModel) -> list[An
             raise UserError(f"measure {measure.name}: {problem}.")
         if not callable(each):
             raise UserError(f"measure {measure.name} must be called with logits and targets.")
+        device = next(loaded.model.parameters()).device
+        try_out(each, n_embeddings(loaded.model) or len(loaded.tokenizer), device)
         made.append(each)
     return made
 

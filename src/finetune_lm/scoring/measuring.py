@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune_lm.errors import UserError, users_code
+from finetune_lm.randomness import OwnRandomness
 
 if TYPE_CHECKING:
     import torch
@@ -248,6 +249,29 @@ class Measurement:
             if name not in self._found:
                 self._found[name] = torch.full((self._k,), torch.nan, device=self._device)
             self._found[name][where] = values.to(torch.float32)
+
+
+def try_out(measure: Any, vocabulary_size: int, device: torch.device) -> None:
+    """Ask a user's measure about two rows of random logits, so that mistakes in it show early.
+
+    Nothing is done for those that are asked in another way (``of_rows``).
+
+    Args:
+        measure: The measure.
+        vocabulary_size: How many logits a row has.
+        device: Where the logits of the model are.
+
+    Raises:
+        UserError: If it does not return its columns.
+    """
+    import torch
+
+    if hasattr(measure, "of_rows"):
+        return
+    with OwnRandomness(0):
+        logits = torch.randn(2, vocabulary_size).to(device)
+        targets = torch.tensor([0, vocabulary_size - 1], device=device)
+        _called(measure, LogitRows(logits, targets))
 
 
 def _called(measure: Any, rows: LogitRows) -> dict[str, Tensor]:
