@@ -58,7 +58,13 @@ class BaselineKL(Measure):
 
         readable, own = self._readable(inputs, rows, positions)
         with torch.no_grad():
-            made = self._layer.hidden(own, rows, positions)
+            self._layer.check(own, rows, positions)
+            made: Tensor | None
+            if self._layer.has_beginnings and self._layer.resumes_alone:
+                hidden, which = self._layer.of_beginnings(own, rows, positions)
+                made = hidden[which]
+            else:
+                made = self._layer.hidden(own, rows, positions)
             if made is None:
                 made = self._layer.logits(own, rows, positions)
         if not bool(readable.all()):
