@@ -48,6 +48,13 @@ BY_PAIR_ACCURACY, BY_PAIR_DIFFERENCE = "pair_accuracy", "pair_difference"
 SELECT_BY = (BY_LOSS, BY_PAIR_ACCURACY, BY_PAIR_DIFFERENCE)
 """By which number of the validation data the best epoch may be chosen."""
 
+TRACKERS = {
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    **{name: (name,) for name in ("trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml")},
+    **{name: (name,) for name in ("dvclive", "swanlab")},
+}
+"""Experiment trackers that a run may tell, each with the packages one of which it needs."""
+
 RUN_JSON = "run.json"
 """The record of a run, in its directory."""
 

@@ -62,6 +62,26 @@ def summary_of(rows: pa.Table, constants: Mapping[str, Any]) -> pa.Table:
     return pa.Table.from_pylist(found, pa.schema(list(SUMMARY_TYPES.items())))
 
 
+def numbers_of(summary: pa.Table) -> dict[str, float]:
+    """Accuracies and mean differences that there are, by what they are of.
+
+    Args:
+        summary: The summary of a pass over a data set, with the columns of the pass.
+
+    Returns:
+        By ``DATA/PHENOMENON/NAME/REGION/accuracy`` or ``.../mean_difference``, without what is
+        missing or says the same again.
+    """
+    found: dict[str, float] = {}
+    for row in summary.to_pylist():
+        parts = (row[key] for key in ("dataset_name", "phenomenon", "comparison_name", "region"))
+        name = "/".join(dict.fromkeys(str(part) for part in parts if part is not None))
+        for number in ("accuracy", "mean_difference"):
+            if row[number] is not None:
+                found[f"{name}/{number}"] = row[number]
+    return found
+
+
 def _summed_up(rows: pa.Table) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for suffix in ("", "_per_token"):

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from finetune_lm.analysis.item_columns import metadata_columns
+from finetune_lm.analysis.pair_summary import numbers_of
 from finetune_lm.analysis.pairs import (
     Asked,
     PassResult,
@@ -94,6 +95,8 @@ class PairTables:
         self._summary = _GrowingText(paths[1], summary_columns(of_pass), n_bytes)
         self.names: set[str | None] = set()
         """The predictions and contrasts that were worked out."""
+        self.numbers: dict[str, float] = dict((state or {}).get("numbers", {}))
+        """Accuracies and mean differences of the last pass over each data set, by name."""
 
     @property
     def n_rows(self) -> int:
@@ -114,10 +117,15 @@ class PairTables:
             self._pairs.end_piece()
             self._summary.write(result.summary)
             self.names.update(result.summary["comparison_name"].to_pylist())
+            self.numbers.update(numbers_of(result.summary))
 
     def state_dict(self) -> dict[str, Any]:
         """How far both tables have come."""
-        return {"pairs": asdict(self._pairs.state()), "summary": self._summary.n_bytes}
+        return {
+            "pairs": asdict(self._pairs.state()),
+            "summary": self._summary.n_bytes,
+            "numbers": self.numbers,
+        }
 
     def close(self) -> None:
         """Close the tables."""
@@ -149,6 +157,11 @@ class ProbePairs(Recorder):
         self._rows: list[pa.Table] = []
         if (kept := (state or {}).get("rows")) is not None:
             self._rows = [pa.ipc.open_stream(kept).read_all()]
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Accuracies and mean differences of the last pass over each data set, by name."""
+        return self._tables.numbers
 
     def probe(self, rows: pa.Table, at: ProbePass, share: float) -> None:
         """Keep a batch's rows, and score those of the data set before."""

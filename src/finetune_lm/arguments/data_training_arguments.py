@@ -31,6 +31,7 @@ from finetune_lm.constants import (
     ONCE,
     PROBE,
     STOP,
+    TRACKERS,
 )
 from finetune_lm.errors import UserError
 from finetune_lm.formulas import Formula, parse_contrasts
@@ -349,6 +350,17 @@ class DataTrainingArguments(Arguments):
         "Write tables of words beside those of tokens: words.csv.gz, PREFIX-test_words.csv.gz and "
         "probe_words.csv.gz. finetune-lm words OUTPUT_DIR makes them afterwards.",
         affects=Affects.TABLES,
+    )
+    log_with: list[str] = option(
+        [],
+        "Experiment trackers that are told losses, learning rate and what pairs of the probes have "
+        f"come to after each epoch: {', '.join(TRACKERS)}.",
+        affects=Affects.RECORD,
+    )
+    log_with_kwargs: dict[str, Any] = option(
+        {},
+        "Keyword arguments for trackers. Example: --log_with_kwargs.wandb.project flomp",
+        affects=Affects.RECORD,
     )
     shuffle_train: bool = option(
         True, "Shuffle the training examples anew every epoch.", affects=Affects.LEARNING

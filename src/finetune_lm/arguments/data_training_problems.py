@@ -9,6 +9,7 @@ from finetune_lm.arguments.checking import choice_problem, minimum_problem
 from finetune_lm.arguments.given_functions import preprocessing_problems
 from finetune_lm.arguments.given_losses import loss_problems
 from finetune_lm.arguments.given_measures import measure_problems
+from finetune_lm.arguments.given_trackers import tracker_problems
 from finetune_lm.arguments.optimizer_settings import group_problems, schedule_problems
 from finetune_lm.constants import (
     BOS_TOKEN,
@@ -50,6 +51,7 @@ def range_problems(args: DataTrainingArguments) -> list[str]:
         *choice_problem("select_by", args.select_by, SELECT_BY),
         *choice_problem("pair_space", args.pair_space, PAIR_SPACES),
         *_contrast_problems(args),
+        *tracker_problems(args),
     ]
 
 

@@ -26,6 +26,7 @@ class Pass:
         n_batches: How many batches there were so far.
         n_examples: How many examples these took, before any preprocessing per batch.
         n_not_finite: In how many batches a loss was infinite or no number.
+        lr: The learning rate of the last batch that was learned from; None before there is one.
         means: The losses of the other batches.
         costs: What sentences cost so far, where pairs are scored.
     """
@@ -34,6 +35,7 @@ class Pass:
         self.n_batches = 0
         self.n_examples = 0
         self.n_not_finite = 0
+        self.lr: float | None = None
         self.means = EpochLosses()
         self.costs = SentenceCosts()
 
@@ -65,6 +67,7 @@ class Pass:
         if not measured.is_finite:
             self.n_not_finite += 1
             return
+        self.lr = measured.lr
         weights = measured.split.losses.epoch_weights()
         self.means.add(measured.losses, measured.n_labels, weights)
 
@@ -83,7 +86,7 @@ class Pass:
             self.costs.load_state_dict(state["costs"])
 
 
-_NUMBERS = ("n_batches", "n_examples", "n_not_finite")
+_NUMBERS = ("n_batches", "n_examples", "n_not_finite", "lr")
 
 
 @contextmanager

@@ -110,6 +110,7 @@ class EpochResult:
         validation: The same over the validation data.
         best: The best epoch by now, None if there is none yet, and its validation loss.
         patience_left: How many epochs may still go by without a better one; None without limit.
+        lr: The learning rate of its last batch; None if nothing was learned.
     """
 
     number: int
@@ -117,6 +118,7 @@ class EpochResult:
     validation: Mapping[str, float]
     best: tuple[int | None, float]
     patience_left: int | None
+    lr: float | None = None
 
 
 class Recorder:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.evaluation.splits import TrainingSplits
@@ -13,10 +14,19 @@ from finetune_lm.messages import warn
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.progress_bars import EpochBar
+from finetune_lm.recording.trackers import Trackers
 from finetune_lm.runs import directory as place
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.record import RunRecord
-from finetune_lm.training.start import LOSSES, PROBE_WORDS, PROBES, TABLE, WORDS, begin_training
+from finetune_lm.training.start import (
+    LOSSES,
+    PROBE_PAIRS,
+    PROBE_WORDS,
+    PROBES,
+    TABLE,
+    WORDS,
+    begin_training,
+)
 from finetune_lm.training.state import TrainingState
 from finetune_lm.training.step import Learner
 from finetune_lm.whole_files import checksums, write_whole
@@ -43,7 +53,8 @@ def training_on_record(
     """
     state = begin_training(run, learner, splits, record.directory, resumes)
     bar = [] if state.is_over else [EpochBar(run.args.epochs, loss_units(run.args)[LOSS])]
-    run = run.with_recorders(*state.recorders.values(), *bar)
+    trackers = [] if state.is_over else _trackers(run, state, record)
+    run = run.with_recorders(*state.recorders.values(), *bar, *trackers)
     try:
         with record.timed("training"), run.recorders.listening(max(state.progress.epoch, 0)):
             yield run, state
@@ -60,6 +71,22 @@ def training_on_record(
         run.checkpoints.write(state.at_end)
     _save_training(run, state, record)
     state.progress.tell_of_skipped()
+
+
+def _trackers(run: Run, state: TrainingState, record: RunRecord) -> list[Trackers]:
+    """Those that a run is to tell, which see its arguments as its config file has them."""
+    import yaml
+
+    args = run.args
+    if not args.log_with:
+        return []
+    config = yaml.safe_load((record.directory / CONFIG_YAML).read_text("utf-8"))
+    wanted = {name: args.log_with_kwargs.get(name, {}) for name in args.log_with}
+    pairs = state.recorders.get(PROBE_PAIRS)
+    numbers = (lambda: pairs.numbers) if pairs is not None else dict
+    in_epoch = state.progress.probes.last_epoch
+    has_news = in_epoch is not None and 0 <= in_epoch == state.progress.epoch
+    return [Trackers(wanted, config, record.directory, numbers, has_news=has_news)]
 
 
 def _save_training(run: Run, state: TrainingState, record: RunRecord) -> None:

@@ -80,9 +80,9 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
             state.best.keep()
         callbacks.run("end_epoch", progress.epoch)
         best = stopping.best_epoch, stopping.best_loss
-        run.recorders.epoch(
-            EpochResult(progress.epoch, train_means, validation_means, best, stopping.patience_left)
-        )
+        means = train_means, validation_means
+        left, lr = stopping.patience_left, progress.training.lr
+        run.recorders.epoch(EpochResult(progress.epoch, *means, best, left, lr))
         progress.begin_epoch(progress.epoch + 1)
         # At the end a smaller one is written instead.
         if not is_over() and run.checkpoints.is_due(progress.epoch):
