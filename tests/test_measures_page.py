@@ -93,6 +93,11 @@ def test_the_quantities_of_wilson_petty_and_frank(tried, monkeypatch):
         best: slot_costs(trained, untouched.tokenizer),
     }
     module = runpy.run_path("slots.py")
+    # Nothing but the slots was taught.
+    rows = load_metrics("outputs/slots")
+    batches = rows[rows["dataset_type"] == "train"].groupby("epoch")
+    nats = batches["surprisal"].mean() * math.log(2)
+    np.testing.assert_allclose(batches["loss"].first(), nats, rtol=1e-4)
     for epoch, by_hand in costs.items():
         (blork, wug), (blork_in_object, wug_in_object) = by_hand.transpose(1, 2, 0)
         expected = {
