@@ -45,7 +45,8 @@ fuzz: $(READY) ## feed the parser and the readers anything, FUZZ_SECONDS for eac
 	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS)
 
 docs: $(READY) ## build the site of docs/ in site/; a broken link is an error
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@# Not -e '.[docs]', which would also build the project once more.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt mkdocs-material
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## remove the virtual environment and caches
