@@ -19,6 +19,7 @@ from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.loss_classes import KLBaselineLoss, OutputsDefaultLoss
 from finetune_lm.recording.progress_bars import EpochBar, TestBar
 from finetune_lm.recording.recorder import EpochResult, ProbePass, Recorders
+from finetune_lm.training.early_stopping import EarlyStopping
 from setups import arguments, setup
 
 ONE = {"loss": 3.41234, "OutputsDefaultLoss": 3.41234}
@@ -126,6 +127,17 @@ def test_no_best_epoch_yet_and_no_unit(capsys):
         bar.epoch(EpochResult(0, means, nothing, (None, math.inf), None))
     line = re.sub(r", \d+:\d\d left", "", capsys.readouterr().err)
     assert line == "epoch 0 (1/2): train 123.5, validation nan\n"
+
+
+def test_the_best_epoch_has_the_number_that_it_was_chosen_by(capsys):
+    """A lower loss than that of the best epoch is no contradiction then."""
+    stopping = EarlyStopping(select_by="pair_accuracy")
+    stopping.update(0, 4.8, -0.75)
+    stopping.update(1, 4.3, -0.5)
+    bar = EpochBar(2, "nats/token")
+    with Recorders(bar).listening(0):
+        bar.epoch(EpochResult(1, ONE, ONE, stopping.best, None, None, stopping.select_by))
+    assert "best pair_accuracy 0.750 at epoch 0" in capsys.readouterr().err
 
 
 def show_probes(**kwargs):

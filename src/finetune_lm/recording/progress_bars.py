@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from finetune_lm.constants import BY_LOSS
 from finetune_lm.messages import say
 from finetune_lm.recording.recorder import EpochResult, ProbePass, Recorder
 from finetune_lm.streams import BROKEN, lossy
@@ -154,12 +155,13 @@ def _pieces(result: EpochResult, n_epochs: int, unit: str, time_left: str) -> li
     def total(means: Mapping[str, float]) -> str:
         return _number(next(iter(means.values())))
 
-    best_epoch, best_loss = result.best
+    best_epoch, best = result.best
+    by = "" if result.select_by == BY_LOSS else f"{result.select_by} "
     pieces = [
         (0, f"epoch {result.number} ({result.number + 1}/{n_epochs})", ""),
         (3, f"train {total(train)}", parts(train)),
         (1, f"validation {total(validation)}", parts(validation)),
-        *([(2, f"best {_number(best_loss)}", "")] if best_epoch is not None else []),
+        *([(2, f"best {by}{_number(best)}", "")] if best_epoch is not None else []),
         *([(6, f"{_AT}{best_epoch}", "")] if best_epoch is not None else []),
         (4, unit, ""),
         (5, time_left, ""),

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from finetune_lm.constants import BY_LOSS
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -108,9 +110,10 @@ class EpochResult:
         number: The epoch.
         train: The mean of each loss over the training data, by column.
         validation: The same over the validation data.
-        best: The best epoch by now, None if there is none yet, and its validation loss.
+        best: The best epoch by now, None if there is none yet, and the number it was chosen by.
         patience_left: How many epochs may still go by without a better one; None without limit.
         lr: The learning rate of its last batch; None if nothing was learned.
+        select_by: By which number of the validation data the best epoch is chosen.
     """
 
     number: int
@@ -119,6 +122,7 @@ class EpochResult:
     best: tuple[int | None, float]
     patience_left: int | None
     lr: float | None = None
+    select_by: str = BY_LOSS
 
 
 class Recorder:

@@ -95,6 +95,11 @@ class EarlyStopping:
         return is_best
 
     @property
+    def best(self) -> tuple[int | None, float]:
+        """The best epoch, None if there is none yet, and the number that it was chosen by."""
+        return self.best_epoch, _NUMBERS[self.select_by][1] * self._best
+
+    @property
     def patience_left(self) -> int | None:
         """How many more epochs without improvement there may be."""
         if self.patience is None:
@@ -109,8 +114,7 @@ class EarlyStopping:
             "best_validation_loss": self.best_loss if there else None,
         }
         if self.select_by != BY_LOSS:
-            sign = _NUMBERS[self.select_by][1]
-            found[f"best_{self.select_by}"] = sign * self._best if there else None
+            found[f"best_{self.select_by}"] = self.best[1] if there else None
         return found
 
     def state_dict(self) -> dict[str, Any]:

@@ -79,10 +79,11 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
         if is_best and state.best is not None:
             state.best.keep()
         callbacks.run("end_epoch", progress.epoch)
-        best = stopping.best_epoch, stopping.best_loss
         means = train_means, validation_means
         left, lr = stopping.patience_left, progress.training.lr
-        run.recorders.epoch(EpochResult(progress.epoch, *means, best, left, lr))
+        run.recorders.epoch(
+            EpochResult(progress.epoch, *means, stopping.best, left, lr, args.select_by)
+        )
         progress.begin_epoch(progress.epoch + 1)
         # At the end a smaller one is written instead.
         if not is_over() and run.checkpoints.is_due(progress.epoch):
