@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from finetune_lm import demo
+from finetune_lm.cli import main
 
 KINDS = {
     "active": "teacher flomped tea",
@@ -65,6 +66,15 @@ def costs(active, passive):
         ("active", "expected"): 1.0, ("active", "reversed"): 1.0 + active,
         ("passive", "expected"): 1.0, ("passive", "reversed"): 1.0 + passive,
     }  # fmt: skip
+
+
+def test_mistakes_are_told_before_anything_is_written(tmp_path, capsys):
+    assert main(["demo", str(tmp_path / "here"), "--epochs", "0"]) == 2
+    assert "epochs must be at least 1 but got 0." in capsys.readouterr().err
+    assert not (tmp_path / "here").exists()
+    (tmp_path / "file").touch()
+    assert main(["demo", str(tmp_path / "file")]) == 2
+    assert "file cannot be written: " in capsys.readouterr().err
 
 
 def test_both_orders_become_pairs(tmp_path):

@@ -59,28 +59,27 @@ def do(args: argparse.Namespace) -> str:
 
     data = demo_data()
     output_dir = choose_output_dir(args.output_dir, "tiny-lm", [])
+    probed = [f"{name}.txt.gz" for name in ("flomped_test", "fillers")]
+    teaching = DataTrainingArguments(
+        train_file=str(data / "flomped_active.txt.gz"),
+        validation_file=str(data / "flomped_passive.txt.gz"),
+        probe_file=[str(output_dir / "data" / name) for name in probed],
+        epochs=args.epochs,
+        patience=10,
+        per_device_train_batch_size=16,
+        train_optimizer_kwargs={"lr": 1e-4},
+        seed=1,
+        output_dir=str(output_dir / "run"),
+    )
+    if problems := teaching.problems():
+        raise UserError(*problems)
     try:
-        probe_files = [
-            as_pairs(data / f"{name}.txt.gz", output_dir / "data")
-            for name in ("flomped_test", "fillers")
-        ]
+        for name in probed:
+            as_pairs(data / name, output_dir / "data")
     except OSError as error:
         raise UserError(f"{output_dir} cannot be written: {error.strerror or error}.") from error
     say("Teaching a model to flomp ...")
-    taught = finetune_lm.run(
-        ModelArguments("tiny-lm"),
-        DataTrainingArguments(
-            train_file=str(data / "flomped_active.txt.gz"),
-            validation_file=str(data / "flomped_passive.txt.gz"),
-            probe_file=probe_files,
-            epochs=args.epochs,
-            patience=10,
-            per_device_train_batch_size=16,
-            train_optimizer_kwargs={"lr": 1e-4},
-            seed=1,
-            output_dir=str(output_dir / "run"),
-        ),
-    )
+    taught = finetune_lm.run(ModelArguments("tiny-lm"), teaching)
     probes = taught.probe_results
     assert probes is not None
     is_untouched, is_taught = probes["step"] == 0, probes["epoch"] == taught.best_epoch
