@@ -133,7 +133,7 @@ def test_a_process_that_is_not_heard_of_any_more(model, tmp_path, server, monkey
     hanging.communicate()
     time.sleep(4)
 
-    monkeypatch.setattr(workers.Worker, "is_gone", lambda self, **_: None)
+    monkeypatch.setattr(workers.Worker, "is_gone", lambda self, *_: None)
     monkeypatch.setattr(search, "save_plots", lambda *_: None)
     result = run_study(
         model,

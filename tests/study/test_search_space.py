@@ -400,7 +400,7 @@ WRONG = {
         {"data_preprocessing_fn_kwargs": {"trian": {"x": {"values": [1, 2]}}}},
         "params.data_preprocessing_fn_kwargs.trian.x is about "
         "data_preprocessing_fn_kwargs.trian, which does not exist; the keys of "
-        "data_preprocessing_fn_kwargs are train, validation, test. Did you mean "
+        "data_preprocessing_fn_kwargs are train, validation, test, probe. Did you mean "
         "params.data_preprocessing_fn_kwargs.train?",
     ),
 }  # fmt: skip
