@@ -86,7 +86,7 @@ def metadata_file(data: bytes) -> None:
         Path("x.txt").write_text("a\n" * n_lines)
         Path("x_metadata.json").write_bytes(data)
         examples = read_examples("x.txt")
-        columns = MetadataColumns.of_files([examples], losses=["MyLoss"])
+        columns = MetadataColumns.of_files([examples], others=["MyLoss"])
         arrays = {
             name: columns.array(name, [values.get(name) for values in examples.metadata])
             for name in (*columns.names, "item")

@@ -90,6 +90,15 @@ def test_a_sentence_of_the_kl_term(tmp_path):
     check(calls, stations, most=8, not_through="scoring/forward")
 
 
+def test_a_measure(tmp_path):
+    with counted() as calls:
+        call(tmp_path, "--measures", "measures.WordBoundary", "measures.Rank")
+    stations = ["given_measures", "make_measures", "Forward.__call__"]
+    check(calls, stations, not_through="scoring/")
+    # How the rows of logits come to a measure is the business of the package, as in `test_a_text`.
+    check(calls, ["TokenRows._measured", "measuring.py: finished"], most=8)
+
+
 def test_a_trial(tmp_path):
     with counted() as calls:
         call(

@@ -69,6 +69,7 @@ INTEGER_COLUMNS = frozenset(
     {
         "epoch",
         STEP,
+        "tokens_seen",
         "batch_number",
         "example_num",
         "word_num",
