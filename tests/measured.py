@@ -16,6 +16,8 @@ from helpers import row_maker, rows_of
 
 CPU = torch.device("cpu")
 WAYS = ("plain", "fast", "together", "training", "plain training")
+# Where another family has gone all ways already.
+FEW_WAYS = ("together", "training")
 
 
 def measured(

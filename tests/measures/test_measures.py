@@ -19,9 +19,12 @@ from finetune_lm.models.loading import load_model
 from finetune_lm.models.spelling import spelling_at_beginning, spelling_in_sentence
 from finetune_lm.models.vocabulary import vocabulary_of
 from helpers import dataset, examples, save_family
-from measured import WAYS, measured
+from measured import FEW_WAYS, WAYS, measured
 
-NAMES = [*TASKS, *MORE_TASKS]
+NAMES_AND_WAYS = [
+    *((name, way) for name in TASKS for way in WAYS),
+    *((name, way) for name in MORE_TASKS for way in FEW_WAYS),
+]
 TEXTS = [
     "The man has always broken the glass.",
     "The man has broken it",
@@ -61,8 +64,7 @@ def rows_of_labels(rows):
     return rows.reset_index(drop=True)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "way"), NAMES_AND_WAYS)
 def test_entropy_rank_and_candidates(name, way):
     fam = family(name)
     data = data_of(fam)
@@ -110,8 +112,7 @@ def moved(model, by=0.05):
             parameter += by * torch.randn(parameter.shape, generator=generator)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "way"), NAMES_AND_WAYS)
 def test_divergence_from_the_untouched_model(name, way, tmp_path):
     fam = family(name)
     loaded = load_model(ModelArguments(save_family(fam, tmp_path), model_task=fam.task))
