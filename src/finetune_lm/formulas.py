@@ -296,29 +296,38 @@ def _number(node: _Node, cost: Callable[[Cost], Values]) -> Any:
 def _truth(node: _Node, cost: Callable[[Cost], Values]) -> Any:
     import numpy as np
 
-    assert isinstance(node, _Operation)
-    if node.sign in _OF_TRUTHS:
-        sides = [_truth(side, cost) for side in (node.left, node.right)]
-        return np.minimum(*sides) if node.sign == "&" else np.maximum(*sides)
-    left, right = _number(node.left, cost), _number(node.right, cost)
-    difference = np.asarray(left - right, dtype=np.float64)
-    if node.sign == "=":
-        larger = np.maximum(np.abs(left), np.abs(right))
-        found = np.abs(difference) <= np.maximum(EQUAL, EQUAL_RELATIVE * larger)
-    else:
-        found = difference > TIE if node.sign == ">" else difference < -TIE
-    return np.where(np.isnan(difference), np.nan, found)
+    def judge(sign: str, left: Any, right: Any) -> Any:
+        difference = np.asarray(left - right, dtype=np.float64)
+        if sign == "=":
+            larger = np.maximum(np.abs(left), np.abs(right))
+            found = np.abs(difference) <= np.maximum(EQUAL, EQUAL_RELATIVE * larger)
+        else:
+            found = difference > TIE if sign == ">" else difference < -TIE
+        return np.where(np.isnan(difference), np.nan, found)
+
+    return _judged(node, cost, judge)
 
 
 def _margin(node: _Node, cost: Callable[[Cost], Values]) -> Any:
     import numpy as np
 
+    def judge(sign: str, left: Any, right: Any) -> Any:
+        difference = np.asarray(left - right, dtype=np.float64)
+        if sign == "=":
+            return np.full_like(difference, np.nan)
+        return difference if sign == ">" else -difference
+
+    return _judged(node, cost, judge)
+
+
+def _judged(
+    node: _Node, cost: Callable[[Cost], Values], judge: Callable[[str, Any, Any], Any]
+) -> Any:
+    """What comes of comparisons: of several the least if all must hold, else the largest."""
+    import numpy as np
+
     assert isinstance(node, _Operation)
     if node.sign in _OF_TRUTHS:
-        sides = [_margin(side, cost) for side in (node.left, node.right)]
+        sides = [_judged(side, cost, judge) for side in (node.left, node.right)]
         return np.minimum(*sides) if node.sign == "&" else np.maximum(*sides)
-    left, right = _number(node.left, cost), _number(node.right, cost)
-    difference = np.asarray(left - right, dtype=np.float64)
-    if node.sign == "=":
-        return np.full_like(difference, np.nan)
-    return difference if node.sign == ">" else -difference
+    return judge(node.sign, _number(node.left, cost), _number(node.right, cost))
