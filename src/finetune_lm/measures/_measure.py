@@ -7,11 +7,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
-
 from finetune_lm.models.tasks import Task
-from finetune_lm.scoring.measuring import LogitRows, Tokens
+from finetune_lm.scoring.measuring import LogitRows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +16,10 @@ if TYPE_CHECKING:
 
 class Measure(ABC):
     """A measure that is asked about rows of logits which are gone through anyway.
+
+    What `of_rows` finds are its columns, unless it has a method ``finish``, which makes them. That
+    is given what was found of each token by name, NaN where nothing predicts it, (n,) each; the
+    same of the prediction behind each token; and the `Tokens`; and returns (n,) for each column.
 
     Attributes:
         columns: Its columns in the tables.
@@ -78,22 +79,6 @@ class Measure(ABC):
             which: The position of each row: a slice, or an index of shape (n,).
         """
         return nullcontext(made[which])
-
-    def finish(
-        self,
-        measured: Mapping[str, npt.NDArray[np.float32]],
-        behind: Mapping[str, npt.NDArray[np.float32]],
-        tokens: Tokens,
-    ) -> dict[str, npt.NDArray[np.float32]]:
-        """The columns, from what was measured of each token: (n,) each.
-
-        Args:
-            measured: What `of_rows` found by name, NaN for tokens that nothing predicts.
-            behind: The same of the prediction behind each token.
-            tokens: The tokens.
-        """
-        del behind, tokens
-        return {name: measured[name] for name in self.columns}
 
 
 def products_of_rows(left: Tensor, right: Tensor) -> Tensor:

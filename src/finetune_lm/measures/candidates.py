@@ -189,7 +189,7 @@ class Candidates(Measure):
         behind: Mapping[str, FloatArray],
         tokens: Tokens,
     ) -> dict[str, FloatArray]:
-        """See `Measure.finish`."""
+        """See `Measure`."""
         del behind
         found = {
             column: np.where(

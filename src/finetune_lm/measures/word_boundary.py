@@ -120,7 +120,7 @@ class WordBoundary(Measure):
         behind: Mapping[str, FloatArray],
         tokens: Tokens,
     ) -> dict[str, FloatArray]:
-        """See `Measure.finish`."""
+        """See `Measure`."""
         if not tokens.in_order:
             return {"surprisal_corrected": np.full_like(tokens.surprisal, np.nan)}
         corrected = tokens.surprisal

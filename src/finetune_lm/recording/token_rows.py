@@ -224,11 +224,15 @@ class TokenRows:
         scores = measured.score(*asked)
         row, position = rows.numpy(), positions.numpy()
         reported = _Reported(row, targets.numpy(), is_predicted.numpy())
-        columns = self._columns(batch, reported, scores, self._label_words(batch, row, position))
+        words = self._label_words(batch, row, position)
+        columns = self._columns(batch, reported, scores, words)
         if self.run.has_baseline:
             columns[BASELINE_SURPRISAL] = self._costs_before(measured, reported, scores)
         if self.run.measures:
-            columns |= self._measured(batch, reported, position, scores)
+            tokens = None
+            if any(hasattr(measure, "finish") for measure in self._measures):
+                tokens = self._tokens(batch, reported, position, words, scores.surprisal)
+            columns |= self._measured(reported, scores, tokens)
         if self.run.task.reports_greedy_rows:
             columns[SEQUENCE_TYPE] = pa.repeat(LABEL_SEQUENCE, len(row))
             columns = _interleaved(row, columns, self._greedy_columns(batch, row, scores))
@@ -348,19 +352,19 @@ class TokenRows:
         return pa.array(values, mask=~(is_there & is_predicted))
 
     def _measured(
-        self, batch: Batch, reported: _Reported, position: IntArray, scores: Scores
+        self, reported: _Reported, scores: Scores, tokens: Tokens | None
     ) -> dict[str, pa.Array]:
         """The columns of the measures."""
-        columns = {name: pa.nulls(len(position), kind) for name, kind in self.run.measures.items()}
+        n = len(reported.row)
+        columns = {name: pa.nulls(n, kind) for name, kind in self.run.measures.items()}
         found: dict[str, npt.NDArray[np.float32]] = {}
-        if self._measures:
-            tokens = self._tokens(batch, reported, position, scores)
-            for measure in self._measures:
-                found |= finished(measure, scores, reported.is_predicted, tokens)
+        for measure in self._measures:
+            found |= finished(measure, scores, reported.is_predicted, tokens)
         for name, values in found.items():
             kind = self.run.measures[name]
-            broken = values[~np.isnan(values) & ~(values % 1 == 0)]
-            if pa.types.is_integer(kind) and len(broken):
+            if pa.types.is_integer(kind) and len(
+                broken := values[~np.isnan(values) & ~(values % 1 == 0)]
+            ):
                 raise UserError(
                     f"a measure whose column {name} is among its integers must return whole "
                     f"numbers but returned {broken[0]}."
@@ -369,12 +373,16 @@ class TokenRows:
         return columns
 
     def _tokens(
-        self, batch: Batch, reported: _Reported, position: IntArray, scores: Scores
+        self,
+        batch: Batch,
+        reported: _Reported,
+        position: IntArray,
+        words: TokenWords,
+        surprisal: npt.NDArray[np.float32],
     ) -> Tokens:
-        """The reported tokens, and where they stand."""
+        """The reported tokens, and where they stand, for measures that ask."""
         task, vocabulary = self.run.task, self.run.vocabulary
         row = reported.row
-        words = self._label_words(batch, row, position)
         labels, is_label = batch.inputs["labels"].numpy(), batch.is_label.numpy()
         instead = batch.inputs["input_ids"].numpy() if task.labels_parallel_inputs else -1
         ids = np.where(labels == IGNORED_LABEL, instead, labels)
@@ -391,7 +399,7 @@ class TokenRows:
         names = np.array([*self._words.region_names, None], dtype=object)
         return Tokens(
             token_id=reported.token_id,
-            surprisal=spread(scores.surprisal, reported.is_predicted),
+            surprisal=spread(surprisal, reported.is_predicted),
             word=np.where(no_word, NO_WORD, row * width + words.word_num),
             word_text=words.words,
             num_in_word=words.token_num_in_word,

@@ -324,7 +324,7 @@ def spread(
 
 
 def finished(
-    measure: Any, scores: Scores, is_predicted: npt.NDArray[np.bool_], tokens: Tokens
+    measure: Any, scores: Scores, is_predicted: npt.NDArray[np.bool_], tokens: Tokens | None
 ) -> dict[str, npt.NDArray[np.float32]]:
     """The columns of a measure, NaN where there is nothing: (n,) each.
 
@@ -332,10 +332,10 @@ def finished(
         measure: The measure.
         scores: Of those tokens that are predicted.
         is_predicted: Which these are: (n,).
-        tokens: All tokens.
+        tokens: All tokens, for a measure with a method ``finish``.
     """
     if not is_predicted.any():
-        return {name: spread(scores.surprisal, is_predicted) for name in measure.columns}
+        return dict.fromkeys(measure.columns, spread(scores.surprisal, is_predicted))
     if not hasattr(measure, "finish"):
         return {name: spread(scores.measured[name], is_predicted) for name in measure.columns}
     measured, behind = (
