@@ -124,7 +124,7 @@ def trainer(shape: str, vocabulary: int) -> Callable[[], float]:
     workload.one_thread()
     made = _experiment(shape, vocabulary)
     tokenizer = workload.small_tokenizer()
-    rows = [{"input_ids": ids} for ids in made.training.dataset.dataset["input_ids"]]
+    rows = [{"input_ids": ids} for ids in made.training.dataset.input_ids.tolist()]
 
     class Clock(transformers.TrainerCallback):  # type: ignore[misc]
         """Takes the time at the end of each step."""

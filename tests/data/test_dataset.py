@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import datasets
@@ -37,6 +38,17 @@ def test_the_parts_of_a_data_set(gpt2):
     assert len(data) == 3
     assert "3 examples for a causal language model" in repr(data)
     assert "identity once" in repr(data)
+
+
+@pytest.mark.parametrize("strategy", BOTH)
+def test_hugging_faces_table_is_made_for_those_who_ask(gpt2, monkeypatch, strategy):
+    """To import ``datasets`` takes long, and its columns are read row by row."""
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "datasets", None)
+        data = dataset(gpt2, examples(["to be found nowhere else", *ACTIVE]), strategy=strategy)
+        assert sum(len(batch) for batch in data.batches(2)) == 4
+    assert data.dataset["input_ids"][:] == data.input_ids.tolist()
+    assert data.dataset.column_names == data.columns
 
 
 def test_rows_hold_all_four_parts(gpt2):
@@ -180,7 +192,7 @@ def flip(content):
 @pytest.mark.parametrize("kind", DAMAGE)
 @pytest.mark.parametrize("suffix", [".arrow", ".json"])
 def test_a_damaged_cache_is_made_anew(gpt2, monkeypatch, tmp_path, capsys, kind, suffix):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     lines = examples([f"The {noun} has always broken the glass." for noun in ("man", "boy")] * 50)
     first = dataset(gpt2, lines).dataset.to_dict()
     [path] = tmp_path.glob(f"finetune_lm/*{suffix}")
@@ -197,7 +209,7 @@ def test_a_damaged_cache_is_made_anew(gpt2, monkeypatch, tmp_path, capsys, kind,
 def test_without_a_cache_directory(gpt2, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     for directory in (tmp_path / "file", Path("/proc/nowhere"), tmp_path / ("x" * 300)):
-        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", directory)
+        monkeypatch.setenv("HF_DATASETS_CACHE", str(directory))
         assert len(dataset(gpt2, examples(["another line"]))) == 1
 
 
@@ -209,7 +221,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(gpt2, monkeypatch, tmp_p
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     where = {
         "open": (pa, "OSFile"),
         "write": (pa.ipc, "new_stream"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from finetune_lm.constants import IGNORED_LABEL, ONCE, PER_BATCH
 from finetune_lm.data.batch import Batch
@@ -24,6 +26,7 @@ from finetune_lm.models.tasks import Task
 from finetune_lm.models.vocabulary import n_embeddings, padding_id
 
 if TYPE_CHECKING:
+    import datasets
     from torch import Tensor
 
 # How many examples a preprocessing function is given at a time under the strategy `once`: enough to
@@ -108,39 +111,52 @@ class Dataset:
         self.example_nums: IntArray = np.arange(len(examples), dtype=np.int64)
         """The line of the data file that each example comes from, from 0."""
 
-        self.dataset: Any = encode(
+        encoded = encode(
             examples, given_labels, encoder, options.num_workers, options.overwrite_cache
         )
         if given_labels is not None and task.labels_parallel_inputs:
-            check_parallel(examples, self.dataset)
+            check_parallel(examples, encoded)
         self._has_labels = given_labels is not None
-        side = "labels" if self._has_labels else "input_ids"
-        self._reference = Ragged.of(self.dataset[side])
+        self.input_ids = Ragged.of_column(encoded["input_ids"])
+        """The tokens of each input."""
+        self.label_ids = Ragged.of_column(encoded["labels"]) if self._has_labels else None
+        """Those of its labels; None where preprocessing makes them for each batch."""
+        self._reference = self.input_ids if self.label_ids is None else self.label_ids
         self.places = TokenPlaces(
-            Ragged.of(self.dataset["char_start"]),
-            Ragged.of(self.dataset["char_end"]),
-            np.asarray(self.dataset["cut_start"], dtype=np.int64),
+            Ragged.of_column(encoded["char_start"]),
+            Ragged.of_column(encoded["char_end"]),
+            encoded["cut_start"].to_numpy(),
         )
         """Where the label tokens of each example are in the text of its labels."""
         self.units = units_of(examples.metadata, examples.metadata_path or self.path, self.labels)
         """The words and regions that are given for the text of each example's labels."""
-        self._warn_of_cuts()
+        self._warn_of_cuts(encoded)
         self._warn_of_visible_labels()
-        self.dataset = self.dataset.select_columns(
-            ["input_ids", "attention_mask", *(["labels"] if self._has_labels else [])]
-        )
         self.aligned = np.ones(len(self), dtype=bool)
         """Whether an example's labels are still tokens of its labels' text, each at its place."""
         if self.preprocessing.strategy == ONCE:
             self._preprocess_once()
-        self._input_ids = Ragged.of(self.dataset["input_ids"])
-        self._labels = Ragged.of(self.dataset["labels"]) if "labels" in self.columns else None
-        self._input_texts = self._decode(list(map(self._input_ids.__getitem__, range(len(self)))))
+        self._input_texts = self._decode(self.input_ids.tolist())
+
+    @cached_property
+    def dataset(self) -> datasets.Dataset:
+        """The tensors as Hugging Face has them."""
+        # Made for those who ask: to import this takes as long as to load a small model.
+        import datasets
+
+        table = {
+            "input_ids": self.input_ids.column(pa.int32()),
+            "attention_mask": self.input_ids.ones().column(pa.int8()),
+        }
+        if self.label_ids is not None:
+            table["labels"] = self.label_ids.column(pa.int64())
+        return datasets.Dataset(pa.table(table))
 
     @property
     def columns(self) -> list[str]:
         """The columns of ``dataset.dataset``."""
-        return list(self.dataset.column_names)
+        labels = [] if self.label_ids is None else ["labels"]
+        return ["input_ids", "attention_mask", *labels]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -148,12 +164,12 @@ class Dataset:
     @property
     def longest(self) -> int:
         """The length of the longest input, in tokens."""
-        return self.pad_to_length or int(self._input_ids.lengths.max(initial=0))
+        return self.pad_to_length or int(self.input_ids.lengths.max(initial=0))
 
     @property
     def shortest(self) -> IntArray:
         """The tokens of the shortest input."""
-        return self._input_ids[int(self._input_ids.lengths.argmin())]
+        return self.input_ids[int(self.input_ids.lengths.argmin())]
 
     @property
     def lengths(self) -> IntArray:
@@ -161,8 +177,8 @@ class Dataset:
 
         Only where preprocessing is not done for each batch anew.
         """
-        assert self._labels is not None
-        lengths: IntArray = self._input_ids.lengths + self._labels.lengths
+        assert self.label_ids is not None
+        lengths: IntArray = self.input_ids.lengths + self.label_ids.lengths
         return lengths
 
     @property
@@ -173,8 +189,8 @@ class Dataset:
         """
         if self.preprocessing.strategy == PER_BATCH and self.preprocessing.function is not identity:
             return False
-        inputs = self._input_ids.values
-        labels = inputs if self._labels is None else self._labels.values
+        inputs = self.input_ids.values
+        labels = inputs if self.label_ids is None else self.label_ids.values
         if len(inputs) != len(labels) or (inputs == self.tokenizer.mask_token_id).any():
             return False
         counts = labels != IGNORED_LABEL
@@ -244,8 +260,8 @@ class Dataset:
             texts = self._label_texts(labels, [self.labels[i] for i in example], aligned)
             rows = np.arange(len(example))
         else:
-            assert self._labels is not None
-            input_ids, labels, rows = self._input_ids, self._labels, example
+            assert self.label_ids is not None
+            input_ids, labels, rows = self.input_ids, self.label_ids, example
             aligned = self.aligned[example]
             texts = [self.labels[i] for i in example]
         # Preprocessing may have dropped all of them.
@@ -271,7 +287,7 @@ class Dataset:
         """One batch, of some rows of inputs and labels."""
         input_ids, labels, rows = sequences
         input_texts = (
-            self._decode([input_ids[i] for i in rows])
+            self._decode(input_ids.select(rows).tolist())
             if self.preprocessing.strategy == PER_BATCH
             else [self._input_texts[i] for i in rows]
         )
@@ -304,25 +320,24 @@ class Dataset:
 
     def _preprocess_once(self) -> None:
         """Replace the tensors by what the function makes of them, texts and all in step."""
-        import datasets
-
-        input_ids: list[IntArray] = []
-        labels: list[IntArray] = []
+        input_ids: list[Ragged] = []
+        labels: list[Ragged] = []
         repeats: list[IntArray] = []
-        width = max(map(len, self.dataset["input_ids"]))
+        width = int(self.input_ids.lengths.max())
         size = min(max(CHUNK_TOKENS // width**2, 1), CHUNK)
         for begin in range(0, len(self), size):
             chunk = np.arange(begin, min(begin + size, len(self)))
             outputs, chunk_repeats = self._preprocess(chunk)
             chunk_ids, chunk_labels = unpadded(outputs, self.task)
-            input_ids += [chunk_ids[i] for i in range(len(chunk_ids))]
-            labels += [chunk_labels[i] for i in range(len(chunk_labels))]
+            input_ids.append(chunk_ids)
+            labels.append(chunk_labels)
             repeats.append(chunk_repeats)
         example = np.repeat(np.arange(len(self)), np.concatenate(repeats))
-        self.aligned = self._find_aligned(Ragged.of(labels), example)
+        self.input_ids, self.label_ids = Ragged.joined(input_ids), Ragged.joined(labels)
+        self.aligned = self._find_aligned(self.label_ids, example)
         self.texts = [self.texts[i] for i in example]
         self.labels = self._label_texts(
-            Ragged.of(labels), [self.labels[i] for i in example], self.aligned
+            self.label_ids, [self.labels[i] for i in example], self.aligned
         )
         self.metadata = [self.metadata[i] for i in example]
         self.example_nums = self.example_nums[example]
@@ -332,28 +347,16 @@ class Dataset:
             for i, is_aligned in zip(example.tolist(), self.aligned.tolist(), strict=True)
         ]
         self._reference = self._reference.select(example)
-        self.dataset = datasets.Dataset.from_dict(
-            {
-                "input_ids": [ids.tolist() for ids in input_ids],
-                "attention_mask": [[1] * len(ids) for ids in input_ids],
-                "labels": [ids.tolist() for ids in labels],
-            }
-        )
 
     def _preprocess(self, example: IntArray) -> tuple[dict[str, Tensor], IntArray]:
         """Call the preprocessing function with some examples."""
-        rows = self.dataset[example.tolist()]
-        input_ids = Ragged.of(rows["input_ids"])
-        everything = np.arange(len(example))
-        width = int(input_ids.lengths.max())
+        lengths = self.input_ids.lengths[example]
         inputs = {
-            "input_ids": as_tensor(input_ids.padded(everything, padding_id(self.tokenizer))),
-            "attention_mask": real_mask(input_ids.lengths, width).long(),
+            "input_ids": as_tensor(self.input_ids.padded(example, padding_id(self.tokenizer))),
+            "attention_mask": real_mask(lengths, int(lengths.max())).long(),
         }
-        if "labels" in rows:
-            inputs["labels"] = as_tensor(
-                Ragged.of(rows["labels"]).padded(everything, IGNORED_LABEL)
-            )
+        if self.label_ids is not None:
+            inputs["labels"] = as_tensor(self.label_ids.padded(example, IGNORED_LABEL))
         nums = self.example_nums[example]
         outputs, repeats = self.preprocessing(
             inputs,
@@ -372,11 +375,11 @@ class Dataset:
 
     def _find_aligned(self, labels: Ragged, example: IntArray) -> npt.NDArray[np.bool_]:
         """Which examples' labels are the tokens of the labels' text that they were, or ignored."""
-        reference = self._reference.select(example)
-        aligned: npt.NDArray[np.bool_] = labels.lengths == reference.lengths
-        for i in np.flatnonzero(aligned).tolist():
-            same = (labels[i] == IGNORED_LABEL) | (labels[i] == reference[i])
-            aligned[i] = same.all()
+        aligned: npt.NDArray[np.bool_] = labels.lengths == self._reference.lengths[example]
+        rows = np.flatnonzero(aligned)
+        found, expected = labels.select(rows), self._reference.select(example[rows])
+        differ = (found.values != IGNORED_LABEL) & (found.values != expected.values)
+        aligned[np.repeat(rows, found.lengths)[differ]] = False
         return aligned
 
     def _label_texts(
@@ -389,16 +392,12 @@ class Dataset:
         if not self.preprocessing.updates_labels or aligned.all():
             return before
         changed = np.flatnonzero(~aligned).tolist()
-        read = self._decode([labels[i][labels[i] != IGNORED_LABEL] for i in changed])
+        read = self._decode([labels[i][labels[i] != IGNORED_LABEL].tolist() for i in changed])
         after = dict(zip(changed, read, strict=True))
         return [after.get(i, text) for i, text in enumerate(before)]
 
-    def _decode(self, rows: list[IntArray]) -> list[str]:
-        return list(
-            self.tokenizer.batch_decode(
-                [row.tolist() for row in rows], clean_up_tokenization_spaces=False
-            )
-        )
+    def _decode(self, rows: list[list[int]]) -> list[str]:
+        return list(self.tokenizer.batch_decode(rows, clean_up_tokenization_spaces=False))
 
     def _warn_of_visible_labels(self) -> None:
         # Labels beside the inputs are answers that the model sees wherever there is no mask.
@@ -409,11 +408,11 @@ class Dataset:
                 f"data_preprocessing.remove_non_mask_tokens_from_labels leaves only the masks."
             )
 
-    def _warn_of_cuts(self) -> None:
+    def _warn_of_cuts(self, encoded: pa.Table) -> None:
         # Labels beside the inputs are cut where these are.
         beside_inputs = not self._has_labels or self.task.labels_parallel_inputs
         sides = ["n_cut"] if beside_inputs else ["n_cut", "label_n_cut"]
-        n_cut = np.sum([np.asarray(self.dataset[side]) for side in sides], axis=0)
+        n_cut = np.sum([encoded[side].to_numpy() for side in sides], axis=0)
         if n_cut.any():
             warn(
                 f"{self.name}: {np.count_nonzero(n_cut)} of {len(self)} texts are too long "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -11,12 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.data.files import MOST_KEPT_LINES, Examples
+from finetune_lm.data.ragged_arrays import Ragged
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.errors import UserError
 from finetune_lm.whole_files import checksum, sealed, unsealed, write_whole
 
 if TYPE_CHECKING:
-    import datasets
+    import pyarrow as pa
+
+# How many texts are tokenized at a time.
+_CHUNK = 1_000
 
 
 class _EncodeRows:
@@ -50,7 +55,7 @@ def encode(
     encoder: TextEncoder,
     num_workers: int | None,
     overwrite_cache: bool,
-) -> datasets.Dataset:
+) -> pa.Table:
     """Tokenize a data file, or take up what an earlier run has made of the same lines.
 
     Args:
@@ -61,12 +66,10 @@ def encode(
         overwrite_cache: Whether to tokenize anew what is in the cache.
 
     Returns:
-        A data set with the columns ``input_ids``, ``attention_mask``, ``n_cut``, ``labels`` (if
+        A table with the columns ``input_ids``, ``attention_mask``, ``n_cut``, ``labels`` (if
         given), and of the labels' texts (the inputs', without labels) ``char_start``,
         ``char_end``, ``cut_start``, ``label_n_cut``.
     """
-    import datasets
-
     columns = {"text": examples.texts}
     if labels is not None:
         columns["label_text"] = labels
@@ -76,21 +79,10 @@ def encode(
         cached = _kept.get(fingerprint) or _read_cache(cache_file)
         if cached is not None:
             return _keep(fingerprint, cached)
-    raw = datasets.Dataset.from_dict(columns)
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        encoded = raw.map(
-            _EncodeRows(encoder),
-            batched=True,
-            remove_columns=raw.column_names,
-            num_proc=min(num_workers, len(examples)) if num_workers and num_workers > 1 else None,
-            keep_in_memory=True,
-            new_fingerprint=fingerprint,
-        )
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
+    if num_workers and num_workers > 1:
+        encoded = _encoded_by_several(columns, encoder, min(num_workers, len(examples)))
+    else:
+        encoded = _encoded(columns, encoder)
     if cache_file is not None:
         # Where it cannot be kept, the next run tokenizes again.
         with suppress(OSError):
@@ -99,7 +91,57 @@ def encode(
     return encoded
 
 
-_kept: dict[str, datasets.Dataset] = {}
+def _encoded(columns: dict[str, list[str]], encoder: TextEncoder) -> pa.Table:
+    """Tokenize here and now."""
+    import pyarrow as pa
+
+    types = {
+        "input_ids": pa.list_(pa.int32()),
+        "attention_mask": pa.list_(pa.int8()),
+        "labels": pa.list_(pa.int64()),
+        "char_start": pa.list_(pa.int64()),
+        "char_end": pa.list_(pa.int64()),
+    }
+    encode_rows = _EncodeRows(encoder)
+    chunks = []
+    for begin in range(0, len(columns["text"]), _CHUNK):
+        rows = {name: texts[begin : begin + _CHUNK] for name, texts in columns.items()}
+        chunks.append(
+            pa.table(
+                {
+                    name: pa.array(values, types.get(name, pa.int64()))
+                    for name, values in encode_rows(rows).items()
+                }
+            )
+        )
+    return pa.concat_tables(chunks)
+
+
+def _encoded_by_several(
+    columns: dict[str, list[str]], encoder: TextEncoder, n_processes: int
+) -> pa.Table:
+    """Tokenize in several processes."""
+    import datasets
+
+    raw = datasets.Dataset.from_dict(columns)
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        encoded = raw.map(
+            _EncodeRows(encoder),
+            batched=True,
+            batch_size=_CHUNK,
+            remove_columns=raw.column_names,
+            num_proc=n_processes,
+            keep_in_memory=True,
+        )
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+    return encoded.data.table
+
+
+_kept: dict[str, pa.Table] = {}
 """Tokenized data of the last runs of this process, by fingerprint, as far as it keeps any."""
 _is_keeping: ContextVar[bool] = ContextVar("is_keeping", default=False)
 
@@ -115,7 +157,7 @@ def keeping_encoded() -> Iterator[None]:
         _kept.clear()
 
 
-def _keep(fingerprint: str, encoded: datasets.Dataset) -> datasets.Dataset:
+def _keep(fingerprint: str, encoded: pa.Table) -> pa.Table:
     """Keep tokenized data if that is wanted; those that were asked for last stay longest."""
     if _is_keeping.get():
         _kept.pop(fingerprint, None)
@@ -152,28 +194,31 @@ def _fingerprint(columns: dict[str, list[str]], encoder: TextEncoder) -> str:
 
 def _cache_file(fingerprint: str) -> Path:
     """Where tokenized data is kept between runs."""
-    import datasets
+    from huggingface_hub.constants import HF_HOME
 
-    return Path(datasets.config.HF_DATASETS_CACHE) / "finetune_lm" / f"{fingerprint}.arrow"
+    # Where `datasets` keeps what it makes, by its own rule: to import it takes half a second.
+    directory = os.environ.get("HF_DATASETS_CACHE") or Path(HF_HOME) / "datasets"
+    return Path(directory) / "finetune_lm" / f"{fingerprint}.arrow"
 
 
 def _checksum_file(cache_file: Path) -> Path:
     return cache_file.with_suffix(".json")
 
 
-def _read_cache(cache_file: Path) -> datasets.Dataset | None:
+def _read_cache(cache_file: Path) -> pa.Table | None:
     """What an earlier run has kept; None if that is not there or not as it was written."""
-    import datasets
+    import pyarrow as pa
 
     try:
         if unsealed(_checksum_file(cache_file)) != checksum(cache_file):
             return None
-        return datasets.Dataset.from_file(str(cache_file))
+        with pa.memory_map(str(cache_file)) as file, pa.ipc.open_stream(file) as stream:
+            return stream.read_all()
     except (OSError, ValueError):
         return None
 
 
-def _write_cache(cache_file: Path, encoded: datasets.Dataset) -> None:
+def _write_cache(cache_file: Path, encoded: pa.Table) -> None:
     """Keep tokenized data, and a checksum beside it.
 
     Raises:
@@ -182,26 +227,25 @@ def _write_cache(cache_file: Path, encoded: datasets.Dataset) -> None:
     import pyarrow as pa
 
     cache_file.parent.mkdir(parents=True, exist_ok=True)
-    table = encoded.data.table
     with write_whole(cache_file, shared=True) as aside:
-        with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
-            stream.write_table(table)
+        with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_stream(file, encoded.schema) as stream:
+            stream.write_table(encoded)
         written = checksum(aside)
     with write_whole(_checksum_file(cache_file), shared=True) as aside:
         aside.write_text(sealed(written), "utf-8")
 
 
-def check_parallel(examples: Examples, dataset: datasets.Dataset) -> None:
+def check_parallel(examples: Examples, encoded: pa.Table) -> None:
     """See that every text has as many tokens as its labels.
 
     Raises:
         UserError: Naming the first line of which that is not so.
     """
-    whole = {
-        side: [len(ids) + n for ids, n in zip(dataset[side], dataset[n_cut], strict=True)]
+    whole = [
+        (Ragged.of_column(encoded[side]).lengths + encoded[n_cut].to_numpy()).tolist()
         for side, n_cut in (("input_ids", "n_cut"), ("labels", "label_n_cut"))
-    }
-    for number, (n, n_labels) in enumerate(zip(*whole.values(), strict=True), start=1):
+    ]
+    for number, (n, n_labels) in enumerate(zip(*whole, strict=True), start=1):
         if n != n_labels:
             raise UserError(
                 f"{examples.path}, line {number}: a masked language model needs a label for each "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from finetune_lm.constants import IGNORED_LABEL
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor
 
     from finetune_lm.models.tasks import Task
@@ -41,9 +43,33 @@ class Ragged:
                    [5, 6]])
         """
         arrays = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
-        lengths = np.array([len(array) for array in arrays], dtype=np.int64)
-        values = np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64)
-        return cls(values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+        return cls._of_values(_joined(arrays), np.array([len(array) for array in arrays]))
+
+    @classmethod
+    def of_column(cls, column: pa.ChunkedArray) -> Ragged:
+        """Store the lists of a column of Arrow, read whole."""
+        chunks = column.chunks
+        lengths = [np.diff(chunk.offsets.to_numpy()) for chunk in chunks]
+        values = [chunk.flatten().to_numpy() for chunk in chunks]
+        return cls._of_values(_joined(values), _joined(lengths))
+
+    @classmethod
+    def of_padded(cls, rectangle: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> Ragged:
+        """Store what stands at the beginning of each row: (n, width), (n,)."""
+        real = np.arange(rectangle.shape[1]) < lengths[:, None]
+        return cls._of_values(rectangle[real], lengths)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
+        """The sequences of several, one after another."""
+        return cls._of_values(
+            _joined([part.values for part in parts]), _joined([part.lengths for part in parts])
+        )
+
+    @classmethod
+    def _of_values(cls, values: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> Ragged:
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return cls(values.astype(np.int64, copy=False), starts)
 
     @property
     def lengths(self) -> IntArray:
@@ -76,7 +102,30 @@ class Ragged:
 
     def select(self, rows: IntArray) -> Ragged:
         """The given sequences, in that order."""
-        return Ragged.of(self[int(row)] for row in rows)
+        lengths = self.lengths[rows]
+        before = np.cumsum(lengths) - lengths
+        places = np.arange(lengths.sum()) + np.repeat(self.starts[rows] - before, lengths)
+        return self._of_values(self.values[places], lengths)
+
+    def ones(self) -> Ragged:
+        """A one in each place."""
+        return Ragged(np.ones_like(self.values), self.starts)
+
+    def column(self, kind: pa.DataType) -> pa.ListArray:
+        """The sequences as a column of Arrow, of items of a type."""
+        import pyarrow as pa
+
+        offsets = pa.array(self.starts, pa.int32())
+        return pa.ListArray.from_arrays(offsets, pa.array(self.values, kind))
+
+    def tolist(self) -> list[list[int]]:
+        """The sequences as lists."""
+        values, starts = self.values.tolist(), self.starts.tolist()
+        return [values[begin:end] for begin, end in itertools.pairwise(starts)]
+
+
+def _joined(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64)
 
 
 def as_tensor(array: npt.NDArray[Any]) -> Tensor:
@@ -113,7 +162,4 @@ def unpadded(outputs: dict[str, Tensor], task: Task) -> tuple[Ragged, Ragged]:
         scored = labels != IGNORED_LABEL
         last = labels.shape[1] - np.argmax(scored[:, ::-1], axis=1)
         label_lengths = np.where(scored.any(axis=1), last, 0)
-    return (
-        Ragged.of(row[:length] for row, length in zip(input_ids, lengths, strict=True)),
-        Ragged.of(row[:length] for row, length in zip(labels, label_lengths, strict=True)),
-    )
+    return Ragged.of_padded(input_ids, lengths), Ragged.of_padded(labels, label_lengths)

@@ -116,7 +116,7 @@ def _identity(loaded: LoadedModel, split: Split, epoch: int | None) -> dict[str,
     return {
         "model": [loaded.name, loaded.task.name, hash_of_weights(loaded.model)],
         "epoch": epoch,
-        "input_ids": [list(map(int, ids)) for ids in dataset.dataset["input_ids"]],
+        "input_ids": dataset.input_ids.tolist(),
         "texts": [dataset.texts, dataset.labels, dataset.metadata],
         "seen_in": rows.run.seen_in.get(dataset.path),
         "batch_size": split.batch_size,
