@@ -22,6 +22,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+from commands import wait_for_no_disk  # noqa: E402
+
+wait_for_no_disk()
+
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("suite")
 
