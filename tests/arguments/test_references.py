@@ -187,7 +187,26 @@ def test_a_module_that_only_imported_an_object_does_not_name_it(
     other = types.ModuleType("a")
     other.d = json.decoder.JSONDecoder  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "a", other)
+    monkeypatch.setattr(references, "_found_names", {})
     assert name_of(json.decoder.JSONDecoder) == "json.JSONDecoder"
+
+
+def test_a_name_that_was_found_is_given_as_long_as_it_is_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Mine: ...
+
+    module = types.ModuleType("home_of_mine")
+    module.Mine = module.Same = Mine  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "home_of_mine", module)
+    assert name_of(Mine) == "home_of_mine.Mine"
+    with monkeypatch.context() as patched:
+        patched.setattr(references, "_candidates", lambda _: pytest.fail("searched again"))
+        assert name_of(Mine) == "home_of_mine.Mine"
+    del module.Mine
+    assert name_of(Mine) == "home_of_mine.Same"
+    del module.Same
+    assert name_of(Mine) is None
 
 
 def test_installed_packages_win_over_the_current_directory(user_directory: Path) -> None:

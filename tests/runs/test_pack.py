@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +222,22 @@ def test_the_baseline_is_shared_as_long_as_it_is_asked_for(models):
     loaded_by(models, args)
     loaded_by(models, args)
     assert origin_of(loaded_by(models, args).model).baseline() is not first
+
+
+def test_a_model_that_is_kept_no_more_is_free():
+    """Though nobody looks for garbage among what was there when the last modules came."""
+    kept: list[Any] = []
+    with Pack() as pack:
+        for name in ("tiny-lm", "tiny-mlm", "tiny-seq2seq", "tiny-lm"):
+            pack._n_modules = 0  # as if the last run had imported something
+            with pack.one_run():
+                assert all(model() is None for model in kept[:-1]), name
+                loaded_by(pack._models, ModelArguments(name))
+                stock = pack._models._stock
+                assert stock is not None
+                assert stock.loaded is not None
+                kept.append(weakref.ref(stock.loaded.model))
+    assert gc.get_freeze_count() == 0
 
 
 def test_what_a_run_sets_is_put_back(tmp_path, monkeypatch, capsys):

@@ -208,6 +208,7 @@ def name_of(value: Any) -> str | None:
 
     The shortest public name is taken, so `torch.optim.SGD` and not `torch.optim.sgd.SGD`. Only
     modules that are loaded are searched, and only what they already hold, so nothing is imported.
+    A name that was found is looked up the next time, since the search goes through all modules.
     """
     if isinstance(value, Reference):
         *parents, last = value.name.split(".")
@@ -223,7 +224,17 @@ def name_of(value: Any) -> str | None:
     own_name = getattr(value, "__name__", None)
     if isinstance(own_name, str) and vars(builtins).get(own_name) is value:
         return f"callable:{own_name}"
-    return next((name for name in _candidates(value) if _leads_to(name, value)), None)
+    is_kept = isinstance(value, _KEPT_KINDS)
+    if is_kept and value in _found_names and _leads_to(_found_names[value], value):
+        return _found_names[value]
+    name = next((name for name in _candidates(value) if _leads_to(name, value)), None)
+    if is_kept and name is not None:
+        _found_names[value] = name
+    return name
+
+
+_KEPT_KINDS = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+_found_names: dict[Any, str] = {}
 
 
 def _candidates(value: Any) -> Iterator[str]:

@@ -45,19 +45,17 @@ class Pack:
     def __init__(self) -> None:
         self._models = KeptModels()
         self._around = ExitStack()
+        self._n_modules = 0
 
     def __enter__(self) -> Self:
+        # What these set when they are imported stays for all runs.
         import accelerate
-        import datasets
         import torch
         import transformers
 
-        del accelerate, datasets, torch, transformers
+        del accelerate, torch, transformers
         self._around.enter_context(reading_once())
         self._around.enter_context(keeping_encoded())
-        # To look through all objects of these packages takes longer than a short run.
-        gc.collect()
-        gc.freeze()
         self._around.callback(gc.unfreeze)
         return self
 
@@ -74,6 +72,7 @@ class Pack:
         """Let a run begin in a process like a new one, and put back what it has set."""
         # The model and the optimizer of the run before are free before there are others.
         gc.collect()
+        self._pass_over_modules()
         # A seed that nobody chose must not follow from that of the run before.
         random.seed()
         messages.forget_what_was_said()
@@ -82,6 +81,15 @@ class Pack:
             _put_back_torch(stack)
             stack.enter_context(warnings.catch_warnings())
             yield
+
+    def _pass_over_modules(self) -> None:
+        """Let nobody look for garbage among what modules hold, which takes long and finds none.
+
+        The first run imports as many objects again as are there at the beginning.
+        """
+        if len(sys.modules) != self._n_modules:
+            self._n_modules = len(sys.modules)
+            gc.freeze()
 
     def load(
         self, model_args: ModelArguments, data_args: DataTrainingArguments, files: Files
