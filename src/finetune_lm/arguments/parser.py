@@ -31,6 +31,7 @@ from finetune_lm.arguments.references import Reference, possible_reference, reso
 from finetune_lm.arguments.values import UNREADABLE, is_readable, read_as_declared, readable_part
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
+from finetune_lm.full_collections import without_full_collections
 
 A = TypeVar("A", bound=Arguments)
 _MOST_SUGGESTIONS = 50
@@ -89,6 +90,7 @@ class _Layer:
         return message if self.place is None else f"{self.place(path)}: {message}"
 
 
+@without_full_collections()
 def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
     """Read a command line and the config files that it names.
 

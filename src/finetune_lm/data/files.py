@@ -554,17 +554,21 @@ def _read_metadata(path: str, n_examples: int) -> tuple[list[dict[str, Any]], st
             f"away those that are not meant."
         )
     metadata = []
+    known: set[str] = set()
     for number, values in enumerate(read_objects(files[0]), start=1):
         for key in values:
-            if not key.isprintable() or not key.strip():
+            if key not in known and (not key.isprintable() or not key.strip()):
                 raise UserError(
                     f"{files[0]}, line {number}: a key must be the name of a column but is {key!r}."
                 )
-            if any(NO_TEXT.search(text) for text in strings_in(values[key])):
-                raise UserError(
-                    f"{files[0]}, line {number}: {key!r} must be text but has a NUL or half a "
-                    f"surrogate pair in it."
-                )
+        known.update(values)
+        # Looked at together, since there are many and next to none is wrong.
+        if NO_TEXT.search("".join(strings_in(values))):
+            wrong = next(k for k in values if NO_TEXT.search("".join(strings_in(values[k]))))
+            raise UserError(
+                f"{files[0]}, line {number}: {wrong!r} must be text but has a NUL or half a "
+                f"surrogate pair in it."
+            )
         metadata.append(values)
     if len(metadata) != n_examples:
         raise UserError(

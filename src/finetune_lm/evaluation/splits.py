@@ -18,6 +18,7 @@ from finetune_lm.data.seen import seen_before
 from finetune_lm.evaluation.losses import LossEntry, Losses
 from finetune_lm.evaluation.made_measures import column_types, make_measures
 from finetune_lm.evaluation.pair_numbers import PairNumbers
+from finetune_lm.full_collections import without_full_collections
 from finetune_lm.messages import say_once
 from finetune_lm.models.compiling import is_compiled
 from finetune_lm.models.loading import LoadedModel
@@ -78,6 +79,7 @@ class TrainingSplits:
         return {"train": self.train, "validation": self.validation, **probes}
 
 
+@without_full_collections()
 def splits_of(
     plan: Plan, loaded: LoadedModel, datasets: Mapping[str, Sequence[Dataset]]
 ) -> tuple[TrainingSplits | None, list[Split]]:

@@ -9,6 +9,7 @@ from finetune_lm.data.feeding import check_kinds, load_datasets, used_types
 from finetune_lm.data.files import Files, read_files
 from finetune_lm.data.preview import render
 from finetune_lm.errors import UserError
+from finetune_lm.full_collections import without_full_collections
 from finetune_lm.models.loading import Loader
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.runs.device import prepare_model, prepare_process
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from finetune_lm.models.loading import LoadedModel
 
 
+@without_full_collections()
 def load(
     model_args: ModelArguments,
     data_args: DataTrainingArguments,

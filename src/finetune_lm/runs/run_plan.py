@@ -22,6 +22,7 @@ from finetune_lm.data.files import (
 )
 from finetune_lm.data.units import region_names
 from finetune_lm.errors import UserError, users_code
+from finetune_lm.full_collections import without_full_collections
 from finetune_lm.recording.columns import (
     MetadataColumns,
     all_loss_columns,
@@ -98,6 +99,7 @@ class Plan:
             self.earlier.warn_of_surroundings(device)
 
 
+@without_full_collections()
 def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan:
     """Work out what a run is to do.
 

@@ -1,0 +1,26 @@
+"""When Python looks through everything that it holds for garbage."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_NEVER = 10**6
+
+
+@contextmanager
+def without_full_collections() -> Iterator[None]:
+    """Inside, only new objects are looked through. May be used as a decorator.
+
+    At the start of a run, packages and data become objects by the hundred thousand, nearly all of
+    which stay. Python would look through all that there are each time that they have become a
+    quarter more, which takes a fifth of the time until the first step. What is not reachable any
+    more is freed all the same, by its count of references or while it is young.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(*before[:2], _NEVER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
