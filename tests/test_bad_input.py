@@ -247,7 +247,7 @@ def test_a_value_that_contains_itself_from_python():
 def test_the_table_is_documented():
     """docs/data.md shows what is said of a file; each line of its table is one that is said."""
     text = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
-    table = text.split("## What is wrong with a file")[1]
+    table = text.split("## Errors in data files")[1]
     said = [line for case in TABLE.values() for line in case.said]
     shown = [line.split("| `")[1].rsplit("` |")[0] for line in table.splitlines() if "| `" in line]
     assert len(shown) > 10

@@ -53,8 +53,8 @@ HOOKS: Mapping[str, Hook] = MappingProxyType(
         "begin_epoch": Hook("Before the first training batch of an epoch."),
         "pre_train_batch": Hook("Before the model is fed a training batch.", has_batch=True),
         PRE_TRAIN_STEP: Hook(
-            "When the gradients are there and before the optimizer uses them: once for several "
-            "batches with gradient_accumulation_steps.",
+            "After the backward pass, before the optimizer's step; with "
+            "gradient_accumulation_steps once for all batches of the step.",
             has_batch=True,
         ),
         "post_train_step": Hook(
@@ -62,29 +62,29 @@ HOOKS: Mapping[str, Hook] = MappingProxyType(
             has_batch=True,
         ),
         "post_train_batch": Hook(
-            "When the rows of a training batch are recorded, also of one without anything to "
+            "After the rows of a training batch are recorded, also of a batch with nothing to "
             "predict, which has no step.",
             has_batch=True,
         ),
         "pre_validation": Hook(
-            "Before the validation data is gone through; in epoch -1 for eval_before_training."
+            "Before each pass over the validation data; in epoch -1 for eval_before_training."
         ),
         "pre_validation_batch": Hook("Before the model is fed a validation batch.", has_batch=True),
         "post_validation_batch": Hook(
-            "When the rows of a validation batch are recorded.", has_batch=True
+            "After the rows of a validation batch are recorded.", has_batch=True
         ),
         "end_epoch": Hook(
-            "After the training and the validation of an epoch, when its model is kept if it is "
-            "the best so far."
+            "After the training and validation of an epoch, and after its weights are kept if "
+            "they are the best so far."
         ),
         "post_training": Hook(
-            "Once, after the last epoch and before the model gets its best weights back; not in a "
-            "run that was interrupted.",
+            "Once, after the last epoch and before the model gets its best weights back; not in "
+            "an interrupted run.",
             has_epoch=False,
         ),
         "pre_test": Hook(
-            "Once, before the first test set. The model has its best weights, and the epoch is "
-            "theirs; None if nothing was trained.",
+            "Once, before the first test set. The model has its best weights; epoch is the best "
+            "epoch, or None without training.",
             is_of_testing=True,
         ),
         "pre_test_dataset": Hook("Before each test set.", is_of_testing=True),
@@ -92,7 +92,7 @@ HOOKS: Mapping[str, Hook] = MappingProxyType(
             "Before the model is fed a test batch.", has_batch=True, is_of_testing=True
         ),
         "post_test_batch": Hook(
-            "When the rows of a test batch are recorded.", has_batch=True, is_of_testing=True
+            "After the rows of a test batch are recorded.", has_batch=True, is_of_testing=True
         ),
         "post_test_dataset": Hook("After each test set.", is_of_testing=True),
     }
