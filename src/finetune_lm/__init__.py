@@ -1,8 +1,8 @@
 """Controlled fine-tuning experiments on language models, every token's surprisal on record.
 
-``run`` runs an experiment, `ModelArguments` and `DataTrainingArguments` say which, and
-`load_metrics` and `load_probes` read tables of results back. Nothing heavy is imported before it is
-needed.
+``run`` runs an experiment, `ModelArguments` and `DataTrainingArguments` say which; ``grid`` does
+many that are in a file; `load_metrics`, `load_probes` and `load_grid` read tables of results back.
+Nothing heavy is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from finetune_lm.experiment import run
     from finetune_lm.grids.collecting import load_grid
+    from finetune_lm.grids.grid_result import GridResult, grid
     from finetune_lm.recording.tables import load_metrics, load_probes
     from finetune_lm.resuming import resume
     from finetune_lm.runs.run_result import RunResult
@@ -39,7 +40,9 @@ _PLACES = {
     "DataTrainingArguments": "finetune_lm.arguments",
     "ModelArguments": "finetune_lm.arguments",
     "OptimizationArguments": "finetune_lm.arguments",
+    "GridResult": "finetune_lm.grids.grid_result",
     "RunResult": "finetune_lm.runs.run_result",
+    "grid": "finetune_lm.grids.grid_result",
     "load_grid": "finetune_lm.grids.collecting",
     "load_metrics": "finetune_lm.recording.tables",
     "load_probes": "finetune_lm.recording.tables",
@@ -52,10 +55,12 @@ _PLACES = {
 
 __all__ = [
     "DataTrainingArguments",
+    "GridResult",
     "ModelArguments",
     "OptimizationArguments",
     "RunResult",
     "UserError",
+    "grid",
     "load_grid",
     "load_metrics",
     "load_probes",

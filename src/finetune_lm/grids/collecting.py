@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,12 +124,13 @@ def collect(runs: Sequence[GridRun], path: Path, table: str = "tests") -> Collec
     if not found:
         told = ", ".join(f"{len(names)} {why}" for why, names in missing.items())
         raise UserError(f"no run has a table {pattern} to be collected: {told}.")
-    axes = _axis_columns(runs[0].grid)
     types = Types()
     for run, tables in found:
         about = data_of(run.directory)
         for each in tables:
             types.take_in(each, about)
+    # The seed of a run is the same in both.
+    axes = axis_columns(runs[0].grid, {RUN, *types.names} - {SEED})
     while True:
         try:
             n_rows = _write(found, path, types, axes)
@@ -158,11 +159,16 @@ def _tables(
     return found, missing
 
 
-def _axis_columns(grid: GridFile) -> dict[str, tuple[str, pa.DataType]]:
-    """The column of each axis of a grid, and its type, by the axis."""
+def axis_columns(grid: GridFile, taken: Collection[str]) -> dict[str, tuple[str, pa.DataType]]:
+    """The column of each axis of a grid, and its type, by the axis.
+
+    Args:
+        grid: The grid.
+        taken: Names that a table has for something else.
+    """
     return {
         axis.name: (
-            axis.name,
+            CLASH + axis.name if axis.name in taken else axis.name,
             pa.string() if axis.sets else type_of_texts([text_of(v) for v in axis.values]),
         )
         for axis in grid.axes
@@ -180,11 +186,8 @@ def _write(
     Raises:
         WrongTypeError: If a column has a value that is not of its type.
     """
-    # The seed of a run is the same in both.
-    clashes = {axis for axis in axes if axis in types.names or axis == RUN} - {SEED}
-    own = {axis: CLASH + axis if axis in clashes else axis for axis in axes}
     fields = [pa.field(CLASH + RUN if RUN in types.names else RUN, pa.string())]
-    fields += [pa.field(own[axis], kind) for axis, (_, kind) in axes.items()]
+    fields += [pa.field(name, kind) for name, kind in axes.values()]
     fields += [f for f in types.fields() if f.name != SEED or SEED not in axes]
     schema = pa.schema(fields)
     n_rows = 0
@@ -197,7 +200,7 @@ def _write(
                     n = piece.num_rows
                     columns = {
                         fields[0].name: pa.repeat(pa.scalar(run.name), n),
-                        **{own[axis]: pa.repeat(value, n) for axis, value in values.items()},
+                        **{axes[axis][0]: pa.repeat(v, n) for axis, v in values.items()},
                     }
                     for field in schema:
                         if field.name not in columns:

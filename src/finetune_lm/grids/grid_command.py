@@ -162,19 +162,15 @@ def _run(args: argparse.Namespace, runs: list[GridRun]) -> None:
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
     if not args.unchecked:
         _check(runs)
-    if args.jobs > 1:
-        from finetune_lm.grids.local_workers import LocalWorkers
+    from finetune_lm.grids.local_workers import work
+    from finetune_lm.grids.walking import GpuLostError
 
-        LocalWorkers(args.grid, args.jobs, retry=args.retry).run()
-    else:
-        from finetune_lm.grids.walking import GpuLostError, Worker
-
-        try:
-            Worker(runs, retry=args.retry).walk()
-        except GpuLostError as error:
-            say(f"{error} Beginning anew ...")
-            again = [sys.executable, "-m", "finetune_lm", "grid", args.grid, "run"]
-            os.execv(sys.executable, [*again, *(["--unchecked"] if args.unchecked else [])])
+    try:
+        work(args.grid, runs, args.jobs, retry=args.retry)
+    except GpuLostError as error:
+        say(f"{error} Beginning anew ...")
+        again = [sys.executable, "-m", "finetune_lm", "grid", args.grid, "run"]
+        os.execv(sys.executable, [*again, *(["--unchecked"] if args.unchecked else [])])
     if not args.unchecked:
         say(_summary(runs))
         _check_none_failed(runs)

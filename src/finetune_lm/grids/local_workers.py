@@ -7,13 +7,39 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finetune_lm.messages import say, warn
 from finetune_lm.runs.interruption import Interrupted, Interruption
 
+if TYPE_CHECKING:
+    from finetune_lm.grids.grid_runs import GridRun
+
 _MOMENT = 0.1
 _GPUS = Path("/proc/driver/nvidia/gpus")
+
+
+def work(grid: str, runs: Sequence[GridRun], jobs: int, *, retry: bool) -> None:
+    """Do what is left of a grid on this machine.
+
+    Args:
+        grid: The grid file.
+        runs: Its runs.
+        jobs: In how many processes. One is this process.
+        retry: Whether to try those again that failed.
+
+    Raises:
+        KeyboardInterrupt: If a signal came.
+        GpuLostError: If a run has left this process without its GPU.
+    """
+    if jobs > 1:
+        LocalWorkers(grid, jobs, retry=retry).run()
+    else:
+        from finetune_lm.grids.walking import Worker
+
+        Worker(runs, retry=retry).walk()
 
 
 class LocalWorkers:

@@ -131,7 +131,7 @@ class Worker:
             say(f"{run.name}: failed: {reason}")
             if gpu_is_lost():
                 raise GpuLostError(
-                    "the GPU cannot be used by this process any more. The same command goes on."
+                    "the GPU cannot be used by this process any more. A new one goes on."
                 ) from error
         else:
             replace(record, n_unended=0, finished=True).write(directory)
