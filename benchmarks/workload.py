@@ -29,6 +29,7 @@ from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.evaluation.evaluate import evaluate
 from finetune_lm.evaluation.losses import LossEntry, Losses
+from finetune_lm.evaluation.passes import measure_batch
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.model_modifiers.callbacks import Callbacks
@@ -282,7 +283,8 @@ class Experiment:
 
     def learn(self, batch: Batch, number: int = 0) -> Measured:
         """Learn from a batch, as the training loop does."""
-        return learn(self.run, self.learner, BatchAt(self.training, batch, 0, number), self.update)
+        at = BatchAt(self.training, batch, 0, number)
+        return learn(self.run, measure_batch(self.run, at, lr=self.learner.lr), self.update)
 
     def step(self, batch: Batch, number: int = 0) -> None:
         """Learn from a batch and record it, as the training loop does."""

@@ -141,7 +141,9 @@ def test_weights_and_optimizer_are_untouched_by_a_skipped_step(monkeypatch):
     states = []
     learn = loop.learn
 
-    def watched(run, learner, *args):
+    def watched(run, found, update):
+        learner = update._learner
+
         def state():
             parts = [p.detach().clone() for p in learner.model.parameters()]
             return parts + [
@@ -151,7 +153,7 @@ def test_weights_and_optimizer_are_untouched_by_a_skipped_step(monkeypatch):
             ]
 
         before = state()
-        returned = learn(run, learner, *args)
+        returned = learn(run, found, update)
         after = state()
         same = len(before) == len(after) and all(map(torch.equal, before, after))
         gradients = [p.grad for p in learner.model.parameters() if p.grad is not None]

@@ -19,7 +19,7 @@ from trips import counted
 DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
 MOST = 6
 PARAMETERS = 5
-FILES_OF_A_BATCH = 24
+FILES_OF_A_BATCH = 25
 
 ON_THE_WAY = ("experiment", "study", "training", "evaluation", "runs", "recording", "data")
 

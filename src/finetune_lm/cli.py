@@ -19,6 +19,8 @@ from finetune_lm.arguments import (
 from finetune_lm.arguments.command_line import check_words, names_given
 from finetune_lm.arguments.subcommands import SUBCOMMANDS, asks_for_help
 from finetune_lm.errors import UserError, raised_in
+from finetune_lm.messages import say
+from finetune_lm.ranks import joined
 from finetune_lm.runs.interruption import ctrl_c_remembered
 from finetune_lm.streams import (
     BROKEN,
@@ -59,13 +61,15 @@ def _main(argv: list[str]) -> int:
         return USER_ERROR
     parsed: ParsedArguments | None = None
     try:
-        with ctrl_c_remembered():
+        with ctrl_c_remembered(), joined():
             if argv[0] in SUBCOMMANDS:
                 _do_subcommand(argv[0], argv[1:])
             else:
                 parsed = parse_arguments(argv)
                 _do(parsed)
     except UserError as error:
+        if _is_told(error):
+            return error.exit_status
         wants_traceback = parsed.debug if parsed is not None else "--debug" in argv
         lines = [f"finetune-lm: error: {problem}" for problem in error.problems[:MOST_PROBLEMS]]
         if len(error.problems) > MOST_PROBLEMS:
@@ -77,6 +81,8 @@ def _main(argv: list[str]) -> int:
     except Exception as error:
         # A mistake in the program, or in what it was given to run. Python's own way of telling
         # would show what a library has put into its message.
+        if _is_told(error):
+            return FAILURE
         told = traceback.format_exc()
         if name := raised_in(error):
             told = f"finetune-lm: error: {name} raised {type(error).__name__}.\n{told}"
@@ -88,10 +94,16 @@ def _main(argv: list[str]) -> int:
         )
         return FAILURE
     except KeyboardInterrupt as interrupt:
-        sys.stderr.write(_told(interrupt, parsed))
+        if not _is_told(interrupt):
+            sys.stderr.write(_told(interrupt, parsed))
         # As shells have it: 128 and the signal. Ctrl-C outside of a run is SIGINT, which is 2.
         return 128 + getattr(interrupt, "signal_number", 2)
     return SUCCESS
+
+
+def _is_told(error: BaseException) -> bool:
+    """Whether another of the processes that make a run together tells the user."""
+    return bool(getattr(error, "is_told", False))
 
 
 def _holders(argv: Sequence[str], parsed: ParsedArguments | None) -> list[Any]:
@@ -134,7 +146,7 @@ def _do(parsed: ParsedArguments) -> None:
         from finetune_lm import experiment
 
         result = experiment.run(model, data, optimization)
-    sys.stderr.write(f"Results are in {result.output_dir}\n")
+    say(f"Results are in {result.output_dir}")
 
 
 def _do_subcommand(name: str, words: list[str]) -> None:

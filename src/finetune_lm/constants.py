@@ -139,3 +139,9 @@ SEQ2SEQ_MODELS = frozenset(
     }
 )
 """Encoder-decoders: a label sequence is predicted from an input sequence."""
+
+WAYS_OVER_RANKS = "labels", "examples", "sum", "own share"
+BY_LABELS, BY_EXAMPLES, BY_SUM, OWN_SHARE = WAYS_OVER_RANKS
+"""How the values of a loss that several processes have found come to that of their batch, its
+``reduce_over_ranks``: means over the labels that count, means over examples, or numbers that add
+up; the last is for losses that take their share themselves of what they draw, and add up."""

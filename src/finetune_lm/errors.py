@@ -34,6 +34,22 @@ class UserError(Exception):
         self.problems = problems
 
 
+class OtherRankError(UserError):
+    """Another of the processes that make a run together has ended it.
+
+    Args:
+        rank: Which.
+        reason: Why, for people.
+        exit_status: With which it ends; None if it cannot say so itself.
+    """
+
+    def __init__(self, rank: int, reason: str, exit_status: int | None = None) -> None:
+        super().__init__(f"rank {rank}: {reason}")
+        self.rank = rank
+        self.is_said = exit_status is not None
+        self.exit_status = exit_status or 1
+
+
 class TrialsFailedError(UserError):
     """Trials of a study went wrong; what there is of it is written all the same."""
 

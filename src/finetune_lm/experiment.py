@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, OptimizationArguments
 from finetune_lm.arguments.redaction import hides_secrets
+from finetune_lm.ranks import joined
 from finetune_lm.runs.directory import CHECKPOINTS
 from finetune_lm.runs.earlier_run import EarlierRun, earlier_in
 from finetune_lm.runs.interruption import Interruption
@@ -63,6 +64,7 @@ def run(
 
 @hides_secrets
 @lossy_streams("stdout", "stderr")
+@joined()
 def conduct(
     all_args: AllArguments, earlier: EarlierRun | None = None, pack: Pack | None = None
 ) -> RunResult:
@@ -130,8 +132,7 @@ def conduct(
     # Not before it is on record that the run is finished: one that is killed here must go on.
     checkpoints.remove()
     best_loss = state.stopping.best_loss if state else None
-    table = plan.table_path if testing else None
-    return RunResult(plan.directory, best_loss, best_epoch, table)
+    return RunResult(plan.directory, best_loss, best_epoch, plan.table_path if testing else None)
 
 
 def study(all_args: AllArguments) -> StudyResult:

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from finetune_lm.arguments.redaction import without_token
 from finetune_lm.streams import lossy
+
+_is_silent = False
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Say nothing inside, where another process says it."""
+    global _is_silent
+    before, _is_silent = _is_silent, True
+    try:
+        yield
+    finally:
+        _is_silent = before
 
 
 def say(message: str) -> None:
@@ -13,6 +28,8 @@ def say(message: str) -> None:
 
     It is lost where it cannot be printed.
     """
+    if _is_silent:
+        return
     lossy(sys.stderr).write(f"{without_token(message)}\n")
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SHUFFLING = 0
 LOSSES = 1
 PROBES = 2
+RANKS = 3
 
 
 def stream_seed(seed: int, *branch: int) -> int:
@@ -24,7 +25,8 @@ def stream_seed(seed: int, *branch: int) -> int:
     Args:
         seed: The run's seed.
         *branch: Which stream, from the trunk to the tip: `SHUFFLING`; `LOSSES`, the number of the
-            split, and the loss's place in its list; or `PROBES`, and what is drawn for.
+            split, and the loss's place in its list; `PROBES`, and what is drawn for; or `RANKS`,
+            and which process it is.
     """
     import numpy as np
 

@@ -12,13 +12,19 @@ from finetune_lm.analysis.run_trajectories import RunTrajectories
 from finetune_lm.analysis.token_passes import column_names
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
+from finetune_lm.ranks import world
 
 CONDITION = "condition"
 TRAJECTORIES = "trajectories.pdf"
 
 
 def leave_trajectories(directory: Path) -> None:
-    """Draw them in a run's output directory. A plot that fails costs a warning, not the run."""
+    """Draw them in a run's output directory. A plot that fails costs a warning, not the run.
+
+    Of several ranks the first does.
+    """
+    if not world().is_first:
+        return
     try:
         save_trajectories(directory, directory / TRAJECTORIES)
     except Exception as error:

@@ -14,7 +14,7 @@ from finetune_lm.arguments.calls import (
     value_problems,
 )
 from finetune_lm.arguments.references import numbered_names, short_name
-from finetune_lm.constants import LOSS_DATASET_TYPES
+from finetune_lm.constants import LOSS_DATASET_TYPES, WAYS_OVER_RANKS
 from finetune_lm.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -129,6 +129,36 @@ def _reduction_problems(args: DataTrainingArguments, dataset_type: str) -> list[
     except UserError as error:
         return [f"loss_reduction_fns.{dataset_type}: {problem}" for problem in error.problems]
     return []
+
+
+def over_ranks_problems(args: DataTrainingArguments) -> list[str]:
+    """Return why losses cannot be put together that several processes find of one batch."""
+    if not args.train_file:
+        return []
+    problems: list[str] = []
+    reduce = args.loss_reduction_fns["train"]
+    if reduce not in _sums():
+        problems.append(
+            f"loss_reduction_fns.train must be torch.sum where several processes train a model, "
+            f"since the gradients of their losses are added up, but is {short_name(reduce)}."
+        )
+    for dataset_type in LOSS_DATASET_TYPES:
+        for cls in args.loss_classes[dataset_type]:
+            way = getattr(cls, "reduce_over_ranks", None)
+            if way not in (*WAYS_OVER_RANKS,) and not callable(way):
+                problems.append(
+                    f"loss_classes.{dataset_type}: {short_name(cls)} must say by reduce_over_ranks "
+                    f"what its value is a mean over, where several processes find the losses of a "
+                    f"batch: 'labels', 'examples', or a method that is called with outputs and "
+                    f"labels and returns their number; or 'sum' if the values add up."
+                )
+    return list(dict.fromkeys(problems))
+
+
+def _sums() -> list[Callable[..., Any]]:
+    import torch
+
+    return [torch.sum, sum]
 
 
 def _loss_value_problems(args: DataTrainingArguments, dataset_type: str) -> list[str]:

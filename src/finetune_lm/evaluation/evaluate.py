@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,14 +13,11 @@ from finetune_lm.constants import STOP
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.errors import UserError
-from finetune_lm.evaluation.passes import Pass, batch_watched
+from finetune_lm.evaluation.passes import Pass, batch_watched, measure_batch
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.recorder import BatchAt, Measured
 from finetune_lm.runs.context import Run
-
-if TYPE_CHECKING:
-    pass
 
 
 def evaluate(
@@ -65,14 +62,7 @@ def evaluate(
             _back_to_eval(model)
             at = BatchAt(split, batch, epoch, number)
             with batch_watched(at):
-                outputs = split.forward(batch, run.device, alone=alone)
-                score = at.scored(outputs.score)
-                losses = None
-                if at.n_labels:
-                    # A copy: the rows need them as they are, whatever a loss does to its own.
-                    labels = batch.inputs["labels"].to(run.device, copy=True)
-                    losses = split.losses(outputs.for_losses, labels).numbers()
-                measured = at.measured(score, losses)
+                measured, _ = measure_batch(run, at, alone=alone)
                 if run.args.on_nan == STOP:
                     check_finite(measured)
                 run.recorders.batch(measured)
@@ -158,8 +148,8 @@ def surprisal_rows(run: Run, at: BatchAt, *, alone: bool = False) -> pa.Table:
 
     split = at.split
     with torch.no_grad(), batch_watched(at):
-        outputs = split.forward(at.batch, run.device, alone=alone)
-        rows: pa.Table = split.rows.of_batch(at.measured(outputs.score, None))
+        measured, _ = measure_batch(run, at, alone=alone)
+        rows: pa.Table = split.rows.of_batch(measured)
     if run.args.on_nan == STOP:
         _check_surprisals(rows, split)
     return rows

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.arguments.calls import check_call
 from finetune_lm.arguments.given_losses import takes_several
 from finetune_lm.arguments.references import numbered_names, short_name
+from finetune_lm.constants import BY_EXAMPLES, BY_LABELS, BY_SUM, OWN_SHARE
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.randomness import own_stream
+from finetune_lm.ranks import world
 from finetune_lm.recording.columns import LOSS
 
 if TYPE_CHECKING:
@@ -27,10 +29,35 @@ class LossValues:
     Attributes:
         total: What is minimised.
         parts: Each loss by its column.
+        counts: By what each of them counts among those that other ranks have found of the same
+            batch; None for one that adds up.
     """
 
     total: Tensor
     parts: dict[str, Tensor]
+    counts: Mapping[str, float | None] = field(default_factory=dict)
+
+    def of_share(self, counts: Mapping[str, float | None]) -> Tensor | None:
+        """What this rank adds to what is minimised, to which the others add theirs.
+
+        Args:
+            counts: By what each loss counts on all ranks together.
+
+        Returns:
+            A tensor of one value; None if there is nothing to be learned by this rank.
+        """
+        import torch
+
+        if counts == self.counts:
+            return self.total
+        terms = []
+        for name, value in self.parts.items():
+            mine, of_all = self.counts[name], counts[name]
+            if mine is None or of_all is None:
+                terms += [value] if mine is None else []
+            elif mine > 0:
+                terms.append(value * (mine / of_all))
+        return torch.stack(terms).sum() if terms else None
 
     def numbers(self) -> dict[str, float]:
         """All of them by column as numbers, fetched from the device in one go."""
@@ -38,6 +65,42 @@ class LossValues:
 
         values = torch.stack([self.total.detach(), *(v.detach() for v in self.parts.values())])
         return dict(zip([LOSS, *self.parts], values.float().tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class FoundLosses:
+    """The losses of one batch, or of a rank's share of it, as numbers.
+
+    Attributes:
+        numbers: What is minimised and each loss, by column.
+        counts: As of `LossValues`.
+        weights: By what each loss counts in an epoch's mean, of those that say so.
+    """
+
+    numbers: dict[str, float]
+    counts: Mapping[str, float | None] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
+def count_of(loss: Any, outputs: Any, labels: Tensor, n_labels: int) -> float | None:
+    """By what the value of a loss counts among those of other ranks; None if it adds up.
+
+    Args:
+        loss: It says so by ``reduce_over_ranks``, see `arguments.given_losses.over_ranks_problems`.
+        outputs: What the model returned for this rank's share of a batch; None if that is empty.
+        labels: The labels of this share: (n, label_length).
+        n_labels: How many of them count.
+    """
+    way = loss.reduce_over_ranks
+    if way == OWN_SHARE:
+        return None
+    if outputs is None:
+        return 0
+    if way == BY_SUM:
+        return None
+    if way == BY_LABELS:
+        return n_labels
+    return len(labels) if way == BY_EXAMPLES else float(way(outputs, labels))
 
 
 @dataclass(frozen=True)
@@ -135,12 +198,33 @@ class Losses:
         """
         return any(map(_needs_logits, self._made))
 
-    def __call__(self, outputs: Any, labels: Tensor) -> LossValues:
-        """All losses of one batch.
+    def joined(self, found: Sequence[FoundLosses]) -> FoundLosses:
+        """The losses of a batch of which each rank has found those of its share."""
+        if len(found) == 1:
+            return found[0]
+        counts: dict[str, float | None] = {}
+        parts = {}
+        for name in self.names:
+            given = [each.counts[name] for each in found]
+            values = [each.numbers[name] for each in found]
+            if None in given:
+                counts[name], parts[name] = None, sum(values)
+                continue
+            by = [n or 0.0 for n in given]
+            counts[name] = sum(by)
+            total = sum(value * n for value, n in zip(values, by, strict=True) if n)
+            parts[name] = total / (sum(by) or 1)
+        weights = {n: sum(each.weights[n] for each in found) for n in found[0].weights}
+        return FoundLosses({LOSS: self.reduced(parts), **parts}, counts, weights)
+
+    def __call__(self, outputs: Any, labels: Tensor, n_labels: int | None = None) -> LossValues:
+        """All losses of one batch, or of a rank's share of it.
 
         Args:
-            outputs: What the model returned.
+            outputs: What the model returned; None for a share of no example.
             labels: The labels it was called with, (n, label_length).
+            n_labels: How many of them count; None where nothing is to be put together with what
+                other ranks have found.
 
         Raises:
             UserError: If a loss or the reduction is not one number.
@@ -148,7 +232,14 @@ class Losses:
         import torch
 
         parts = {}
+        counts: dict[str, float | None] = {}
         for name, loss in self.by_name().items():
+            if n_labels is not None and world().size > 1:
+                with users_code(f"reduce_over_ranks of loss {name}"):
+                    counts[name] = count_of(loss, outputs, labels, n_labels)
+                if counts[name] == 0:
+                    parts[name] = torch.zeros((), device=labels.device)
+                    continue
             with _in_loss(name), users_code(f"loss {name}"):
                 value = (loss if callable(loss) else loss.forward)(outputs, labels)
             if getattr(loss, "return_all", False) and isinstance(value, torch.Tensor):
@@ -161,7 +252,7 @@ class Losses:
             if not value.is_floating_point():  # a number that is counted
                 parts[name] = parts[name].float()
             self._device = value.device
-        return LossValues(self._together(list(parts.values())), parts)
+        return LossValues(self._together(list(parts.values())), parts, counts)
 
     def _together(self, values: list[Tensor]) -> Tensor:
         """The value that is minimised: ()."""

@@ -1,10 +1,11 @@
-"""A pass through a data set that can be left after any batch and taken up there."""
+"""A pass through a data set that can be left after any batch and taken up there; each batch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,11 +13,15 @@ from finetune_lm.analysis.sentence_costs import SentenceCosts
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.errors import UserError
-from finetune_lm.evaluation.losses import EpochLosses
+from finetune_lm.evaluation.losses import EpochLosses, FoundLosses, LossValues
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.models.compiling import compiler_problem
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.recording.recorder import BatchAt, Measured
+from finetune_lm.runs.context import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Pass:
@@ -68,8 +73,7 @@ class Pass:
             self.n_not_finite += 1
             return
         self.lr = measured.lr
-        weights = measured.split.losses.epoch_weights()
-        self.means.add(measured.losses, measured.n_labels, weights)
+        self.means.add(measured.losses, measured.n_labels, measured.weights)
 
     def state_dict(self) -> dict[str, Any]:
         """How far it has come, in plain types."""
@@ -87,6 +91,63 @@ class Pass:
 
 
 _NUMBERS = ("n_batches", "n_examples", "n_not_finite", "lr")
+
+
+def measure_batch(
+    run: Run, at: BatchAt, *, alone: bool = True, lr: float | None = None
+) -> tuple[Measured, Tensor | None]:
+    """Call the model with a batch, and compute the losses if something in it is to be predicted.
+
+    Args:
+        run: What is run.
+        at: The batch.
+        alone: As of `scoring.forward.Forward`.
+        lr: The learning rate of the step that the batch leads to.
+
+    Returns:
+        What came of it, and what is to be minimised: the ranks' gradients of it add up to those of
+        the loss. None if there is no loss, or nothing that this rank could learn from.
+
+    Raises:
+        UserError: If a loss is not one number, or to be learned from and no function of the model.
+    """
+    import torch
+
+    split, n_labels, device = at.split, at.n_labels, run.accelerator.device
+    has_losses = split.losses is not None and n_labels > 0
+    learns = torch.is_grad_enabled() and has_losses
+    loss: LossValues | None = None
+    with run.world.randomness(), torch.set_grad_enabled(learns):
+        outputs = split.forward(at.batch, device, alone=alone)
+        share = replace(at, batch=outputs.batch)
+        # Before the losses, which may change the logits.
+        score = share.scored(outputs.score)
+        if has_losses:
+            # A copy: the rows need them as they are, whatever a loss does to its own.
+            labels = outputs.batch.inputs["labels"].to(device, copy=True)
+            loss = split.losses(outputs.for_losses, labels, share.n_labels)
+    found = None
+    if loss is not None:
+        found = FoundLosses(loss.numbers(), loss.counts, split.losses.epoch_weights())
+    if run.world.size > 1:
+        mine = None if share.batch is at.batch else share.scores(score)
+        told = run.world.gather((found, mine))
+        if found is not None:
+            found = split.losses.joined([losses for losses, _ in told])
+        if mine is not None:
+            score = at.joined([scores for _, scores in told])
+    if loss is None or found is None:
+        return at.measured(score, None), None
+    measured = at.measured(score, found.numbers, lr, found.weights)
+    if not learns:
+        return measured, None
+    to_learn = loss.of_share(found.counts)
+    if to_learn is not None and not to_learn.requires_grad:
+        raise UserError(
+            "a training loss must depend on the model, but no gradient comes of "
+            f"{', '.join(split.losses.names)} as they are reduced."
+        )
+    return measured, to_learn
 
 
 @contextmanager

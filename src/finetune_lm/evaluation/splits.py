@@ -24,6 +24,7 @@ from finetune_lm.models.compiling import is_compiled
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.vocabulary import padding_id
 from finetune_lm.randomness import LOSSES, stream_seed
+from finetune_lm.ranks import world
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
 from finetune_lm.runs.run_plan import Plan
 from finetune_lm.scoring.forward import Forward, Needs
@@ -38,7 +39,7 @@ class Split:
     Attributes:
         dataset_type: ``train``, ``validation``, ``test`` or ``probe``.
         dataset: The data.
-        batch_size: How many examples go to a batch.
+        batch_size: How many examples go to a batch, over all ranks.
         forward: Calls the model with its batches.
         rows: Makes its rows of the tables; None where there is no table.
         losses: What is computed of each batch; None for tests and probes.
@@ -129,7 +130,7 @@ def make_splits(
         args: Batch sizes and losses.
         columns: What all rows of their table have in common; None where there is no table.
     """
-    batch_size: int = getattr(args, f"per_device_{dataset_type}_batch_size")
+    batch_size: int = getattr(args, f"per_device_{dataset_type}_batch_size") * world().size
     group = datasets[dataset_type]
     if not group:
         return []

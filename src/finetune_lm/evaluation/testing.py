@@ -27,6 +27,8 @@ from finetune_lm.runs.context import Run
 from finetune_lm.runs.directory import words_path
 from finetune_lm.whole_files import write_whole
 
+Write = Callable[[pa.Table], object]
+
 
 def test(
     run: Run,
@@ -53,12 +55,76 @@ def test(
     Raises:
         UserError: If a surprisal is not finite and that is to stop the run.
     """
+    kept: list[EvaluationProgress] = []
+    with _tables(run, splits, path) as tables:
+        run.callbacks.run("pre_test", epoch)
+        for number, split in enumerate(splits):
+            run.callbacks.run("pre_test_dataset", epoch)
+            finished: list[pa.Table] = []
+            keep: list[Write] = []
+            if run.args.save_tmp_test_files and run.world.is_first:
+                aside = path.with_name(f"tmp-test-{number}-{split.dataset.name}.json.gz")
+                kept.append(EvaluationProgress(aside, _identity(run.loaded, split, epoch)))
+                finished = kept[-1].finished_batches()
+                keep = [kept[-1].add]
+            for rows in finished:
+                for write in tables.writers:
+                    write(_with_seed(rows, run.args.seed))
+            writers = [*tables.writers, *keep]
+            n_finished = run.world.decided(len, finished)
+            for _ in record_surprisals(run, split, epoch, writers, skip=n_finished):
+                tables.batch_is_over()
+                run.interruption.check(before=save)
+            tables.end_piece()
+            run.callbacks.run("post_test_dataset", epoch)
+    for progress in kept:
+        progress.remove()
+    return tables.n_rows
+
+
+class _Tables:
+    """What a test leaves: of several ranks the first has tables, the others none.
+
+    Args:
+        tables: Those that are written piece by piece.
+        writers: Given the rows of each batch.
+        bar: Shows how far it is.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[TableWriter | WordTable] = (),
+        writers: Sequence[Write] = (),
+        bar: TestBar | None = None,
+    ) -> None:
+        self._tables, self.writers, self._bar = tables, writers, bar
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows the first of them has."""
+        return self._tables[0].n_rows if self._tables else 0
+
+    def batch_is_over(self) -> None:
+        """Show a batch."""
+        if self._bar is not None:
+            self._bar.batch_is_over()
+
+    def end_piece(self) -> None:
+        """Put a test set on disk."""
+        for table in self._tables:
+            table.end_piece()
+
+
+@contextmanager
+def _tables(run: Run, splits: Sequence[Split], path: Path) -> Iterator[_Tables]:
+    """The tables of a test, which are there as wholes or not at all."""
+    if not run.world.is_first:
+        yield _Tables()
+        return
     assert splits[0].rows is not None
     columns = splits[0].rows.run.names()
     stem = path.with_name(path.name.removesuffix(RESULTS_SUFFIX))
-    temporary = path.parent if run.args.save_tmp_test_files else None
     n_batches = sum(split.dataset.n_batches(split.batch_size) for split in splits)
-    kept: list[EvaluationProgress] = []
     with (
         write_whole(path) as aside,
         TableWriter(aside, columns) as table,
@@ -67,31 +133,8 @@ def test(
         TestBar(n_batches) as bar,
     ):
         tables: list[TableWriter | WordTable] = [table, *words]
-        run.callbacks.run("pre_test", epoch)
-        for number, split in enumerate(splits):
-            run.callbacks.run("pre_test_dataset", epoch)
-            finished: list[pa.Table] = []
-            writers: list[Callable[[pa.Table], object]] = [each.write for each in tables]
-            if pairs is not None:
-                writers.append(pairs.add)
-            keep: list[Callable[[pa.Table], object]] = []
-            if temporary is not None:
-                aside_path = temporary / f"tmp-test-{number}-{split.dataset.name}.json.gz"
-                kept.append(EvaluationProgress(aside_path, _identity(run.loaded, split, epoch)))
-                finished = kept[-1].finished_batches()
-                keep = [kept[-1].add]
-            for rows in finished:
-                for write in writers:
-                    write(_with_seed(rows, run.args.seed))
-            for _ in record_surprisals(run, split, epoch, [*writers, *keep], skip=len(finished)):
-                bar.batch_is_over()
-                run.interruption.check(before=save)
-            for each in tables:
-                each.end_piece()
-            run.callbacks.run("post_test_dataset", epoch)
-    for progress in kept:
-        progress.remove()
-    return table.n_rows
+        add = [] if pairs is None else [pairs.add]
+        yield _Tables(tables, [*(each.write for each in tables), *add], bar)
 
 
 @contextmanager

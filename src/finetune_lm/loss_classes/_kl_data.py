@@ -23,6 +23,7 @@ from finetune_lm.loss_classes._kl_settings import KLSettings, KLSource
 from finetune_lm.models.baseline import Origin
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.randomness import apart_from_the_run
+from finetune_lm.ranks import world
 from finetune_lm.scoring.scorer import scorer_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class KLBatch:
     def n_scored(self) -> int:
         """In how many of the examples something is predicted that counts."""
         return sum(n > 0 for n in self.n_predictions)
+
+    def of_this_rank(self) -> KLBatch:
+        """The examples that this process deals with, where several make a run together."""
+        mine = list(range(len(self.example)))[world().share]
+        return self if len(mine) == len(self.example) else self.select(mine)
 
     def select(self, chosen: list[int]) -> KLBatch:
         """Some of the examples, in order."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.constants import ONCE
+from finetune_lm.constants import ONCE, OWN_SHARE
 from finetune_lm.data_preprocessing import identity
 from finetune_lm.scoring.halving import in_halves
 
@@ -92,8 +92,11 @@ class KLBaselineLoss:
 
     unit = "nats"
 
+    reduce_over_ranks = OWN_SHARE
+
     epoch_weight: int
-    """How many examples the last value is a mean over, which it counts by in an epoch's mean."""
+    """How many examples the last value is a mean over, or of these this rank's: what it counts by
+    in an epoch's mean."""
 
     def __init__(
         self,
@@ -197,16 +200,20 @@ class KLBaselineLoss:
 
         from finetune_lm.loss_classes._sum_in_pieces import sum_in_pieces
         from finetune_lm.randomness import drawing_from
+        from finetune_lm.ranks import world
 
         del outputs, labels
         parts: list[tuple[KLBatch, BaselineData, float]] = []
-        self.epoch_weight = 0
+        self.epoch_weight = n_of_all = 0
         for source, data in self._data:
+            # The same on all ranks, each of which then takes its share.
             examples = self._draw(source, data)
             with drawing_from(self._generator):  # for masks that are drawn anew
-                batches = data.batches(examples, self._batch_size)
+                batches = data.batches(examples, self._batch_size * world().size)
             n_scored = sum(batch.n_scored for batch in batches)
-            self.epoch_weight += n_scored
+            n_of_all += n_scored
+            batches = [batch.of_this_rank() for batch in batches]
+            self.epoch_weight += sum(batch.n_scored for batch in batches)
             weight = source.scaleby
             if not self.return_all:
                 weight /= max(n_scored, 1) * len(self._data)
@@ -217,7 +224,9 @@ class KLBaselineLoss:
             return nothing
         with self._in_its_mode():
             if self.return_all:
-                return torch.cat(self._in_halves(self._weighted_divergences, parts))
+                found = torch.cat(self._in_halves(self._weighted_divergences, parts))
+                # So that the means of all ranks add up to the mean of all.
+                return found if len(found) == n_of_all else found * (len(found) / n_of_all)
             if not torch.is_grad_enabled():
                 return torch.stack(self._in_halves(self._sum_of_divergences, parts)).sum()
             pieces = [partial(self._sum_of_divergences, *part) for part in parts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.constants import IGNORED_LABEL
+from finetune_lm.constants import BY_LABELS, IGNORED_LABEL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +28,8 @@ class OutputsDefaultLoss:
     """Nothing of the outputs but ``loss`` is used."""
 
     unit = "nats/token"
+
+    reduce_over_ranks = BY_LABELS
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         del model, tokenizer

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.constants import BY_LOSS
+from finetune_lm.scoring.surprisal import Scores
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from finetune_lm.data.batch import Batch
+    from finetune_lm.recording.token_rows import TokenRows
     from finetune_lm.scoring.forward import Score
 
 
@@ -41,19 +43,41 @@ class BatchAt:
         """How many of its labels count in its loss."""
         return int(self.split.dataset.task.counted(self.batch.inputs["labels"]).sum())
 
+    @property
+    def _maker(self) -> TokenRows | None:
+        """Makes rows of it; None if nobody asks for any."""
+        if self.split.rows is None and self.split.pairs is not None:
+            pairs: TokenRows = self.split.pairs.rows
+            return pairs
+        rows: TokenRows | None = self.split.rows
+        return rows
+
+    def scores(self, score: Score) -> Scores | None:
+        """What its tokens cost, as far as rows will need it."""
+        return None if self._maker is None else self._maker.scores(self.batch, score)
+
     def scored(self, score: Score) -> Score:
         """The same scores, which stay as they are whatever is done to the logits afterwards."""
-        rows = self.split.rows
-        if rows is None and self.split.pairs is not None:
-            rows = self.split.pairs.rows
-        return score if rows is None else rows.scored(self.batch, score)
+        scores = self.scores(score)
+        return score if scores is None else lambda rows, positions, targets: scores
+
+    def joined(self, shares: Sequence[Scores | None]) -> Score:
+        """What its tokens cost, of which each rank has found those of its share."""
+        if self._maker is None:
+            return lambda rows, positions, targets: Scores.of_none()
+        scores = self._maker.joined(self.batch, [each or Scores.of_none() for each in shares])
+        return lambda rows, positions, targets: scores
 
     def measured(
-        self, score: Score, losses: Mapping[str, float] | None, lr: float | None = None
+        self,
+        score: Score,
+        losses: Mapping[str, float] | None,
+        lr: float | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> Measured:
         """What came of it."""
         at = self.split, self.batch, self.epoch, self.number
-        return Measured(*at, score, losses, lr, step=self.step)
+        return Measured(*at, score, losses, lr, weights or {}, step=self.step)
 
 
 @dataclass(frozen=True)
@@ -65,11 +89,13 @@ class Measured(BatchAt):
             outputs.
         losses: Its losses by column; None where nothing is to be predicted, so that there are none.
         lr: The learning rate of the step that it leads to; None if it leads to none.
+        weights: By what losses count in an epoch's mean that are no means over the labels.
     """
 
     score: Score
     losses: Mapping[str, float] | None
     lr: float | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> pa.Table:

@@ -200,14 +200,19 @@ class TokenRows:
         self.before = BaselineSurprisals() if run.has_baseline and dataset_type != "train" else None
         self._words = LabelWords.of_texts(dataset.labels, dataset.places, dataset.units)
 
-    def scored(self, batch: Batch, score: Score) -> Score:
+    def scores(self, batch: Batch, score: Score) -> Scores:
         """Ask now what `of_batch` will ask about a batch.
 
         The losses come between, and may change the logits in place.
         """
         *asked, _ = self._asked(batch)
-        scores = score(*asked)
-        return lambda rows, positions, targets: scores
+        return score(*asked)
+
+    def joined(self, batch: Batch, shares: Sequence[Scores]) -> Scores:
+        """What `scores` would give for a batch, of what each rank has found for its share."""
+        rows, *_ = self._asked(batch)
+        rank = rows.numpy() % len(shares)
+        return Scores.joined(shares, [np.flatnonzero(rank == i) for i in range(len(shares))])
 
     def of_batch(self, measured: Measured) -> pa.Table:
         """The rows of one batch.

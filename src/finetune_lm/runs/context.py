@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from finetune_lm.model_modifiers.callbacks import Callbacks
+from finetune_lm.ranks import World, world
 from finetune_lm.recording.recorder import Recorder, Recorders
 from finetune_lm.recording.run_so_far import RunSoFar
 from finetune_lm.runs.interruption import Interruption
@@ -32,6 +33,7 @@ class Run:
         checkpoints: Where the state of the training is saved, and found again.
         so_far: What callbacks see of it.
         recorders: Listen to the training.
+        world: The processes that do the run together.
     """
 
     args: DataTrainingArguments
@@ -42,6 +44,7 @@ class Run:
     checkpoints: Checkpoints
     so_far: RunSoFar
     recorders: Recorders = field(default_factory=Recorders)
+    world: World = field(default_factory=world)
 
     @property
     def device(self) -> torch.device:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.constants import BF16, FP16, FP32, TF32
 from finetune_lm.errors import UserError
 from finetune_lm.messages import say, warn
 from finetune_lm.models.compiling import compile_model
+from finetune_lm.ranks import world
 from finetune_lm.runs.one_process import alone
 from finetune_lm.scoring.fast.tuning import tune
 
@@ -37,6 +41,7 @@ def prepare_process(
     # Bars for the loading and saving of single tensors, beside the bar over epochs.
     transformers.utils.logging.disable_progress_bar()
     seed_everything(seed)
+    world().seed(seed)
     accelerator = make_accelerator(use_gpu, precision)
     if fast and accelerator.device.type == "cpu":
         tune()
@@ -95,7 +100,7 @@ def make_accelerator(use_gpu: bool, precision: str = FP32) -> accelerate.Acceler
         torch.backends.cuda.matmul.allow_tf32 = precision == TF32
     mixed = precision if precision in (FP16, BF16) else "no"
     try:
-        with alone():
+        with nullcontext() if world().size > 1 else alone(), _without_advice():
             accelerator = accelerate.Accelerator(cpu=not use_gpu, mixed_precision=mixed)
     except ValueError as error:
         raise UserError(
@@ -104,6 +109,14 @@ def make_accelerator(use_gpu: bool, precision: str = FP32) -> accelerate.Acceler
     if use_gpu and accelerator.device.type == "cpu":
         warn("use_gpu is set but torch finds no GPU here: running on the CPU.")
     return accelerator
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Let accelerate share out the threads of a machine among its processes without a word."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="OMP_NUM_THREADS")
+        yield
 
 
 def renew_scaler(accelerator: accelerate.Accelerator) -> None:
@@ -138,7 +151,7 @@ def prepare_model(
                 f"weights are in float64."
             )
         # Also for a run that only tests, which makes no learner.
-        accelerator.prepare_model(model)
+        accelerator.prepare_model(model, evaluation_mode=True)
     if args.gradient_checkpointing:
         _checkpoint_gradients(model)
     if args.compile:

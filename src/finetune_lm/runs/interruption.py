@@ -12,6 +12,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from finetune_lm.messages import say
+from finetune_lm.ranks import world
 from finetune_lm.streams import let_go, tell_in_handler
 
 # SLURM can be told to send SIGUSR1 some time before a job's end, and SIGHUP comes when a terminal
@@ -92,8 +93,8 @@ class Interruption:
 
     @property
     def is_asked(self) -> bool:
-        """Whether a signal came, which the next `check` will heed."""
-        return self._received is not None
+        """Whether a signal came, to any of the ranks, which the next `check` will heed."""
+        return world().agreed(self._received) is not None
 
     def check(self, before: Callable[[], object] = lambda: None) -> None:
         """Raise what a signal asked for since.
@@ -104,16 +105,17 @@ class Interruption:
         Raises:
             Interrupted: If one came.
         """
-        if self._received is None:
+        number = world().agreed(self._received)
+        if number is None:
             return
         if not self._is_told:
-            say(_told(self._received))
+            say(_told(number))
         self._is_saving = True
         try:
             before()
         finally:
             self._is_saving = False
-        raise Interrupted(self._received)
+        raise Interrupted(number)
 
     def __enter__(self) -> Self:
         if _ctrl_c:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from filelock import FileLock, Timeout
 
 from finetune_lm.errors import UserError
+from finetune_lm.ranks import world
 from finetune_lm.runs import directory
 
 if TYPE_CHECKING:
@@ -159,7 +160,13 @@ def _may_run(holder: dict[str, Any]) -> bool:
 
 @contextmanager
 def claimed(plan: Plan) -> Iterator[None]:
-    """Make a new run's output directory, and keep others from writing into it."""
+    """Make a new run's output directory, and keep others from writing into it.
+
+    Of several ranks the first does that for all.
+    """
+    if not world().is_first:
+        yield
+        return
     directory.make_output_dir(plan.directory)
     with RunLock(plan.directory):
         # Once more, since another run may have come and gone while the model was loaded.

@@ -13,6 +13,7 @@ from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.data.files import Files, distinct_names, file_hashes
 from finetune_lm.errors import UserError
 from finetune_lm.out_of_memory import is_out_of_memory
+from finetune_lm.ranks import world
 from finetune_lm.runs import directory as place
 from finetune_lm.runs.interruption import Interrupted
 from finetune_lm.runs.record import RunRecord
@@ -72,8 +73,9 @@ def on_record(
 
     with end_on_record(record, output_dir, all_args, problem):
         try:
-            _write_config(plan, start_tokens)
-            record.add(files=checksums(output_dir, *place.SEALED))
+            if world().is_first:
+                _write_config(plan, start_tokens)
+                record.add(files=checksums(output_dir, *place.SEALED))
             yield record
         except Interrupted as error:
             if _resumable(output_dir) or not files["train"]:

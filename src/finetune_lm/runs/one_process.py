@@ -1,4 +1,4 @@
-"""One process makes a run: several that launchers start for one run are told so."""
+"""Several processes make a run if a launcher has said to each which it is; others are told so."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from finetune_lm.arguments.given_losses import over_ranks_problems
 from finetune_lm.errors import UserError
+from finetune_lm.ranks import world
 
 if TYPE_CHECKING:
     from finetune_lm.runs.run_identity import AllArguments
@@ -29,13 +31,16 @@ def check_arguments(all_args: AllArguments) -> None:
         UserError: With everything that is wrong.
     """
     problems = [problem for args in all_args for problem in args.problems()]
+    if world().size > 1 and not problems:
+        problems = over_ranks_problems(all_args[1])
     if problems:
         raise UserError(*problems)
-    check_one_process(is_study=all_args[2].do_optimize)
+    if world().size == 1 or all_args[2].do_optimize:
+        check_one_process(is_study=all_args[2].do_optimize)
 
 
 def check_one_process(*, is_study: bool = False) -> None:
-    """See that this process is not one of several that are to make one run.
+    """See that this process is not one of several that are to do one thing.
 
     Args:
         is_study: Whether it works at a study, which srun may start as several workers.
@@ -68,7 +73,7 @@ def _number(name: str, default: int) -> int:
 
 def _several(name: str) -> UserError:
     return UserError(
-        f"a run must be one process, since several are not supported yet, but {name} is "
-        f"{os.environ[name]}. Start it without torchrun, accelerate launch and mpirun, as one task "
-        f"of srun."
+        f"this must be one process, but {name} is {os.environ[name]}. Several processes make one "
+        f"run where torchrun or accelerate launch has started them: torchrun --nproc-per-node 2 -m "
+        f"finetune_lm ... With srun start one task for each node, which starts torchrun."
     )

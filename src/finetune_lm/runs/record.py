@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from finetune_lm.ranks import world
 from finetune_lm.whole_files import sealed, write_whole
 
 _PACKAGES = (
@@ -44,6 +45,7 @@ class RunRecord:
     def __init__(self, path: Path, earlier: dict[str, Any] | None = None, **facts: Any) -> None:
         earlier = earlier or {}
         self._path = path
+        self._is_written = world().is_first
         self._begun = {"total": time.monotonic()}
         self._seconds: dict[str, float] = dict(earlier.get("seconds", {}))
         self._peaks: dict[str, float] = dict(earlier.get("peak_memory_mb", {}))
@@ -98,7 +100,9 @@ class RunRecord:
         return round(self._seconds.get(what, 0.0) + time.monotonic() - self._begun[what], 3)
 
     def write(self) -> None:
-        """Write down how long things have taken up to here."""
+        """Write down how long things have taken up to here. Of several ranks the first does."""
+        if not self._is_written:
+            return
         # What a run that is killed has on record is what it took up to here.
         running = {what: self._so_far(what) for what in self._begun}
         self._facts["seconds"] = {**self._seconds, **running}

@@ -23,6 +23,7 @@ from finetune_lm.data.files import (
 from finetune_lm.data.units import region_names
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.full_collections import without_full_collections
+from finetune_lm.ranks import world
 from finetune_lm.recording.columns import (
     MetadataColumns,
     all_loss_columns,
@@ -115,10 +116,11 @@ def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan
     columns = columns_of(data_args, files)
     identity = identity_of(all_args, {**files, "loss": loss_files})
     if earlier is None:
-        directory = place.choose_output_dir(
-            data_args.output_dir, model_args.model_name_or_path, [f.name for f in files["train"]]
+        names = [f.name for f in files["train"]]
+        directory = world().decided(
+            place.choose_output_dir, data_args.output_dir, model_args.model_name_or_path, names
         )
-        place.check_output_dir(directory, data_args, identity)
+        world().decided(place.check_output_dir, directory, data_args, identity)
     else:
         directory = earlier.directory
     plan = Plan(all_args, files, loss_files, directory, identity, earlier, *columns)

@@ -12,6 +12,7 @@ import numpy as np
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch, on_device
 from finetune_lm.data.dataset import Dataset
+from finetune_lm.ranks import world
 from finetune_lm.scoring.halving import in_halves
 from finetune_lm.scoring.joined_outputs import joined_outputs
 from finetune_lm.scoring.measuring import Measuring, place_of, with_those_behind
@@ -39,12 +40,15 @@ class Outputs:
 
     Attributes:
         for_losses: What losses are given: ``loss``, the model's own, and, unless they say that they
-            do not need them, ``logits`` and all else that the model returns.
+            do not need them, ``logits`` and all else that the model returns; None where a rank has
+            no share in a batch.
         score: Tells what tokens cost.
+        batch: The batch that all this is about: the one that was asked for, or this rank's share.
     """
 
     for_losses: Any
     score: Score
+    batch: Batch
 
 
 @dataclass(frozen=True)
@@ -112,19 +116,26 @@ class Forward:
             alone: False if batches come in the order of the data set and the model does not change
                 between them, or `forget` is called, so that several may go in together.
         """
-        rows, positions = self._scorer.task.predictions(batch.inputs["labels"])
+        rows, _ = self._scorer.task.predictions(batch.inputs["labels"])
         if len(rows):
             self._is_fast = self._may_be_fast and self._comes_to_the_same(batch, device)
-        if not self._is_fast or not len(rows):
-            return self._plain(batch, device)
         scored = None
-        if not alone and self._may_group and self._layer().resumes_alone:
+        if not alone and self._may_group and len(rows):
             scored = self._from_together(batch, device)
         if scored is None:
+            batch = _of_this_rank(batch)
+            if not len(batch):
+                return Outputs(None, _nothing, batch)
+            rows, _ = self._scorer.task.predictions(batch.inputs["labels"])
+            if not self._is_fast or not len(rows):
+                return self._plain(batch, device)
             scored = self._alone(batch, device)
+        return Outputs(_LossOnly(scored.loss), self._looked_up(scored, batch), batch)
+
+    def _looked_up(self, scored: TargetScores, batch: Batch) -> Score:
+        rows, positions = self._scorer.task.predictions(batch.inputs["labels"])
         rows, positions = with_those_behind(self._measures, batch.is_label, rows, positions)
-        index = place_of(batch.is_label.shape, rows, positions)
-        return Outputs(_LossOnly(scored.loss), partial(_look_up, scored, index))
+        return partial(_look_up, scored, place_of(batch.is_label.shape, rows, positions))
 
     def _comes_to_the_same(self, batch: Batch, device: torch.device) -> bool:
         found = self._scorer.comes_to_the_same(batch, self._layer(), device)
@@ -140,6 +151,9 @@ class Forward:
     def _from_together(self, batch: Batch, device: torch.device) -> TargetScores | None:
         from finetune_lm.scoring.fast.together import BatchesTogether
 
+        # Ranks that looked at different examples may have found different things of the model.
+        if not world().all(self._is_fast and self._layer().resumes_alone):
+            return None
         if self._together is None:
             self._together = BatchesTogether(
                 self._scorer, self._layer(), self._dataset, self._batch_size, self._measures
@@ -163,10 +177,10 @@ class Forward:
             if len(parts) > 1:
                 outputs = joined_outputs(found, self._n_counted(parts), torch.cat(rows).argsort())
         if not self._measures:
-            return Outputs(outputs, partial(score_tokens, outputs.logits))
+            return Outputs(outputs, partial(score_tokens, outputs.logits), batch)
         inputs = self._scorer.task.without_labels(self._model, batch.inputs)
         measuring = Measuring(self._measures, inputs, batch.is_label)
-        return Outputs(outputs, partial(_measured_tokens, outputs.logits, measuring))
+        return Outputs(outputs, partial(_measured_tokens, outputs.logits, measuring), batch)
 
     def _n_counted(self, parts: Sequence[Batch]) -> list[int]:
         """How many labels of each part of a batch count in its loss."""
@@ -192,6 +206,16 @@ class Forward:
         done = in_halves(batch, do, _halves, _described)
         parts, results = map(list, zip(*done, strict=True))
         return results[0] if len(results) == 1 else join(results, self._n_counted(parts))
+
+
+def _of_this_rank(batch: Batch) -> Batch:
+    """The examples of a batch that this process deals with."""
+    return batch if world().size == 1 else batch.select(world().share)
+
+
+def _nothing(rows: Tensor, positions: Tensor, targets: Tensor) -> Scores:
+    """What the tokens of no example cost."""
+    return Scores.of_none()
 
 
 def _halves(batch: Batch) -> list[Batch]:

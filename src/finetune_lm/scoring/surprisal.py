@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from finetune_lm.scoring.measuring import Measurement
 
+IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 # How many logits are looked at together: their float32 copy stays below 256 MB.
@@ -40,6 +41,37 @@ class Scores:
     predicted_token_surprisal: FloatArray
     measured: Mapping[str, FloatArray] = field(default_factory=dict)
     measured_behind: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    @classmethod
+    def of_none(cls) -> Self:
+        """The scores of no token."""
+        nothing = np.empty(0, dtype=np.float32)
+        return cls(nothing, np.empty(0, dtype=np.int64), nothing)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Scores], places: Sequence[IntArray]) -> Scores:
+        """The scores of several parts of some tokens.
+
+        Args:
+            parts: They.
+            places: Where the tokens of each are among all, (n,) each.
+        """
+        order = np.concatenate(places).argsort()
+        scored = [part for part in parts if len(part.surprisal)] or [cls.of_none()]
+
+        def together(columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+            return np.concatenate(columns)[order]
+
+        def by_name(columns: Sequence[Mapping[str, FloatArray]]) -> dict[str, FloatArray]:
+            return {name: together([each[name] for each in columns]) for name in columns[0]}
+
+        return cls(
+            together([part.surprisal for part in scored]),
+            together([part.predicted_token_id for part in scored]),
+            together([part.predicted_token_surprisal for part in scored]),
+            by_name([part.measured for part in scored]),
+            by_name([part.measured_behind for part in scored]),
+        )
 
     def take(self, which: npt.NDArray[np.int64], behind: npt.NDArray[np.int64]) -> Scores:
         """The scores of some of the tokens, in the order given.
@@ -101,8 +133,7 @@ def score_tokens(
                 measurement.read(measurement.rows(whole, selected, targets[part]), part)
     measured = measurement.values if measurement is not None else {}
     if not parts:
-        nothing = np.empty(0, dtype=np.float32)
-        return Scores(nothing, np.empty(0, dtype=np.int64), nothing)
+        return Scores.of_none()
     nll, ids, best_nll = (torch.cat(column) for column in zip(*parts, strict=True))
     return in_bits(nll, ids, best_nll, measured)
 

@@ -26,6 +26,7 @@ from finetune_lm.runs import directory as place
 from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.lock import RunLock
+from finetune_lm.runs.one_process import check_one_process
 from finetune_lm.runs.record import RunRecord
 from finetune_lm.runs.run_identity import AllArguments, identity_of
 from finetune_lm.runs.run_result import RunResult
@@ -74,6 +75,7 @@ def run_series(all_args: AllArguments, earlier: EarlierRun | None, conduct: Cond
         UserError: If something is wrong with the series as a whole.
         MembersFailedError: If some of its checkpoints could not be tested.
     """
+    check_one_process()
     check_series(all_args)
     model_args, data_args, _ = all_args
     files = read_files(data_args)  # what is wrong with them is wrong for all checkpoints

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from finetune_lm.errors import UserError, first_line
 from finetune_lm.messages import warn
+from finetune_lm.ranks import world
 from finetune_lm.runs.directory import MANIFEST
 from finetune_lm.whole_files import checksum, sealed, sync, unsealed
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 BEGINNING, TRAINING, TRAINED = "beginning", "training", "trained"
 """What a checkpoint is of: before the first step, between two steps, after the last."""
 
-FORMAT = 4
+FORMAT = 5
 """Goes up when what is in a checkpoint changes so that older programs cannot use it."""
 
 STATE = "state.pt"
@@ -108,7 +109,7 @@ class Checkpoints:
         return since * _SHARE_OF_TIME >= self._last_took
 
     def write(self, saved: Saved) -> bool:
-        """Keep a checkpoint.
+        """Keep a checkpoint. Of several ranks the first does.
 
         Returns:
             Whether it is kept. It is not, with a warning, if something of the user's own has a
@@ -122,6 +123,8 @@ class Checkpoints:
             warn(f"no checkpoints can be kept, so this run cannot be resumed: {problem}")
             self.every = 0
             return False
+        if not world().is_first:
+            return True
         begun = time.monotonic()
         aside = self.directory / _ASIDE
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -166,6 +169,8 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Delete all of them, as far as that is possible."""
+        if not world().is_first:
+            return
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _names(self) -> list[str]:

@@ -14,6 +14,7 @@ from finetune_lm.messages import warn
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.progress_bars import EpochBar
+from finetune_lm.recording.recorder import Recorder
 from finetune_lm.recording.trackers import Trackers
 from finetune_lm.runs import directory as place
 from finetune_lm.runs.context import Run
@@ -52,9 +53,8 @@ def training_on_record(
         The run with those who listen to its training, and the state in which that begins.
     """
     state = begin_training(run, learner, splits, record.directory, resumes)
-    bar = [] if state.is_over else [EpochBar(run.args.epochs, loss_units(run.args)[LOSS])]
-    trackers = [] if state.is_over else _trackers(run, state, record)
-    run = run.with_recorders(*state.recorders.values(), *bar, *trackers)
+    shown = [] if state.is_over or not run.world.is_first else _shown(run, state, record)
+    run = run.with_recorders(*state.recorders.values(), *shown)
     try:
         with record.timed("training"), run.recorders.listening(max(state.progress.epoch, 0)):
             yield run, state
@@ -71,6 +71,12 @@ def training_on_record(
         run.checkpoints.write(state.at_end)
     _save_training(run, state, record)
     state.progress.tell_of_skipped()
+
+
+def _shown(run: Run, state: TrainingState, record: RunRecord) -> list[Recorder]:
+    """Those that show how far it is."""
+    bar = EpochBar(run.args.epochs, loss_units(run.args)[LOSS])
+    return [bar, *_trackers(run, state, record)]
 
 
 def _trackers(run: Run, state: TrainingState, record: RunRecord) -> list[Trackers]:
@@ -106,9 +112,11 @@ def _save_training(run: Run, state: TrainingState, record: RunRecord) -> None:
     record.add(**state.facts(), **n_rows)
     if not stopping.n_epochs:
         return
-    _plot_losses(run, state, record.directory)
     assert state.best is not None
     state.best.restore()
+    if not run.world.is_first:
+        return
+    _plot_losses(run, state, record.directory)
     if run.args.save_best_model_state_to_disk and stopping.best_epoch is not None:
         _save_model(run.loaded, record.directory)
         record.add(files=checksums(record.directory, *place.SEALED))

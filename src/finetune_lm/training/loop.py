@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from finetune_lm.constants import SKIP
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.evaluate import check_finite, evaluate
-from finetune_lm.evaluation.passes import batch_watched
+from finetune_lm.evaluation.passes import batch_watched, measure_batch
 from finetune_lm.evaluation.splits import Split, TrainingSplits
 from finetune_lm.loss_scale import loss_scaled_by
 from finetune_lm.recording.columns import LOSS
@@ -19,6 +21,9 @@ from finetune_lm.training.probing import Probing
 from finetune_lm.training.progress import BEFORE_TRAINING
 from finetune_lm.training.state import TrainingState
 from finetune_lm.training.step import Learner, Update
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingState) -> None:
@@ -86,7 +91,7 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
         )
         progress.begin_epoch(progress.epoch + 1)
         # At the end a smaller one is written instead.
-        if not is_over() and run.checkpoints.is_due(progress.epoch):
+        if not is_over() and run.world.decided(run.checkpoints.is_due, progress.epoch):
             save()
     callbacks.run("post_training")
     stop_if_asked()
@@ -129,7 +134,10 @@ def train_epoch(
         run.callbacks.run("pre_train_batch", epoch, number)
         at = BatchAt(split, batch, epoch, number)
         with batch_watched(at):
-            measured = learn(run, learner, at, update)
+            if not learner.model.training:
+                learner.model.train()
+            # By the learning rate before the update that this batch may lead to.
+            measured = learn(run, measure_batch(run, at, lr=learner.lr), update)
             run.recorders.batch(measured)
             progress.take_in(measured)
         run.callbacks.run("post_train_batch", epoch, number)
@@ -156,41 +164,28 @@ def train_epoch(
     return means
 
 
-def learn(run: Run, learner: Learner, at: BatchAt, update: Update) -> Measured:
-    """From a batch to its losses and gradients, and to the update if they are the last for it.
+def learn(run: Run, found: tuple[Measured, Tensor | None], update: Update) -> Measured:
+    """From the losses of a batch to gradients, and to the update if they are the last for it.
 
     From a batch with nothing to predict, such as one in which no word was found to mask, nothing is
     learned; nor from one whose loss is not finite, if such are to be skipped.
-    """
-    import torch
 
-    split, batch = at.split, at.batch
-    assert split.losses is not None
-    n_counted, device = at.n_labels, learner.accelerator.device
-    if not learner.model.training:
-        learner.model.train()
-    if not n_counted:
-        with torch.no_grad():
-            return at.measured(split.forward(batch, device).score, None)
-    # An update that this batch leads to changes it.
-    lr = learner.lr
-    outputs = split.forward(batch, device)
-    # Before the losses, which may change the logits.
-    score = at.scored(outputs.score)
-    # A copy: the rows need them as they are, whatever a loss does to its own.
-    labels = batch.inputs["labels"].to(device, copy=True)
-    loss = split.losses(outputs.for_losses, labels)
-    measured = at.measured(score, loss.numbers(), lr)
+    Args:
+        run: What is run.
+        found: What `measure_batch` has returned for the batch.
+        update: Collects the gradients.
+
+    Returns:
+        What came of the batch.
+    """
+    measured, loss = found
+    if measured.losses is None:
+        return measured
     if not measured.is_finite:
         if run.args.on_nan == SKIP:
-            return at.measured(score, measured.losses)
+            return replace(measured, lr=None)
         check_finite(measured)
-    if not loss.total.requires_grad:
-        raise UserError(
-            "a training loss must depend on the model, but no gradient comes of "
-            f"{', '.join(split.losses.names)} as they are reduced."
-        )
     if run.so_far.is_asked_for:
         run.so_far.latest = measured  # for callbacks at its step
-    update.add(loss.total, n_counted, at.epoch, at.number)
+    update.add(loss, measured.n_labels, measured.epoch, measured.number)
     return measured

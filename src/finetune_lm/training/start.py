@@ -91,8 +91,15 @@ def _before(splits: TrainingSplits) -> dict[str, Any]:
 def _recorders(
     run: Run, splits: TrainingSplits, output_dir: Path, saved: Saved | None
 ) -> dict[str, Any]:
-    """Those who listen and have something to go on from, by name."""
+    """Those who listen and have something to go on from, by name.
+
+    Of several ranks the first has all of them, the others only what callbacks see of the run.
+    """
     recorders: dict[str, Any] = {}
+    if run.so_far.is_asked_for:
+        recorders[SO_FAR] = run.so_far
+    if not run.world.is_first:
+        return recorders
 
     def add_tables(
         split: Split, file: str, tokens: tuple[str, Any], words: tuple[str, Any]
@@ -105,8 +112,6 @@ def _recorders(
 
     add_tables(splits.train, METRICS, (TABLE, TokenTable), (WORDS, TrainingWords))
     recorders[LOSSES] = LossHistory()
-    if run.so_far.is_asked_for:
-        recorders[SO_FAR] = run.so_far
     if splits.probes:
         of_probes = (PROBES, ProbeTable), (PROBE_WORDS, ProbeWords)
         add_tables(splits.probes[0], PROBE_RESULTS, *of_probes)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.evaluation.splits import Split, TrainingSplits
 from finetune_lm.randomness import generator_states, restore_generators
+from finetune_lm.ranks import world
 from finetune_lm.training.best_state import BestState, put_weights, weights_of
 from finetune_lm.training.checkpoints import BEGINNING, TRAINED, TRAINING, Checkpoints, Saved
 from finetune_lm.training.early_stopping import EarlyStopping
@@ -101,6 +102,7 @@ class TrainingState:
             "stopping": self.stopping.state_dict(),
             "recorders": {name: each.state_dict() for name, each in self.recorders.items()},
             "generators": generator_states(),
+            "ranks": world().state_dict(),
         }
 
     def restore(self, saved: Saved) -> None:
@@ -137,6 +139,7 @@ class TrainingState:
                     part.load_state_dict(state["parts"][name])
         # Last, since making or loading something may draw random numbers.
         restore_generators(state["generators"])
+        world().load_state_dict(state["ranks"])
 
 
 def parts_with_state(learner: Learner, *splits: Split) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from finetune_lm.errors import users_code
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import LoadedModel
+from finetune_lm.ranks import world
 from finetune_lm.runs.device import renew_scaler
 from finetune_lm.training.optimizers import make_optimizer
 from finetune_lm.training.schedule import Schedule, make_schedule
@@ -83,20 +84,22 @@ class Update:
         """Whether there are gradients that no update was made of yet."""
         return self._n_batches > 0
 
-    def add(self, loss: Tensor, n_labels: int, epoch: int, batch: int) -> None:
+    def add(self, loss: Tensor | None, n_labels: int, epoch: int, batch: int) -> None:
         """Add the gradients of a batch, and make the update if it is the last one that is wanted.
 
         Args:
-            loss: The batch's loss, a mean over its labels: a tensor of one value.
+            loss: The batch's loss, a mean over its labels: a tensor of one value; of several ranks
+                what this one adds to it, None for nothing.
             n_labels: How many labels counted in it, at least one.
             epoch: The epoch.
             batch: The batch's number in it.
         """
         if not self._n_batches:
             self._n_labels_of_first = n_labels
-        else:
+        elif loss is not None:
             loss = loss * (n_labels / self._n_labels_of_first)
-        self._learner.accelerator.backward(loss)
+        if loss is not None:
+            self._learner.accelerator.backward(loss)
         self._n_batches += 1
         self._n_labels += n_labels
         self._last_batch = batch
@@ -107,6 +110,7 @@ class Update:
         """Update the weights with the gradients of the batches that there are."""
         learner, batch = self._learner, self._last_batch
         optimizer, callbacks = learner.optimizer, learner.callbacks
+        world().add_up(learner.model.parameters())
         # In half precision the gradients are those of a loss that was made larger.
         learner.accelerator.unscale_gradients(optimizer)
         if self._n_batches > 1:
@@ -142,7 +146,10 @@ def make_learner(
     n_batches = math.ceil(len(training.dataset) / training.batch_size)
     schedule = make_schedule(data_args, optimizer, n_batches)
     renew_scaler(accelerator)
-    model, optimizer = accelerator.prepare(loaded.model, optimizer)
+    # Not for training: accelerate would wrap the model, where there are several ranks, in what
+    # takes the mean of their means.
+    model = accelerator.prepare_model(loaded.model, evaluation_mode=True)
+    optimizer = accelerator.prepare_optimizer(optimizer)
     return Learner(model, optimizer, accelerator, callbacks, schedule)
 
 

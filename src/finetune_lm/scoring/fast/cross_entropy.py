@@ -40,6 +40,16 @@ class TargetScores:
     best_nll: Tensor
     measured: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def to(self, device: torch.device) -> TargetScores:
+        """The same on a device."""
+        return TargetScores(
+            self.loss.to(device),
+            self.nll.to(device),
+            self.best_id.to(device),
+            self.best_nll.to(device),
+            {name: values.to(device) for name, values in self.measured.items()},
+        )
+
 
 class CrossEntropy:
     """The mean surprisal of targets, as a `Criterion`, and what each target costs.

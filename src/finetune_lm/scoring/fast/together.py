@@ -6,7 +6,7 @@ What their texts have in common goes in once, and otherwise what is about as lon
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.out_of_memory import is_out_of_memory
+from finetune_lm.ranks import world
 from finetune_lm.scoring.fast.cross_entropy import TargetScores, score_rows
 from finetune_lm.scoring.fast.output_layer import OutputLayer
 from finetune_lm.scoring.halving import free_memory
@@ -58,9 +59,7 @@ class BatchesTogether:
         self._dataset = dataset
         self._batch_size = batch_size
         self._measures = measures
-        self._begin = self._end = 0
-        self._scores: TargetScores | None = None
-        self._ends: tuple[Any, Any] = (None, None)
+        self._groups: list[_Group] = []
 
     def scores_of(self, batch: Batch, device: torch.device) -> TargetScores | None:
         """The scores of a batch's labels that count, in the order of their predictions.
@@ -68,21 +67,16 @@ class BatchesTogether:
         None if memory does not do for all that go in together.
         """
         first = int(batch.example[0])
-        if self._scores is None or not self._begin <= first < self._end:
-            self._scores = None
-            try:
-                self._score_around(first, device)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-        if self._scores is None:
-            free_memory()
-            return None
+        if (group := self._group_of(first)) is None:
+            self._score_around(first, device)
+            if (group := self._group_of(first)) is None:
+                free_memory()
+                return None
         import torch
 
-        begin = first - self._begin
-        part, more = (slice(ends[begin], ends[begin + len(batch)]) for ends in self._ends)
-        scores = self._scores
+        begin = first - group.begin
+        part, more = (slice(ends[begin], ends[begin + len(batch)]) for ends in group.ends)
+        scores = group.scores
         nll = scores.nll[part]
         measured = {
             name: torch.cat([values[part], values[more]])
@@ -90,32 +84,51 @@ class BatchesTogether:
         }
         return TargetScores(nll.mean(), nll, scores.best_id[part], scores.best_nll[part], measured)
 
+    def _group_of(self, first: int) -> _Group | None:
+        return next((each for each in self._groups if each.begin <= first < each.end), None)
+
     def _score_around(self, first: int, device: torch.device) -> None:
-        """Score the batches that go in together, of which one begins with this example."""
+        """Score the batches that go in together, of which one begins with this example.
+
+        Each of several ranks scores those that come so many groups behind these, and all are told.
+        """
+        self._groups = []
         size = self._batch_size * self._n_together()
-        begin = first // size * size
-        end = min(begin + size, len(self._dataset))
+        begin = (first // size + world().rank) * size
+        group: _Group | None = None
+        try:
+            if begin < len(self._dataset):
+                group = self._scored(begin, min(begin + size, len(self._dataset)), device)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        is_done = group is not None or begin >= len(self._dataset)
+        if world().all(is_done):
+            found = world().gather(group)
+            self._groups = [each.to(device) for each in found if each is not None]
+
+    def _scored(self, begin: int, end: int, device: torch.device) -> _Group:
+        """Score these examples together."""
         fed = self._fed(np.arange(begin, end))
         order = fed.in_order()
         measurement = None
         if self._measures:
             prepared = {i: made[order.to(made.device)] for i, made in fed.prepared.items()}
             measurement = Measurement(self._measures, len(order), device, prepared)
-        self._scores = score_rows(
+        scores = score_rows(
             self._layer.of_hidden,
             fed.hidden,
             fed.which[order.to(fed.which.device)],
             fed.targets[order].to(device),
             measurement,
         )
-        self._begin, self._end = begin, end
         n = end - begin
         counts = (
             np.bincount(fed.example[fed.is_behind == behind] - begin, minlength=n)
             for behind in (False, True)
         )
         ends, ends_behind = (np.concatenate([[0], np.cumsum(each)]) for each in counts)
-        self._ends = ends, ends[-1] + ends_behind
+        return _Group(begin, end, scores, (ends, ends[-1] + ends_behind))
 
     def _fed(self, examples: IntArray) -> _Fed:
         """What the last layer is fed for some examples."""
@@ -151,6 +164,27 @@ class BatchesTogether:
         """How many batches go in together."""
         slots = self._batch_size * max(self._dataset.longest, 1)
         return max(1, min(_BATCHES_TOGETHER, _TOKENS_TOGETHER // slots))
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What the labels of some examples cost that went in together.
+
+    Attributes:
+        begin: The first of them.
+        end: The one behind the last.
+        scores: Those of all labels that count, and then of what is behind them.
+        ends: Where the scores of each example end, and those of what is behind its labels.
+    """
+
+    begin: int
+    end: int
+    scores: TargetScores
+    ends: tuple[IntArray, IntArray]
+
+    def to(self, device: torch.device) -> _Group:
+        """The same with all tensors there."""
+        return replace(self, scores=self.scores.to(device))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,429 @@
+"""The processes that make one run together, and what they tell each other.
+
+Most runs are one process. Where a launcher has started several (the *ranks*), each has all data and
+puts together the same batches from the same random numbers, deals with its share of each batch, and
+tells the others what came of it: all then know what one process would, and decide the same.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from finetune_lm import messages
+from finetune_lm.errors import OtherRankError, UserError, first_line
+from finetune_lm.out_of_memory import is_out_of_memory
+from finetune_lm.randomness import RANKS, OwnRandomness, stream_seed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+LONGEST_WAIT = timedelta(hours=2)
+"""For a rank that is there and says nothing: it may be saving a model. One that ends is noticed at
+once, whatever it ended by."""
+
+_REASON_SECONDS = 3.0
+"""How long to wait for a rank that is gone to have said why."""
+
+_LONGEST_START = timedelta(minutes=10)
+
+_AT_ONCE = 2**26
+"""How many numbers of gradients are put together in one message, or a few more."""
+
+
+class World:
+    """The ranks of a run: here the only one, which has nobody to tell anything.
+
+    Attributes:
+        rank: Which one this process is, from 0.
+        size: How many there are.
+    """
+
+    rank = 0
+    size = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the rank that writes and speaks."""
+        return self.rank == 0
+
+    @property
+    def share(self) -> slice:
+        """Which examples of a batch are this rank's."""
+        return slice(self.rank, None, self.size)
+
+    def randomness(self) -> AbstractContextManager[object]:
+        """Inside, random numbers are this rank's own, as those of dropout are.
+
+        Those outside are the same on all ranks.
+        """
+        return nullcontext()
+
+    def seed(self, seed: int) -> None:
+        """Let the numbers of `randomness` follow from the run's seed."""
+
+    def gather(self, value: T) -> list[T]:
+        """What each rank gives, in their order, told to all."""
+        return [value]
+
+    def all(self, holds: bool) -> bool:
+        """Whether something holds on all ranks."""
+        return all(self.gather(holds))
+
+    def decided(self, decide: Callable[..., T], *args: Any) -> T:
+        """What a function returns on the first rank, which alone calls it; the others are told."""
+        return decide(*args)
+
+    def add_up(self, gradients: Iterable[Any]) -> None:
+        """Let the gradients of parameters be their sums over all ranks.
+
+        Args:
+            gradients: The parameters. One that has a gradient on some ranks has one on all
+                afterwards.
+        """
+
+    def agreed(self, signal: int | None) -> int | None:
+        """The signal that all ranks know of; every rank that asks knows of the same one.
+
+        Args:
+            signal: The one that came to this process, if one did.
+        """
+        return signal
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of all ranks."""
+        return {"size": self.size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises:
+            UserError: If there were more or fewer ranks.
+        """
+        if state["size"] != self.size:
+            raise UserError(
+                f"a run must be resumed by as many processes as it had, which is {state['size']}, "
+                f"but there {'is' if self.size == 1 else 'are'} {self.size}."
+            )
+
+
+class _Ranks(World):
+    """Several ranks.
+
+    Args:
+        store: What they all reach, to say why they end.
+        rank: This one.
+        size: How many there are.
+    """
+
+    def __init__(self, store: Any, rank: int, size: int) -> None:
+        import torch.distributed as dist
+        from torch.distributed.distributed_c10d import PrefixStore
+
+        self.rank, self.size = rank, size
+        self._store = store
+        self._own = OwnRandomness(0)
+        self._signal: int | None = None
+        self._received: int | None = None
+        self._room = 2**12
+        self._tell("place", {"host": socket.gethostname(), "pid": os.getpid()})
+        with self._noticing():
+            # Gradients go by what is fast between their devices, all else by the CPU.
+            dist.init_process_group(
+                store=PrefixStore("group", store),
+                rank=rank,
+                world_size=size,
+                timeout=LONGEST_WAIT,
+            )
+            self._group = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+
+    def randomness(self) -> AbstractContextManager[object]:
+        return self._own
+
+    def seed(self, seed: int) -> None:
+        self._own = OwnRandomness(stream_seed(seed, RANKS, self.rank))
+
+    def gather(self, value: T) -> list[T]:
+        told = self._all_bytes(_as_bytes((self._received, value)))
+        signals, values = zip(*map(pickle.loads, told), strict=True)
+        if self._signal is None:
+            self._signal = next((each for each in signals if each is not None), None)
+        return list(values)
+
+    def decided(self, decide: Callable[..., T], *args: Any) -> T:
+        # An error on the first rank ends it, and thereby the others.
+        return self.gather(decide(*args) if self.is_first else None)[0]  # type: ignore[return-value]
+
+    def agreed(self, signal: int | None) -> int | None:
+        self._received = signal
+        return self._signal
+
+    def add_up(self, gradients: Iterable[Any]) -> None:
+        import torch
+
+        parameters = [each for each in gradients if each.requires_grad]
+        has_one = torch.tensor([each.grad is not None for each in parameters])
+        anywhere = torch.tensor(self.gather(has_one.tolist())).any(dim=0)
+        with torch.no_grad():
+            for parameter, is_there in zip(parameters, anywhere.tolist(), strict=True):
+                if is_there and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            for part in _alike(each.grad for each in parameters if each.grad is not None):
+                self._add_up_together(part)
+
+    def _add_up_together(self, gradients: list[Tensor]) -> None:
+        """The sums of some gradients of one kind, by one message."""
+        import torch
+        import torch.distributed as dist
+
+        flat = torch.cat([each.reshape(-1) for each in gradients])
+        with self._noticing():
+            dist.all_reduce(flat)
+        parts = torch.split(flat, [each.numel() for each in gradients])
+        torch._foreach_copy_(
+            gradients, [p.view_as(g) for p, g in zip(parts, gradients, strict=True)]
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"size": self.size, "randomness": self.gather(self._own.state_dict())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._own.load_state_dict(state["randomness"][self.rank])
+
+    def _all_bytes(self, data: bytes) -> list[bytes]:
+        """What each rank has to say, in one message if it is not longer than any before."""
+        lengths, texts = self._all_in_room(data)
+        longest = max(lengths)
+        if longest > self._room:
+            # The same on all ranks.
+            self._room = 1 << (longest - 1).bit_length()
+            lengths, texts = self._all_in_room(data)
+        return [text[:n].numpy().tobytes() for n, text in zip(lengths, texts, strict=True)]
+
+    def _all_in_room(self, data: bytes) -> tuple[list[int], list[Tensor]]:
+        import torch
+        import torch.distributed as dist
+
+        message = torch.zeros(8 + self._room, dtype=torch.uint8)
+        message[:8] = torch.tensor([len(data)]).view(torch.uint8)
+        if len(data) <= self._room:
+            message[8 : 8 + len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        messages = [torch.empty_like(message) for _ in range(self.size)]
+        with self._noticing():
+            dist.all_gather(messages, message, group=self._group)
+        return [int(each[:8].view(torch.int64)) for each in messages], [m[8:] for m in messages]
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """Say why a rank is gone that does not answer any more.
+
+        Raises:
+            OtherRankError: If one is.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise self._why() from error
+
+    def _why(self) -> OtherRankError:
+        """Which rank has ended the run, and what it has said of it."""
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        try:
+            self._tell("here", {})
+            until = time.monotonic() + _REASON_SECONDS
+            while time.monotonic() < until:
+                for rank in others:
+                    if (ended := self._told("end", rank)) is not None:
+                        return OtherRankError(rank, ended["text"], ended["status"])
+                time.sleep(0.05)
+            gone = [rank for rank in others if self._told("here", rank) is None]
+            lost = next(filter(self._has_ended, gone), next(iter(gone), others[0]))
+            place = self._told("place", lost) or {}
+            where = f" (process {place['pid']} on {place['host']})" if place else ""
+        except RuntimeError:  # what they all reach is gone, which as a rule is with the first
+            lost, where = 0, ""
+        return OtherRankError(
+            lost, f"the process{where} is gone. It was killed, by hand or for want of memory."
+        )
+
+    def leave(self, error: BaseException) -> None:
+        """Let the other ranks know that this one ends, and why.
+
+        An error that another rank tells the user has ``is_told`` afterwards.
+        """
+        status = 128 + getattr(error, "signal_number", 2)
+        if isinstance(error, Exception):
+            status = getattr(error, "exit_status", 1)
+        with suppress(RuntimeError):
+            self._tell("end", {"text": _told_as(error), "status": status})
+        self.close()
+        if not self.is_first and self._is_told_by_first(error):
+            with suppress(AttributeError):
+                error.is_told = True  # type: ignore[attr-defined]
+
+    def _is_told_by_first(self, error: BaseException) -> bool:
+        """Whether the first rank tells the user of an error that has ended this one."""
+        if isinstance(error, OtherRankError) and error.rank == 0:
+            # Somebody must, where it cannot.
+            return error.is_said or self.rank > 1
+        until = time.monotonic() + _REASON_SECONDS
+        with suppress(RuntimeError):
+            while time.monotonic() < until:
+                if (first := self._told("end", 0)) is not None:
+                    # Of what is no user's mistake it knows the reason, not where it arose.
+                    return isinstance(error, UserError) or bool(first["text"] == _told_as(error))
+                time.sleep(0.05)
+        return False
+
+    def close(self) -> None:
+        """Be gone for the others."""
+        import torch.distributed as dist
+
+        self._group = None
+        if dist.is_initialized():
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
+
+    def _tell(self, what: str, value: dict[str, Any]) -> None:
+        self._store.set(f"{what}/{self.rank}", json.dumps(value))
+
+    def _told(self, what: str, rank: int) -> dict[str, Any] | None:
+        """What a rank has told the others; None if it has not."""
+        key = f"{what}/{rank}"
+        if not self._store.check([key]):
+            return None
+        told: dict[str, Any] = json.loads(self._store.get(key))
+        return told
+
+    def _has_ended(self, rank: int) -> bool:
+        """Whether the process of a rank on this machine is there no more."""
+        import psutil
+
+        place = self._told("place", rank)
+        if place is None or place["host"] != socket.gethostname():
+            return False
+        try:
+            return bool(psutil.Process(place["pid"]).status() == psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return True
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles tensors as arrays, wherever they are."""
+
+    def reducer_override(self, value: Any) -> Any:
+        import torch
+
+        if isinstance(value, torch.Tensor):
+            return torch.from_numpy, (value.detach().cpu().numpy(),)
+        return NotImplemented
+
+
+def _as_bytes(value: Any) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file, protocol=5).dump(value)
+    return file.getvalue()
+
+
+def _told_as(error: BaseException) -> str:
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    return f"{kind}{error}"
+
+
+_alone = World()
+_joined: World | None = None
+
+
+def world() -> World:
+    """The ranks of the run that this process is doing."""
+    return _joined or _alone
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """Inside, the processes that a launcher has started for one run are one world.
+
+    The first of them to end in any other way than the end of what is inside ends all of them.
+
+    Raises:
+        UserError: If they do not find each other.
+        OtherRankError: If another one has ended.
+    """
+    global _joined
+    rank, size = launched()
+    if size == 1 or _joined is not None:
+        yield world()
+        return
+    ranks = _Ranks(_store(size), rank, size)
+    _joined = ranks
+    try:
+        with messages.silent() if rank else nullcontext():
+            yield ranks
+            # Nobody is gone while another may still need it.
+            ranks.gather(None)
+    except BaseException as error:
+        ranks.leave(error)
+        raise
+    finally:
+        _joined = None
+        ranks.close()
+
+
+def launched() -> tuple[int, int]:
+    """Which of how many processes of a launcher (torchrun, accelerate launch) this one is."""
+    size = _number("WORLD_SIZE", 1)
+    return (_number("RANK", 0), size) if size > 1 else (0, 1)
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, "").strip()
+    return int(text) if text.isdecimal() else default
+
+
+def _store(size: int) -> Any:
+    """What all ranks reach.
+
+    Raises:
+        UserError: If they do not find each other.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    try:
+        store, _, _ = next(iter(rendezvous("env://", timeout=_LONGEST_START)))
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{size} processes (WORLD_SIZE) must find each other by MASTER_ADDR and MASTER_PORT, "
+            f"as torchrun and accelerate launch see to, but do not: {first_line(error)}"
+        ) from error
+    # A launcher that starts all of them again keeps it.
+    return PrefixStore(f"finetune_lm/{_number('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+
+
+def _alike(gradients: Iterable[Any]) -> Iterator[list[Tensor]]:
+    """Gradients that can go in one message: of one type, on one device, and not too many."""
+    part: list[Tensor] = []
+    for gradient in gradients:
+        is_other = bool(part) and (gradient.dtype, gradient.device) != (
+            part[0].dtype,
+            part[0].device,
+        )
+        if part and (is_other or sum(each.numel() for each in part) >= _AT_ONCE):
+            yield part
+            part = []
+        part.append(gradient)
+    if part:
+        yield part
