@@ -17,11 +17,15 @@ TEXT_KEYS: Mapping[str, Any] = types.MappingProxyType(
         **dict.fromkeys(("frozen_params", "unfrozen_params"), str | list[str] | None),
         **dict.fromkeys(("words_to_freeze", "words_to_unfreeze"), str | list[str] | None),
         "word_embeddings_name": str | None,
+        **dict.fromkeys(("target_modules", "exclude_modules"), str | list[str] | None),
+        **dict.fromkeys(("modules_to_save", "target_parameters"), str | list[str] | None),
+        **dict.fromkeys(("layers_pattern", "feedforward_modules"), str | list[str] | None),
     }
 )
 """Keyword arguments that are text wherever they are given.
 
-The names of a model's parameters have dots, so they would be taken for something to import.
+The names of a model's parameters and layers have dots, so they would be taken for something to
+import.
 """
 
 

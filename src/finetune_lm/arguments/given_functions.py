@@ -18,13 +18,14 @@ def modifier_problems(
     """Return a message for each keyword argument that its function has no use for, or lacks.
 
     A function that has an attribute ``check`` looks at the values itself: that is called with the
-    keyword arguments, and raises a `UserError` if they will not do.
+    keyword arguments, and raises a `UserError` if they will not do. One that has an attribute
+    ``comes_after`` names functions that must not come behind it.
 
     Args:
         functions: The functions. Each is called with ``model`` and ``tokenizer`` by name.
         kwargs: The keyword arguments for each, by its name.
     """
-    problems: list[str] = []
+    problems = _order_problems(functions)
     for function in functions:
         name = short_name(function)
         given = kwargs.get(name, {})
@@ -33,6 +34,17 @@ def modifier_problems(
             place, function, given
         )
     return problems
+
+
+def _order_problems(functions: Sequence[Callable[..., Any]]) -> list[str]:
+    """Return a message for each function behind one that says that it must come after it."""
+    names = [short_name(function) for function in functions]
+    return [
+        f"model_modifier_fns must have {later} before {name}."
+        for i, (name, function) in enumerate(zip(names, functions, strict=True))
+        for later in names[i + 1 :]
+        if later in getattr(function, "comes_after", ())
+    ]
 
 
 def _modifier_signature_problems(

@@ -7,6 +7,7 @@ the points of a run at which it is named, as in ``--model_callbacks.end_epoch my
 `ModelCallback` tells what these are.
 """
 
+from finetune_lm.model_modifiers.add_adapter import add_adapter
 from finetune_lm.model_modifiers.add_new_tokens import add_new_tokens
 from finetune_lm.model_modifiers.freeze_word_tokens_callback import FreezeWordTokensCallback
 from finetune_lm.model_modifiers.model_callback import ModelCallback
@@ -20,5 +21,6 @@ __all__ = [
     "ModelCallback",
     "PartiallyFrozenModelCallback",
     "UnfreezeWordTokensCallback",
+    "add_adapter",
     "add_new_tokens",
 ]

@@ -54,6 +54,8 @@ class FreezingCallback(ModelCallback):
     def freeze_all_but(self, unfrozen: Marked) -> None:
         """Freeze everything else from now on.
 
+        What is to learn learns also where an adapter has frozen its parameter.
+
         Args:
             unfrozen: Entries: masks that broadcast to the shapes of their parameters.
 
@@ -62,6 +64,9 @@ class FreezingCallback(ModelCallback):
         """
         import torch
 
+        for parameter, mask in unfrozen.items():
+            if mask.any() and parameter.is_floating_point():
+                parameter.requires_grad_(True)
         nothing = torch.zeros((), dtype=torch.bool)
         self.freeze({p: ~unfrozen.get(p, nothing) for p in self.model.parameters()})
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune_lm.model_modifiers._freezing import FreezingCallback
 from finetune_lm.model_modifiers._word_rows import check_word_arguments, word_rows
+from finetune_lm.models.adapters import adapter_of
 
 
 class UnfreezeWordTokensCallback(FreezingCallback):
@@ -15,6 +16,8 @@ class UnfreezeWordTokensCallback(FreezingCallback):
     A word means the token that it is inside a sentence: where a tokenizer has another one for the
     beginning of a text, that one is frozen. Where input and output embeddings are tied, they are
     the same rows, and trained as both; where they are not, the output embeddings are frozen.
+
+    An adapter (`add_adapter`) is none of the model's own weights, and learns beside the words.
 
     Args:
         model: The model.
@@ -40,11 +43,17 @@ class UnfreezeWordTokensCallback(FreezingCallback):
         word_embeddings_name: str | None = None,
     ) -> None:
         super().__init__(model, tokenizer)
-        self.freeze_all_but(
-            word_rows(
-                model, tokenizer, words_to_unfreeze, "words_to_unfreeze", word_embeddings_name
-            )
+        unfrozen = word_rows(
+            model, tokenizer, words_to_unfreeze, "words_to_unfreeze", word_embeddings_name
         )
+        if (adapter := adapter_of(model)) is not None:
+            import torch
+
+            learns = (weight for weight in adapter.weights() if weight.requires_grad)
+            unfrozen |= {
+                weight: torch.ones([1] * weight.ndim, dtype=torch.bool) for weight in learns
+            }
+        self.freeze_all_but(unfrozen)
 
     @staticmethod
     def check(words_to_unfreeze: Any, word_embeddings_name: Any = None) -> None:

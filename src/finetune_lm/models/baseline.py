@@ -11,7 +11,14 @@ from weakref import WeakKeyDictionary
 from finetune_lm.arguments import ModelArguments
 from finetune_lm.arguments.references import describe
 from finetune_lm.errors import UserError
-from finetune_lm.models.loading import LoadedModel, arguments_of, load_model, read_token
+from finetune_lm.models.loading import (
+    LoadedModel,
+    arguments_of,
+    load_model,
+    load_tokenizer,
+    read_token,
+)
+from finetune_lm.models.untouched import untouched_of
 
 T = TypeVar("T")
 
@@ -62,6 +69,7 @@ class Origin(Shelf):
     Args:
         args: What the model was loaded by.
         untouched: What was made of the same model, untouched, in runs before this one.
+        twin: Its untouched self, if the model shares its weights, without a tokenizer.
 
     Attributes:
         untouched: What was made of the model as it is without any modifier, such as a baseline. It
@@ -71,9 +79,15 @@ class Origin(Shelf):
         fast: Whether the run takes the fast ways of the package `fast`.
     """
 
-    def __init__(self, args: ModelArguments, untouched: Shelf | None = None) -> None:
+    def __init__(
+        self,
+        args: ModelArguments,
+        untouched: Shelf | None = None,
+        twin: LoadedModel | None = None,
+    ) -> None:
         super().__init__()
         self._args = args
+        self._twin = twin
         self.untouched = untouched or Shelf()
         self.encoder_options: dict[str, Any] = {}
         self.fast = True
@@ -96,7 +110,7 @@ class Origin(Shelf):
         """The model as it was named, before any modifier: same revision, cache and token.
 
         It is in eval mode, on the CPU, and none of its parameters asks for gradients. It is loaded
-        when it is first asked for.
+        when it is first asked for, unless the model still has its weights (see `untouched`).
 
         Args:
             model_kwargs: More arguments for the model's ``from_pretrained``.
@@ -117,6 +131,8 @@ class Origin(Shelf):
                 model_kwargs={**self._args.model_kwargs, **given["model"]},
                 tokenizer_kwargs={**self._args.tokenizer_kwargs, **given["tokenizer"]},
             )
+            if self._twin is not None and not given["model"]:
+                return replace(self._twin, tokenizer=load_tokenizer(args))
             # What the run draws must not depend on whether a baseline is loaded.
             with torch.random.fork_rng(devices=[]):
                 loaded = load_model(args, hashed=False)
@@ -149,7 +165,7 @@ def origin_of(model: Any) -> Origin:
                 "the model must come from the Hub or a directory, so that its baseline can be "
                 "loaded from there, but it has no name_or_path. Save it and load it again."
             )
-        _ORIGINS[model] = Origin(args or ModelArguments(name))
+        _ORIGINS[model] = Origin(args or ModelArguments(name), twin=untouched_of(model))
     return _ORIGINS[model]
 
 
@@ -157,4 +173,4 @@ def share(model: Any, untouched: Shelf) -> None:
     """Let a model that was just loaded have what was made of its untouched self before."""
     args = arguments_of(model)
     assert args is not None
-    _ORIGINS[model] = Origin(args, untouched)
+    _ORIGINS[model] = Origin(args, untouched, untouched_of(model))

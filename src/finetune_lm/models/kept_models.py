@@ -24,6 +24,7 @@ from finetune_lm.models.loading import (
     model_path,
     modified,
 )
+from finetune_lm.models.saved_adapters import SavedAdapter
 from finetune_lm.models.tasks import Task
 from finetune_lm.randomness import generator_states, restore_generators
 
@@ -118,6 +119,8 @@ def _key(args: ModelArguments) -> Any:
         if each.name not in _AFTER_LOADING
     }
     places = {args.model_name_or_path, args.config_name, args.tokenizer_name}
+    if (adapter := SavedAdapter.find(args.model_name_or_path)) is not None:
+        places.add(adapter.base)
     return (repr(values), args.token, tuple(_files(name) for name in sorted(filter(None, places))))
 
 

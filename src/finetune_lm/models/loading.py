@@ -15,6 +15,7 @@ from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import BUILTIN_MODELS
 from finetune_lm.errors import UserError, first_line, users_code
 from finetune_lm.messages import warn
+from finetune_lm.models.saved_adapters import SavedAdapter, quiet
 from finetune_lm.models.tasks import Task, find_task
 from finetune_lm.models.unknown_kwargs import (
     ACCESS,
@@ -23,6 +24,7 @@ from finetune_lm.models.unknown_kwargs import (
     check_tokenizer_effects,
     check_tokenizer_kwargs,
 )
+from finetune_lm.models.untouched import share, twin_of
 from finetune_lm.models.vocabulary import n_embeddings
 from finetune_lm.models.weights import check_weights, hash_of_config, hash_of_weights
 
@@ -76,6 +78,8 @@ def identify(args: ModelArguments) -> tuple[Any, Task]:
     import transformers
 
     name = args.model_name_or_path
+    if (adapter := SavedAdapter.find(name)) is not None:
+        return identify(_without_adapter(args, adapter))
     found = _from_pretrained(
         transformers.AutoConfig,
         "config_name" if args.config_name not in (None, name) else "model_name_or_path",
@@ -116,11 +120,18 @@ def load_model(
 def load_untouched(
     args: ModelArguments, known: tuple[Any, Task] | None = None, *, hashed: bool = True
 ) -> LoadedModel:
-    """The same before any modifier."""
+    """The same before any modifier.
+
+    Of an adapter it is the model that the adapter makes of the one that it is for: a plain model,
+    into whose weights it is merged.
+    """
     import torch
     import transformers
 
     name = args.model_name_or_path
+    if (adapter := SavedAdapter.find(name)) is not None:
+        base = load_untouched(_without_adapter(args, adapter), known, hashed=False)
+        return _with_adapter(replace(base, name=name), adapter, hashed=hashed)
     hub = _hub(args)
     config, task = known or identify(args)
     tokenizer = load_tokenizer(args)
@@ -148,12 +159,39 @@ def load_untouched(
         model.loss_type = task.loss_type
     model.eval()
     # Modifiers may compute, and that differs in last digits from one processor to the next.
-    origin = (
-        {"weights": hash_of_weights(model), "config": hash_of_config(model.config)}
-        if hashed
-        else {}
+    return LoadedModel(name, task, model, tokenizer, _origin(model) if hashed else {})
+
+
+def _origin(model: Any) -> dict[str, str]:
+    return {"weights": hash_of_weights(model), "config": hash_of_config(model.config)}
+
+
+def _without_adapter(args: ModelArguments, adapter: SavedAdapter) -> ModelArguments:
+    """The arguments that load the model which an adapter is for, with the adapter's tokenizer."""
+    name = args.model_name_or_path
+    tokenizer = args.tokenizer_name if args.tokenizer_name != name else tokenizer_place(name)
+    return replace(
+        args,
+        model_name_or_path=adapter.base,
+        model_revision=adapter.revision,
+        config_name=args.config_name if args.config_name != name else adapter.base,
+        tokenizer_name=tokenizer or adapter.base,
     )
-    return LoadedModel(name, task, model, tokenizer, origin)
+
+
+def _with_adapter(loaded: LoadedModel, adapter: SavedAdapter, *, hashed: bool) -> LoadedModel:
+    """A model with its adapter merged into it.
+
+    Raises:
+        UserError: If that is not for this model.
+    """
+    around = adapter.put_into(loaded.model)
+    # Merging computes, too.
+    origin = _origin(loaded.model) if hashed else {}
+    with quiet():
+        model = around.merge_and_unload()
+    model.requires_grad_(True).name_or_path = loaded.name
+    return replace(loaded, model=model, origin=origin)
 
 
 def load_tokenizer(args: ModelArguments) -> Any:
@@ -190,6 +228,7 @@ def modified(loaded: LoadedModel, args: ModelArguments) -> LoadedModel:
         UserError: If one of them cannot do so, or the tokenizer has tokens that the model lacks.
     """
     model, tokenizer = loaded.model, loaded.tokenizer
+    twin = _twin(loaded, args)
     for modify in args.model_modifier_fns:
         kwargs = args.model_modifier_fn_kwargs.get(short_name(modify), {})
         check_call(modify, "model_modifier_fn_kwargs", kwargs, "model, tokenizer")
@@ -203,7 +242,21 @@ def modified(loaded: LoadedModel, args: ModelArguments) -> LoadedModel:
         model = model if returned is None else returned
     _check_vocabulary(loaded.name, model, tokenizer)
     _ARGUMENTS[model] = args
+    if twin is not None:
+        share(model, twin)
     return replace(loaded, model=model)
+
+
+def _twin(loaded: LoadedModel, args: ModelArguments) -> LoadedModel | None:
+    """The model as it is now, if a modifier says that it leaves the weights alone.
+
+    Not where callbacks of the user's own are there, which may do anything to the weights.
+    """
+    functions, own = args.model_modifier_fns, "finetune_lm."
+    leaves_weights = any(getattr(each, "leaves_weights", False) for each in functions)
+    if not leaves_weights or not all(e.cls.__module__.startswith(own) for e in args.callbacks()):
+        return None
+    return twin_of(loaded, with_own_embeddings=len(functions) > 1)
 
 
 class Loader:
@@ -293,15 +346,21 @@ def _tokenizer_place(args: ModelArguments) -> str:
     Without any files transformers would make one up that knows no words.
     """
     name = args.tokenizer_name or args.model_name_or_path
-    directory = Path(model_path(name))
-    if not _is_directory(directory) or "gguf_file" in args.tokenizer_kwargs:
+    if not _is_directory(model_path(name)) or "gguf_file" in args.tokenizer_kwargs:
         return name
+    place = tokenizer_place(name)
+    if place is None or (place != name and name != args.model_name_or_path):
+        raise UserError(f"{name!r} has no tokenizer in it. Give --tokenizer_name.")
+    return place
+
+
+def tokenizer_place(name: str) -> str | None:
+    """Where the tokenizer of a saved model is: with it or beside it; None if in neither place."""
+    directory = Path(model_path(name))
     if any((directory / file).exists() for file in _TOKENIZER_FILES):
         return name
     beside = directory.resolve().parent / "tokenizer"
-    if name == args.model_name_or_path and beside.is_dir():
-        return str(beside)
-    raise UserError(f"{name!r} has no tokenizer in it. Give --tokenizer_name.")
+    return str(beside) if beside.is_dir() else None
 
 
 def _is_directory(name: str | Path) -> bool:

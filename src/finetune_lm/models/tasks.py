@@ -230,6 +230,18 @@ TASKS: dict[str, Task] = {task.name: task for task in (CausalLM(), MaskedLM(), S
 """Every kind of model by its name."""
 
 
+def sample_inputs(model: Any, ids: Tensor) -> dict[str, Tensor]:
+    """What a model of any kind is called with for what it predicts in sequences without padding.
+
+    Args:
+        model: The model.
+        ids: Token ids: (n, length).
+    """
+    inputs = {"input_ids": ids, "attention_mask": ids.new_ones(ids.shape)}
+    has_decoder = getattr(model.config, "is_encoder_decoder", False)
+    return {**inputs, "decoder_input_ids": ids} if has_decoder else inputs
+
+
 def find_task(model_name: str, config: Any, model_task: str | None = None) -> Task:
     """Tell what kind a model is: as the user says, else by its name, else by its own config.
 

@@ -35,6 +35,7 @@ OPTIMIZATION_PLOTS_HTML = "optimization_plots.html"
 JOURNAL = "optimization_journal.log"
 BEST_TRIAL = "best_trial"
 MODEL = "model"
+ADAPTER = "adapter"
 TOKENIZER = "tokenizer"
 CHECKPOINTS = "checkpoints"
 MANIFEST = "manifest.json"
@@ -178,7 +179,7 @@ def make_output_dir(directory: Path) -> None:
         ) from error
 
 
-SEALED = (CONFIG_YAML, MODEL, TOKENIZER)
+SEALED = (CONFIG_YAML, MODEL, ADAPTER, TOKENIZER)
 """What `run.json` has the checksums of."""
 
 WORD_PATTERNS = (WORDS, PROBE_WORDS, f"*{TEST_WORDS_SUFFIX}")

@@ -91,7 +91,7 @@ class InitialState:
             for module in model.modules()
         ]
         self._parameters = [(p, p.requires_grad, _tensor_hooks(p)) for p in model.parameters()]
-        self._weights = BestState(model)
+        self._weights = BestState(model, moving=False)
         self._weights.keep()
 
     def restore(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from finetune_lm.models.untouched import shared_weights
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -16,10 +18,13 @@ class BestState:
 
     Args:
         model: The model.
+        moving: Whether weights that are shared with the untouched model, which nothing moves, are
+            left out.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, moving: bool = True) -> None:
         self._model = model
+        self._moving = moving
         self._copies: dict[str, Tensor] | None = None
 
     @property
@@ -32,7 +37,7 @@ class BestState:
         import torch
 
         with torch.no_grad():
-            weights = weights_of(self._model)
+            weights = self._weights()
             if self._copies is None:
                 self._copies = {name: weight.clone() for name, weight in weights.items()}
                 return
@@ -42,26 +47,36 @@ class BestState:
         """Take weights that were kept before."""
         self._copies = {
             name: weights[name].to(weight.device, copy=True)
-            for name, weight in weights_of(self._model).items()
+            for name, weight in self._weights().items()
         }
+
+    def _weights(self) -> dict[str, Tensor]:
+        return weights_of(self._model, moving=self._moving)
 
     def restore(self) -> None:
         """Put the kept weights back into the model, if any were kept."""
         if self._copies is not None:
-            put_weights(self._model, self._copies)
+            put_weights(self._model, self._copies, moving=self._moving)
 
 
-def weights_of(model: Any) -> dict[str, Tensor]:
-    """A model's parameters and buffers by name, those that are shared once; not copied."""
-    # Both iterate over shared tensors once.
+def weights_of(model: Any, *, moving: bool = True) -> dict[str, Tensor]:
+    """A model's parameters and buffers by name, those that are tied once; not copied.
+
+    Args:
+        model: The model.
+        moving: Whether those are left out that it shares with the untouched model: nothing moves
+            them, and whoever loads the model has them (see `models.untouched`).
+    """
+    # Both iterate over tied tensors once.
     named = [*model.named_parameters(), *model.named_buffers()]
-    return {name: tensor.detach() for name, tensor in named}
+    fixed = shared_weights(model) if moving else set()
+    return {name: tensor.detach() for name, tensor in named if id(tensor) not in fixed}
 
 
-def put_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
+def put_weights(model: Any, weights: Mapping[str, Tensor], *, moving: bool = True) -> None:
     """Give a model the weights that `weights_of` gave of one like it."""
     import torch
 
     with torch.no_grad():
-        for name, tensor in weights_of(model).items():
+        for name, tensor in weights_of(model, moving=moving).items():
             tensor.copy_(weights[name])

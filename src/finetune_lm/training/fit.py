@@ -11,6 +11,7 @@ from finetune_lm.errors import UserError
 from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.evaluation.splits import TrainingSplits
 from finetune_lm.messages import warn
+from finetune_lm.models.adapters import adapter_of
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.progress_bars import EpochBar
@@ -125,10 +126,20 @@ def _save_training(run: Run, state: TrainingState, record: RunRecord) -> None:
 def _save_model(loaded: LoadedModel, output_dir: Path) -> None:
     """Save the model as it is now, and its tokenizer, ready for ``from_pretrained``.
 
+    Of a model with an adapter that is the adapter. If the model is to be saved with the adapter
+    merged into it, the adapter is saved beside it.
+
     Raises:
         UserError: If they cannot be written.
     """
-    for part, name in ((loaded.model, place.MODEL), (loaded.tokenizer, place.TOKENIZER)):
+    parts = {place.MODEL: loaded.model, place.TOKENIZER: loaded.tokenizer}
+    if (adapter := adapter_of(loaded.model)) is not None:
+        parts |= (
+            {place.ADAPTER: adapter, place.MODEL: adapter.merged()}
+            if adapter.merge
+            else {place.MODEL: adapter}
+        )
+    for name, part in parts.items():
         try:
             with write_whole(output_dir / name) as aside:
                 part.save_pretrained(aside)

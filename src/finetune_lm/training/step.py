@@ -11,6 +11,7 @@ from finetune_lm.errors import users_code
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import LoadedModel
+from finetune_lm.models.untouched import keep_apart
 from finetune_lm.ranks import world
 from finetune_lm.runs.device import renew_scaler
 from finetune_lm.training.optimizers import make_optimizer
@@ -142,6 +143,7 @@ def make_learner(
     Raises:
         UserError: If optimizer or schedule do not accept what is given for them.
     """
+    keep_apart(loaded.model)
     optimizer = make_optimizer(data_args, loaded.model)
     n_batches = math.ceil(len(training.dataset) / training.batch_size)
     schedule = make_schedule(data_args, optimizer, n_batches)
