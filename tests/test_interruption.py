@@ -11,7 +11,7 @@ import pytest
 
 import finetune_lm
 from finetune_lm.runs import interruption
-from finetune_lm.runs.interruption import Interrupted, Interruption, ctrl_c_remembered
+from finetune_lm.runs.interruption import Interrupted, Interruption, signals_remembered
 from finetune_lm.runs.record import RunRecord
 from setups import arguments, setup
 
@@ -135,20 +135,29 @@ def test_one_within_another_leaves_it_alone_without_a_signal():
         outer.check()
 
 
-def test_a_ctrl_c_that_an_import_has_caught_is_raised_again():
-    with ctrl_c_remembered():
-        with suppress(BaseException):  # as some imports do that try something
-            signal.raise_signal(signal.SIGINT)
+def test_what_came_before_the_inner_one_was_there_is_heeded():
+    with Interruption():
+        signal.raise_signal(signal.SIGUSR1)
         with pytest.raises(Interrupted) as caught, Interruption():
             raise AssertionError("nothing is begun")
-    assert caught.value.signal_number == signal.SIGINT
-    with ctrl_c_remembered(), Interruption() as interruption:
+    assert caught.value.signal_number == signal.SIGUSR1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_that_an_import_has_caught_is_raised_again(number):
+    with signals_remembered():
+        with suppress(BaseException):  # as some imports do that try something
+            signal.raise_signal(number)
+        with pytest.raises(Interrupted) as caught, Interruption():
+            raise AssertionError("nothing is begun")
+    assert caught.value.signal_number == number
+    with signals_remembered(), Interruption() as interruption:
         interruption.check()
 
 
 def test_ctrl_c_outside_of_a_run_is_as_usual():
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), ctrl_c_remembered():
+    with pytest.raises(KeyboardInterrupt), signals_remembered():
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 

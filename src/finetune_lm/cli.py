@@ -21,7 +21,8 @@ from finetune_lm.arguments.subcommands import SUBCOMMANDS, asks_for_help
 from finetune_lm.errors import UserError, raised_in
 from finetune_lm.messages import say
 from finetune_lm.ranks import joined
-from finetune_lm.runs.interruption import ctrl_c_remembered
+from finetune_lm.runs.interruption import signals_remembered
+from finetune_lm.runs.requeueing import IN_VAIN, begin_session, is_in_vain
 from finetune_lm.streams import (
     BROKEN,
     fill_closed_descriptors,
@@ -60,8 +61,9 @@ def _main(argv: list[str]) -> int:
         sys.stderr.write(f"{USAGE}\nfinetune-lm --help shows all arguments.\n")
         return USER_ERROR
     parsed: ParsedArguments | None = None
+    begin_session()
     try:
-        with ctrl_c_remembered(), joined():
+        with signals_remembered(), joined():
             if argv[0] in SUBCOMMANDS:
                 _do_subcommand(argv[0], argv[1:])
             else:
@@ -96,6 +98,9 @@ def _main(argv: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         if not _is_told(interrupt):
             sys.stderr.write(_told(interrupt, parsed))
+        if is_in_vain(interrupt):
+            sys.stderr.write(f"finetune-lm: error: {IN_VAIN} It is not queued again.\n")
+            return FAILURE
         # As shells have it: 128 and the signal. Ctrl-C outside of a run is SIGINT, which is 2.
         return 128 + getattr(interrupt, "signal_number", 2)
     return SUCCESS

@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from finetune_lm.runs.requeueing import something_is_kept
+
 
 class EvaluationProgress:
     """The rows of a test set's batches so far, in a temporary ``.json.gz`` file.
@@ -39,11 +41,15 @@ class EvaluationProgress:
         # Written again, so that a member that was cut off does not stand in the way of the next.
         self._path.unlink()
         for table in tables:
-            self.add(table)
+            self._write(table)
         return tables
 
     def add(self, rows: pa.Table) -> None:
         """Keep the rows of the next batch."""
+        self._write(rows)
+        something_is_kept()
+
+    def _write(self, rows: pa.Table) -> None:
         with self._path.open("ab") as file:
             if file.tell() == 0:
                 file.write(_member({"key": self._key}))

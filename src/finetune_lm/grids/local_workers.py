@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from finetune_lm.messages import say, warn
 from finetune_lm.runs.interruption import Interrupted, Interruption
+from finetune_lm.runs.requeueing import something_is_kept
 
 if TYPE_CHECKING:
     from finetune_lm.grids.grid_runs import GridRun
@@ -85,8 +86,9 @@ class LocalWorkers:
                 say("waiting for the workers to save where they are ...")
                 for worker in workers.values():
                     worker.send_signal(interrupt.signal_number)
-                for worker in workers.values():
-                    worker.wait()
+                stopped = 128 + interrupt.signal_number
+                if stopped in [worker.wait() for worker in workers.values()]:
+                    something_is_kept()  # or they would have failed
                 raise
 
     def _start(self, n: int, *more: str) -> subprocess.Popen[bytes]:

@@ -32,6 +32,7 @@ from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.lock import InUseError, RunLock
 from finetune_lm.runs.pack import Pack, gpu_is_lost
+from finetune_lm.runs.requeueing import IN_VAIN, is_in_vain, something_is_kept
 
 _MOMENT = 0.2
 """Who only asks for the state of a run has its lock for less."""
@@ -120,7 +121,13 @@ class Worker:
             with _logged(directory), self._pack.one_run():
                 self._conduct(run, earlier)
         except KeyboardInterrupt as interrupt:
-            replace(record, n_unended=record.n_unended - 1).write(directory)
+            if is_in_vain(interrupt):
+                # No other task of the same time comes further. This one may do other runs.
+                replace(record, n_unended=0, failed=IN_VAIN).write(directory)
+                something_is_kept()
+                say(f"{run.name}: failed: {IN_VAIN}")
+            else:
+                replace(record, n_unended=record.n_unended - 1).write(directory)
             # The grid goes on with its own command, not with that of the run.
             if hasattr(interrupt, "output_dir"):
                 interrupt.output_dir = None
@@ -136,6 +143,7 @@ class Worker:
         else:
             replace(record, n_unended=0, finished=True).write(directory)
             say(f"{run.name}: finished after {time.monotonic() - begun:.1f} s.")
+        something_is_kept()
         self.n_done += 1
 
     def _conduct(self, run: GridRun, earlier: GridRunRecord | None) -> None:

@@ -27,12 +27,15 @@ MOMENT_SECONDS = 1.0
 """Signals that come together mean one thing: a terminal and a launcher may both send theirs."""
 
 
-_ctrl_c: list[int] = []
+# SIGTERM ends a process that has nothing to save yet.
+_EARLY_SIGNALS = [s for s in _SIGNALS if s.name in ("SIGINT", "SIGUSR1")]
+
+_came: list[int] = []
 
 
 @contextmanager
-def ctrl_c_remembered() -> Iterator[None]:
-    """Let no Ctrl-C be lost on the way to the first `Interruption`.
+def signals_remembered() -> Iterator[None]:
+    """Let no Ctrl-C and no SIGUSR1 be lost on the way to the first `Interruption`.
 
     What it raises may be caught before it gets anywhere: by an import that tries something, or by
     Python itself in a callback. Then the `Interruption` raises it again.
@@ -42,15 +45,18 @@ def ctrl_c_remembered() -> Iterator[None]:
         return
 
     def remember(number: int, frame: FrameType | None) -> None:
-        _ctrl_c.append(number)
-        signal.default_int_handler(number, frame)
+        _came.append(number)
+        if number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
+        raise Interrupted(number)
 
-    before = signal.signal(signal.SIGINT, remember)
+    before = {number: signal.signal(number, remember) for number in _EARLY_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        _ctrl_c.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _came.clear()
 
 
 class Interrupted(KeyboardInterrupt):
@@ -118,8 +124,11 @@ class Interruption:
         raise Interrupted(number)
 
     def __enter__(self) -> Self:
-        if _ctrl_c:
-            raise Interrupted(_ctrl_c[0])
+        if _came:
+            raise Interrupted(_came[0])
+        around = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+        if isinstance(around, Interruption):
+            around.check()  # what came while this one was prepared for
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 is_hangup = number == getattr(signal, "SIGHUP", None)

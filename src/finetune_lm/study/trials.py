@@ -17,6 +17,7 @@ from finetune_lm.messages import say
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.recorder import EpochResult, Recorder
 from finetune_lm.runs.interruption import Interruption
+from finetune_lm.runs.requeueing import something_is_kept
 from finetune_lm.scoring.halving import free_memory
 from finetune_lm.study.parameters import with_values
 from finetune_lm.study.plan import Plan
@@ -277,6 +278,7 @@ class Trials:
     def _follow_up(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """What is done after each trial; what Optuna calls."""
         is_surplus = bool(trial.user_attrs.get(SURPLUS))
+        something_is_kept()
         failed = trial.state == TrialState.FAIL and not is_surplus
         self._failures_in_a_row = self._failures_in_a_row + 1 if failed else 0
         line = self._outcome(trial)

@@ -18,6 +18,7 @@ from finetune_lm.errors import UserError, first_line
 from finetune_lm.messages import warn
 from finetune_lm.ranks import world
 from finetune_lm.runs.directory import MANIFEST
+from finetune_lm.runs.requeueing import something_is_kept
 from finetune_lm.whole_files import checksum, sealed, sync, unsealed
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ class Checkpoints:
             warn(f"no checkpoints can be kept, so this run cannot be resumed: {problem}")
             self.every = 0
             return False
+        if saved.kind == TRAINING:
+            something_is_kept()
         if not world().is_first:
             return True
         begun = time.monotonic()

@@ -20,6 +20,7 @@ from finetune_lm.recording.trackers import Trackers
 from finetune_lm.runs import directory as place
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.record import RunRecord
+from finetune_lm.runs.requeueing import something_is_kept
 from finetune_lm.training.start import (
     LOSSES,
     PROBE_PAIRS,
@@ -69,6 +70,7 @@ def training_on_record(
     # Now, since testing may draw random numbers.
     state.at_end = state.capture_trained()
     if run.checkpoints.are_kept and not state.is_over:
+        something_is_kept()
         run.checkpoints.write(state.at_end)
     _save_training(run, state, record)
     state.progress.tell_of_skipped()
