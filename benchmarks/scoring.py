@@ -15,6 +15,7 @@ from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.recording.columns import MetadataColumns
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
+from finetune_lm.recording.waiting_rows import WaitingRows
 from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
 from measuring import Row, Worker, smallest_of
@@ -67,7 +68,7 @@ def ours(texts: str, tuned: bool) -> Callable[[], object]:
     )
     split = Split("test", data, workload.BATCH_SIZE, forward, TokenRows(data, "test", columns))
     run = workload.run_of(loaded)
-    return lambda: deque(record_surprisals(run, split, None, []), maxlen=0)
+    return lambda: deque(record_surprisals(run, split, None, WaitingRows([])), maxlen=0)
 
 
 def minicons(texts: str, tuned: bool) -> Callable[[], object]:

@@ -84,7 +84,7 @@ class _Rows(Recorder):
 
     def batch(self, measured: Measured) -> None:
         """Make them."""
-        measured.split.rows.of_batch(measured)
+        measured.split.rows.of_batches([measured])
 
 
 def _split(model: transformers.PreTrainedModel, tokenizer: object) -> Split:

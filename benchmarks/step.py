@@ -102,8 +102,8 @@ def ours(
     """The step of the training loop."""
     workload.one_thread(tuned=tuned)
     made = _experiment(shape, vocabulary, fused)
-    batches = itertools.cycle(made.batches[: _n_batches(vocabulary)])
-    return _several(lambda: made.step(next(batches)), vocabulary)
+    batches = made.batches[: _n_batches(vocabulary)]
+    return lambda: made.steps(batches)
 
 
 def bare(

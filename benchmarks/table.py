@@ -29,7 +29,7 @@ def run(quick: bool = False) -> list[Row]:
     columns = table_columns(losses=rows.run.losses, metadata=rows.run.metadata.names)
     for number, batch in enumerate(made.batches):
         measured = made.learn(batch, number)
-        tables.append(rows.of_batch(measured).select(columns))
+        tables.append(rows.of_batches([measured]).select(columns))
     tables *= N_EPOCHS
     n_rows = sum(map(len, tables))
     frame = pa.concat_tables(tables).to_pandas()

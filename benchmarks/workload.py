@@ -286,11 +286,17 @@ class Experiment:
         at = BatchAt(self.training, batch, 0, number)
         return learn(self.run, measure_batch(self.run, at, lr=self.learner.lr), self.update)
 
-    def step(self, batch: Batch, number: int = 0) -> None:
+    def step(self, batch: Batch) -> None:
         """Learn from a batch and record it, as the training loop does."""
-        measured = self.learn(batch, number)
-        self.run.recorders.batch(measured)
-        self.state.progress.training.take_in(measured)
+        self.steps([batch])
+
+    def steps(self, batches: Sequence[Batch]) -> None:
+        """The same of several, whose rows are written together, as those of an epoch are."""
+        for number, batch in enumerate(batches):
+            measured = self.learn(batch, number)
+            self.run.recorders.batch(measured)
+            self.state.progress.training.take_in(measured)
+        self.run.recorders.write_rows()
 
     def epoch(self) -> None:
         """Learn from all of the data, validate on them, and put the epoch on disk."""

@@ -41,9 +41,9 @@ NOT_COMPARED = ("run.json", "journal.log", ".lock")
 PICTURES = (".pdf", ".html", ".png")
 
 
-def trained(kind: str, *more: str) -> list[str]:
+def trained(kind: str, *more: str, epochs: int = 3) -> list[str]:
     """The arguments of a short run of a built-in model with everything random in it."""
-    args = ["--model_name_or_path", f"tiny-{kind}", "--seed", "3", "--epochs", "3"]
+    args = ["--model_name_or_path", f"tiny-{kind}", "--seed", "3", "--epochs", str(epochs)]
     args += ["--train_file", f"{DATA}/flomped_active.txt.gz"]
     args += ["--validation_file", f"{DATA}/flomped_passive.txt.gz"]
     args += ["--test_file", f"{DATA}/flomped_test.txt.gz", f"{DATA}/fillers.txt.gz"]
@@ -154,7 +154,7 @@ def runs() -> dict[str, Callable[[Path], list[str]]]:
         "lm-kl": command(*trained("lm", *kl(2.5))),
         "lm-new-word": command(*trained("lm", *NEW_WORD)),
         "lm-schedule": command(*trained("lm", *SCHEDULE)),
-        "lm-killed": killed(*trained("lm", *kl(2.5), *SCHEDULE, "--epochs", "12")),
+        "lm-killed": killed(*trained("lm", *kl(2.5), *SCHEDULE, epochs=12)),
         "mlm": command(*trained("mlm", *kl(1.0))),
         "seq2seq": command(*trained("seq2seq")),
         "study": command(*trained("lm", *kl(2.5), *STUDY)),

@@ -19,6 +19,7 @@ from finetune_lm.models.tasks import TASKS
 from finetune_lm.models.vocabulary import Vocabulary
 from finetune_lm.recording.columns import MetadataColumns
 from finetune_lm.recording.recorder import Measured
+from finetune_lm.recording.scored_tokens import ScoredTokens
 from finetune_lm.recording.token_rows import RunColumns, TokenRows
 from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
@@ -78,7 +79,8 @@ def rows_of(make: TokenRows, batch: Batch, score: Any, **at: Any) -> Any:
     losses, number = at.pop("losses", None), at.pop("number", 0)
     epoch = at.pop("epoch", None)
     assert not at
-    return make.of_batch(Measured(None, batch, epoch, number, score, losses))
+    tokens = ScoredTokens.of(batch, make.run.task, score)
+    return make.of_batches([Measured(None, batch, epoch, number, tokens, losses)])
 
 
 def score(family: Any, data: Dataset, batch_size: int = 32, order=None):

@@ -47,8 +47,7 @@ def measured(
     with torch.set_grad_enabled("training" in way):
         for number, batch in enumerate(data.batches(size)):
             outputs = forward(batch, CPU, alone=way != "together")
-            score = maker.scored(batch, outputs.score)
-            tables.append(rows_of(maker, batch, score, number=number))
+            tables.append(rows_of(maker, batch, outputs.score, number=number))
             if "training" in way and outputs.for_losses.loss is not None:
                 outputs.for_losses.loss.backward()
     if way == "fast":

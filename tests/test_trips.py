@@ -19,7 +19,7 @@ from trips import counted
 DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
 MOST = 6
 PARAMETERS = 5
-FILES_OF_A_BATCH = 25
+FILES_OF_A_BATCH = 21
 
 ON_THE_WAY = ("experiment", "study", "training", "evaluation", "runs", "recording", "data")
 
@@ -52,7 +52,7 @@ def test_a_text(tmp_path):
         "Dataset.__init__",
         "Dataset.batches",
         "Forward.__call__",
-        "TokenRows.of_batch",
+        "TokenRows.of_batches",
         "TableWriter.write",
     ]
     # A model may be scored with many batches at once, which is the business of the package.

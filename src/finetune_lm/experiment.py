@@ -1,8 +1,8 @@
 """One run from start to end: plan, load, train, test.
 
 The way of a line of text: `read_files` reads it from its file, `Dataset` turns it into tensors,
-`Forward` calls the model with a batch of them, `TokenRows.of_batch` makes rows of what comes back,
-and `TableWriter.write` writes them.
+`Forward` calls the model with a batch of them, `TokenRows.of_batches` makes rows of what comes
+back, of many batches at once, and `TableWriter.write` writes them.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from crashing import in_a_process, run_limited
 from finetune_lm import DataTrainingArguments, ModelArguments, UserError
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.out_of_memory import is_out_of_memory
-from finetune_lm.recording.token_rows import TokenRows
+from finetune_lm.recording.scored_tokens import ScoredTokens
 from helpers import write_lines
 from stateful import Growing
 
@@ -77,13 +77,13 @@ def failing(monkeypatch, call):
     """Lets memory run out while a batch is dealt with: the first, the second ..."""
     calls = []
 
-    def of_batch(*args, original=TokenRows.of_batch, **kwargs):
+    def of(*args, original=ScoredTokens.of, **kwargs):
         calls.append(1)
         if len(calls) == call:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(TokenRows, "of_batch", of_batch)
+    monkeypatch.setattr(ScoredTokens, "of", of)
 
 
 @pytest.mark.parametrize(

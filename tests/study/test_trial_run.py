@@ -273,7 +273,7 @@ def test_no_rows_are_made(models, tmp_path, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(token_rows.TokenRows, "__init__", fail)
-    monkeypatch.setattr(token_rows.TokenRows, "of_batch", fail)
+    monkeypatch.setattr(token_rows.TokenRows, "of_batches", fail)
     args = data_args(tmp_path)
     assert isinstance(args, DataTrainingArguments)
     runner = TrialRunner(ModelArguments(models["gpt2"]), args, {"epochs"})

@@ -163,8 +163,8 @@ class ProbePairs(Recorder):
         """Accuracies and mean differences of the last pass over each data set, by name."""
         return self._tables.numbers
 
-    def probe(self, rows: pa.Table, at: ProbePass, share: float) -> None:
-        """Keep a batch's rows, and score those of the data set before."""
+    def probe_rows(self, rows: pa.Table) -> None:
+        """Keep rows, and score those of the data set before."""
         if not len(rows):
             return
         if self._rows and _dataset_of(self._rows[0]) != _dataset_of(rows):

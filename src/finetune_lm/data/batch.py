@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from finetune_lm.data.ragged_arrays import IntArray
+from finetune_lm.constants import IGNORED_LABEL
+from finetune_lm.data.ragged_arrays import IntArray, as_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +60,28 @@ class Batch:
             input_labels=[self.input_labels[i] for i in rows],
         )
 
+    @classmethod
+    def joined(cls, batches: Sequence[Batch]) -> Batch:
+        """Several batches of a data set as one, as wide as the widest."""
+        import torch
+
+        if len(batches) == 1:
+            return batches[0]
+        fills = {"input_ids": 0, "attention_mask": 0, "labels": IGNORED_LABEL}
+        inputs = {
+            name: _stacked([batch.inputs[name] for batch in batches], fill)
+            for name, fill in fills.items()
+        }
+        return cls(
+            inputs,
+            np.concatenate([batch.example for batch in batches]),
+            _stacked([batch.is_label for batch in batches], fill=False),
+            torch.cat([batch.n_start for batch in batches]),
+            np.concatenate([batch.aligned for batch in batches]),
+            [text for batch in batches for text in batch.input_texts],
+            [text for batch in batches for text in batch.input_labels],
+        )
+
     def without_padding(self) -> list[tuple[Tensor, Batch]]:
         """The examples of each length, as a batch that needs no padding.
 
@@ -85,6 +109,18 @@ class Batch:
             )
             found.append((rows, part))
         return found
+
+
+def _stacked(rectangles: Sequence[Tensor], fill: int) -> Tensor:
+    """Rectangles one below the other, filled up on the right to the width of the widest."""
+    arrays = [each.numpy() for each in rectangles]
+    width = max(each.shape[1] for each in arrays)
+    stacked = np.full((sum(map(len, arrays)), width), fill, dtype=arrays[0].dtype)
+    begin = 0
+    for each in arrays:
+        stacked[begin : begin + len(each), : each.shape[1]] = each
+        begin += len(each)
+    return as_tensor(stacked)
 
 
 def on_device(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

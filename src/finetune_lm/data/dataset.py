@@ -96,6 +96,7 @@ class Dataset:
         self.predictions = examples.predictions
         """The formulas of a test suite."""
         self.tokenizer = encoder.tokenizer
+        self._padding_id = padding_id(encoder.tokenizer)
         self.task = task
         self.start_tokens = encoder.start_tokens
         """What stands before every text, by name."""
@@ -303,8 +304,8 @@ class Dataset:
     def _tensors(self, input_ids: Ragged, labels: Ragged, rows: IntArray) -> dict[str, Tensor]:
         """What the model is called with, padded on the right."""
         length = self.pad_to_length
-        ids = input_ids.padded(rows, padding_id(self.tokenizer), length)
-        padding = IGNORED_LABEL if self.ignore_padding else padding_id(self.tokenizer)
+        ids = input_ids.padded(rows, self._padding_id, length)
+        padding = IGNORED_LABEL if self.ignore_padding else self._padding_id
         if self.task.labels_parallel_inputs:
             width = ids.shape[1]
         else:
@@ -352,7 +353,7 @@ class Dataset:
         """Call the preprocessing function with some examples."""
         lengths = self.input_ids.lengths[example]
         inputs = {
-            "input_ids": as_tensor(self.input_ids.padded(example, padding_id(self.tokenizer))),
+            "input_ids": as_tensor(self.input_ids.padded(example, self._padding_id)),
             "attention_mask": real_mask(lengths, int(lengths.max())).long(),
         }
         if self.label_ids is not None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import pyarrow.compute as pc
 
 from finetune_lm.constants import STOP
@@ -17,6 +17,7 @@ from finetune_lm.evaluation.passes import Pass, batch_watched, measure_batch
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.recorder import BatchAt, Measured
+from finetune_lm.recording.waiting_rows import WaitingRows
 from finetune_lm.runs.context import Run
 
 
@@ -84,7 +85,7 @@ def record_surprisals(
     run: Run,
     split: Split,
     epoch: int | None,
-    writers: Sequence[Callable[[pa.Table], object]],
+    rows: WaitingRows,
     *,
     skip: int = 0,
 ) -> Iterator[None]:
@@ -98,7 +99,7 @@ def record_surprisals(
         run: What is run. The model is put into eval mode.
         split: The data.
         epoch: The epoch whose model this is; None if it was not trained.
-        writers: Called with each batch's rows.
+        rows: Is given each batch. None of them waits in the end.
         skip: How many batches are recorded already.
 
     Yields:
@@ -120,20 +121,22 @@ def record_surprisals(
                 run.so_far.latest = None
                 callbacks.run("pre_test_batch", epoch, number)
                 _back_to_eval(model)
-                rows = surprisal_rows(run, BatchAt(split, batch, epoch, number), alone=alone)
-                for write in writers:
-                    write(rows)
-                if run.so_far.is_asked_for and split.rows is not None:
-                    run.so_far.latest = rows.select(split.rows.run.names())
+                at = BatchAt(split, batch, epoch, number)
+                measured = measured_surprisals(run, at, alone=alone)
+                with batch_watched(at):
+                    rows.add(measured)
+                if run.so_far.is_asked_for:
+                    run.so_far.latest = measured
                 callbacks.run("post_test_batch", epoch, number)
         if batch.is_last_part:
             yield
     run.so_far.latest = None
+    rows.write()
     if not skip:
         split.warn_if_empty()
 
 
-def surprisal_rows(run: Run, at: BatchAt, *, alone: bool = False) -> pa.Table:
+def measured_surprisals(run: Run, at: BatchAt, *, alone: bool = False) -> Measured:
     """What every token of a batch costs.
 
     Args:
@@ -146,30 +149,31 @@ def surprisal_rows(run: Run, at: BatchAt, *, alone: bool = False) -> pa.Table:
     """
     import torch
 
-    split = at.split
     with torch.no_grad(), batch_watched(at):
         measured, _ = measure_batch(run, at, alone=alone)
-        rows: pa.Table = split.rows.of_batch(measured)
     if run.args.on_nan == STOP:
-        _check_surprisals(rows, split)
-    return rows
+        _check_surprisals(measured)
+    return measured
 
 
-def _check_surprisals(rows: pa.Table, split: Split) -> None:
+def _check_surprisals(measured: Measured) -> None:
     """Stop a run whose model finds no numbers.
 
     Raises:
         UserError: If a surprisal is infinite or not a number, with its example.
     """
+    tokens = measured.tokens
+    if tokens is None or np.isfinite(tokens.scores.surprisal).all():
+        return
+    rows = measured.rows
     spoiled = rows.filter(pc.invert(pc.is_finite(rows["surprisal"])))  # missing ones are left out
-    if len(spoiled):
-        first = {name: spoiled[name][0].as_py() for name in ("surprisal", "token", "example_num")}
-        raise UserError(
-            f"surprisals must be finite but that of {first['token']!r} in example_num "
-            f"{first['example_num']} of {split.dataset.path} is {first['surprisal']}. A model in "
-            f"half precision may need more, or has gone wrong in training; --on_nan skip leaves "
-            f"such surprisals in the table."
-        )
+    first = {name: spoiled[name][0].as_py() for name in ("surprisal", "token", "example_num")}
+    raise UserError(
+        f"surprisals must be finite but that of {first['token']!r} in example_num "
+        f"{first['example_num']} of {measured.split.dataset.path} is {first['surprisal']}. A model "
+        f"in half precision may need more, or has gone wrong in training; --on_nan skip leaves "
+        f"such surprisals in the table."
+    )
 
 
 def _back_to_eval(model: Any) -> None:

@@ -18,7 +18,9 @@ from finetune_lm.evaluation.splits import Split
 from finetune_lm.models.compiling import compiler_problem
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.recording.recorder import BatchAt, Measured
+from finetune_lm.recording.scored_tokens import of_shares
 from finetune_lm.runs.context import Run
+from finetune_lm.scoring.surprisal import Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,7 +123,7 @@ def measure_batch(
         outputs = split.forward(at.batch, device, alone=alone)
         share = replace(at, batch=outputs.batch)
         # Before the losses, which may change the logits.
-        score = share.scored(outputs.score)
+        tokens = share.scored(outputs.score)
         if has_losses:
             # A copy: the rows need them as they are, whatever a loss does to its own.
             labels = outputs.batch.inputs["labels"].to(device, copy=True)
@@ -130,15 +132,15 @@ def measure_batch(
     if loss is not None:
         found = FoundLosses(loss.numbers(), loss.counts, split.losses.epoch_weights())
     if run.world.size > 1:
-        mine = None if share.batch is at.batch else share.scores(score)
+        mine = None if tokens is None or share.batch is at.batch else tokens.scores
         told = run.world.gather((found, mine))
         if found is not None:
             found = split.losses.joined([losses for losses, _ in told])
         if mine is not None:
-            score = at.joined([scores for _, scores in told])
+            tokens = at.scored(of_shares([scores or Scores.of_none() for _, scores in told]))
     if loss is None or found is None:
-        return at.measured(score, None), None
-    measured = at.measured(score, found.numbers, lr, found.weights)
+        return at.measured(tokens, None), None
+    measured = at.measured(tokens, found.numbers, lr, found.weights)
     if not learns:
         return measured, None
     to_learn = loss.of_share(found.counts)

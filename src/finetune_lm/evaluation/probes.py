@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from finetune_lm.data.ragged_arrays import IntArray
-from finetune_lm.evaluation.evaluate import surprisal_rows
+from finetune_lm.evaluation.evaluate import measured_surprisals
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.randomness import PROBES, OwnRandomness, stream_seed
 from finetune_lm.recording.recorder import BatchAt, ProbePass
@@ -117,9 +117,9 @@ def _measure_file(
         with OwnRandomness(stream_seed(run.args.seed, PROBES, number, begin)):
             for batch in split.dataset.batches(split.batch_size, part, bounded=True):
                 where = BatchAt(split, batch, at.epoch, progress.n_batches, step=at.step)
-                rows = surprisal_rows(run, where)
+                measured = measured_surprisals(run, where)
                 progress.n_batches += 1
-                run.recorders.probe(rows, at, share)
+                run.recorders.probe(measured, at, share)
         progress.n_examples = begin + len(part)
         yield
     if at.is_first:

@@ -22,6 +22,7 @@ from finetune_lm.recording.progress_bars import TestBar
 from finetune_lm.recording.tables import TableWriter
 from finetune_lm.recording.token_rows import RunColumns
 from finetune_lm.recording.token_table import word_rows
+from finetune_lm.recording.waiting_rows import WaitingRows
 from finetune_lm.recording.word_table import WordTable
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.directory import words_path
@@ -71,8 +72,9 @@ def test(
                 for write in tables.writers:
                     write(_with_seed(rows, run.args.seed))
             writers = [*tables.writers, *keep]
+            waiting = WaitingRows(writers, at_most=0) if keep else WaitingRows(writers)
             n_finished = run.world.decided(len, finished)
-            for _ in record_surprisals(run, split, epoch, writers, skip=n_finished):
+            for _ in record_surprisals(run, split, epoch, waiting, skip=n_finished):
                 tables.batch_is_over()
                 run.interruption.check(before=save)
             tables.end_piece()

@@ -11,6 +11,8 @@ MISSING = "NA"
 
 _PIECE = 2**15
 """How much text is looked through at a time, in bytes."""
+_ROWS = 2**13
+"""How many rows pyarrow puts into text at a time: by its default of 1,024 it takes longer."""
 
 
 def csv_text(rows: pa.Table, *, header: bool = True) -> bytes:
@@ -28,7 +30,7 @@ def csv_text(rows: pa.Table, *, header: bool = True) -> bytes:
     rows = rows.combine_chunks()
     booleans = [column for column in rows.columns if pa.types.is_boolean(column.type)]
     out = pa.BufferOutputStream()
-    options = pyarrow.csv.WriteOptions(include_header=header, null_string=MISSING)
+    options = pyarrow.csv.WriteOptions(include_header=header, batch_size=_ROWS, null_string=MISSING)
     pyarrow.csv.write_csv(rows, out, options)
     text = out.getvalue()
     n = sum(len(column) - column.null_count for column in booleans)

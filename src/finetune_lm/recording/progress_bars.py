@@ -7,15 +7,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from finetune_lm.constants import BY_LOSS
 from finetune_lm.messages import say
-from finetune_lm.recording.recorder import EpochResult, ProbePass, Recorder
+from finetune_lm.recording.recorder import EpochResult, Measured, ProbePass, Recorder
 from finetune_lm.streams import BROKEN, lossy
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _USUAL_WIDTH = 80
 _SHORTEST_BAR, _LONGEST_BAR = 10, 40
@@ -57,7 +54,7 @@ class EpochBar(Recorder):
                 leave=not self._in_passing,
             )
 
-    def probe(self, rows: pa.Table, at: ProbePass, share: float) -> None:
+    def probe(self, measured: Measured, at: ProbePass, share: float) -> None:
         """Show how far a pass over the probes is."""
         when = f"epoch {at.epoch} ({at.epoch + 1}/{self._n_epochs})"
         if at.is_first:

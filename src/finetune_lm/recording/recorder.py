@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.constants import BY_LOSS
-from finetune_lm.scoring.surprisal import Scores
+from finetune_lm.recording.scored_tokens import ScoredTokens
+from finetune_lm.recording.waiting_rows import WaitingRows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from finetune_lm.data.batch import Batch
-    from finetune_lm.recording.token_rows import TokenRows
     from finetune_lm.scoring.forward import Score
 
 
@@ -43,56 +43,42 @@ class BatchAt:
         """How many of its labels count in its loss."""
         return int(self.split.dataset.task.counted(self.batch.inputs["labels"]).sum())
 
-    @property
-    def _maker(self) -> TokenRows | None:
-        """Makes rows of it; None if nobody asks for any."""
-        if self.split.rows is None and self.split.pairs is not None:
-            pairs: TokenRows = self.split.pairs.rows
-            return pairs
-        rows: TokenRows | None = self.split.rows
-        return rows
+    def scored(self, score: Score) -> ScoredTokens | None:
+        """What its tokens cost, whatever is done to the logits afterwards.
 
-    def scores(self, score: Score) -> Scores | None:
-        """What its tokens cost, as far as rows will need it."""
-        return None if self._maker is None else self._maker.scores(self.batch, score)
-
-    def scored(self, score: Score) -> Score:
-        """The same scores, which stay as they are whatever is done to the logits afterwards."""
-        scores = self.scores(score)
-        return score if scores is None else lambda rows, positions, targets: scores
-
-    def joined(self, shares: Sequence[Scores | None]) -> Score:
-        """What its tokens cost, of which each rank has found those of its share."""
-        if self._maker is None:
-            return lambda rows, positions, targets: Scores.of_none()
-        scores = self._maker.joined(self.batch, [each or Scores.of_none() for each in shares])
-        return lambda rows, positions, targets: scores
+        None where nobody asks: there is no table, and no pairs are scored.
+        """
+        if self.split.rows is None and self.split.pairs is None:
+            return None
+        return ScoredTokens.of(self.batch, self.split.dataset.task, score)
 
     def measured(
         self,
-        score: Score,
+        tokens: ScoredTokens | None,
         losses: Mapping[str, float] | None,
         lr: float | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> Measured:
         """What came of it."""
+        if tokens is not None and self.split.rows is not None:
+            self.split.rows.n_seen += len(tokens)
         at = self.split, self.batch, self.epoch, self.number
-        return Measured(*at, score, losses, lr, weights or {}, step=self.step)
+        return Measured(*at, tokens, losses, lr, weights or {}, step=self.step)
 
 
 @dataclass(frozen=True)
 class Measured(BatchAt):
-    """What came of one batch that was learned from or validated.
+    """What came of one batch.
 
     Attributes:
-        score: Tells what its tokens cost; where there are rows, as before the losses saw the
-            outputs.
-        losses: Its losses by column; None where nothing is to be predicted, so that there are none.
+        tokens: What its tokens cost, before the losses saw the outputs; None where nobody asks.
+        losses: Its losses by column; None where nothing is to be predicted, so that there are none,
+            and where none are computed.
         lr: The learning rate of the step that it leads to; None if it leads to none.
         weights: By what losses count in an epoch's mean that are no means over the labels.
     """
 
-    score: Score
+    tokens: ScoredTokens | None
     losses: Mapping[str, float] | None
     lr: float | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -100,7 +86,7 @@ class Measured(BatchAt):
     @cached_property
     def rows(self) -> pa.Table:
         """Its rows of the table of tokens, made when first asked for."""
-        rows: pa.Table = self.split.rows.of_batch(self)
+        rows: pa.Table = self.split.rows.of_batches([self])
         return rows
 
     @property
@@ -164,6 +150,12 @@ class Recorder:
     def batch(self, measured: Measured) -> None:
         """A batch was learned from, as it was before its update, or validated."""
 
+    def token_rows(self, rows: pa.Table) -> None:
+        """Rows are ready of batches that were told of, in their order.
+
+        All of a pass are before its `pass_over`.
+        """
+
     def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
         """The training or the validation data were gone through.
 
@@ -174,13 +166,19 @@ class Recorder:
                 run that is gone on with in a validation has trained already.
         """
 
-    def probe(self, rows: pa.Table, at: ProbePass, share: float) -> None:
+    def probe(self, measured: Measured, at: ProbePass, share: float) -> None:
         """A batch of probes was measured.
 
         Args:
-            rows: Its rows, in the columns of the table of probes.
+            measured: What came of it.
             at: The pass of which it is.
             share: How much of the pass is done with it, from 0 to 1.
+        """
+
+    def probe_rows(self, rows: pa.Table) -> None:
+        """Rows are ready of batches of probes that were told of, in their order.
+
+        They are of one data set. All of a pass are before its `probes_over`.
         """
 
     def probes_over(self, at: ProbePass) -> None:
@@ -196,12 +194,19 @@ class Recorder:
 class Recorders(Recorder):
     """All who listen to a run, told one after another: the one place where they are told.
 
+    Rows are told of many batches together (`WaitingRows`).
+
     Args:
         *recorders: They, in order.
     """
 
     def __init__(self, *recorders: Recorder) -> None:
         self._recorders = recorders
+        # Rows that nobody listens to need not be made.
+        of_tokens = [r for r in recorders if type(r).token_rows is not Recorder.token_rows]
+        of_probes = [r for r in recorders if type(r).probe_rows is not Recorder.probe_rows]
+        self._waiting = WaitingRows([each.token_rows for each in of_tokens])
+        self._waiting_probes = WaitingRows([each.probe_rows for each in of_probes])
 
     def begin(self, n_epochs_done: int) -> None:
         """Tell all of them."""
@@ -209,24 +214,33 @@ class Recorders(Recorder):
             recorder.begin(n_epochs_done)
 
     def batch(self, measured: Measured) -> None:
-        """Tell all of them."""
+        """Tell all of them; its rows come later."""
         for recorder in self._recorders:
             recorder.batch(measured)
+        self._waiting.add(measured)
 
     def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
         """Tell all of them."""
+        self._waiting.write()
         for recorder in self._recorders:
             recorder.pass_over(dataset_type, epoch, means)
 
-    def probe(self, rows: pa.Table, at: ProbePass, share: float) -> None:
-        """Tell all of them."""
+    def probe(self, measured: Measured, at: ProbePass, share: float) -> None:
+        """Tell all of them; its rows come later."""
         for recorder in self._recorders:
-            recorder.probe(rows, at, share)
+            recorder.probe(measured, at, share)
+        self._waiting_probes.add(measured)
 
     def probes_over(self, at: ProbePass) -> None:
         """Tell all of them."""
+        self._waiting_probes.write()
         for recorder in self._recorders:
             recorder.probes_over(at)
+
+    def write_rows(self) -> None:
+        """Let no rows wait any longer: whoever takes the state of those who listen needs that."""
+        self._waiting.write()
+        self._waiting_probes.write()
 
     def epoch(self, result: EpochResult) -> None:
         """Tell all of them."""
@@ -238,6 +252,7 @@ class Recorders(Recorder):
         with ExitStack() as stack:
             for recorder in self._recorders:
                 stack.callback(recorder.end)
+            self.write_rows()
 
     @contextmanager
     def listening(self, n_epochs_done: int) -> Iterator[None]:

@@ -9,7 +9,6 @@ from finetune_lm.recording.recorder import Measured, Recorder
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
     from finetune_lm.arguments import DataTrainingArguments
     from finetune_lm.models.loading import LoadedModel
@@ -29,8 +28,8 @@ class RunSoFar(Recorder):
         means: The mean of each loss when the training and the validation data were last gone
             through, by ``train`` and ``validation`` and then by column. Empty before that.
         is_asked_for: Whether a callback looks at it, so that it is kept at all.
-        latest: What came of the batch that was just measured, or its rows if it is of a test set;
-            None before a batch is measured, and outside of one.
+        latest: What came of the batch that was just measured; None before a batch is measured, and
+            outside of one.
 
     Example:
         >>> class Losses(ModelCallback):  # doctest: +SKIP
@@ -47,7 +46,7 @@ class RunSoFar(Recorder):
         self.args = args
         self.means: dict[str, dict[str, float]] = {}
         self.is_asked_for = False
-        self.latest: Measured | pa.Table | None = None
+        self.latest: Measured | None = None
         self._n_updates: Callable[[], int] = int
 
     @property
@@ -61,13 +60,13 @@ class RunSoFar(Recorder):
 
         None where there is no such batch, or nothing in it is to be predicted.
         """
-        measured = self.latest if isinstance(self.latest, Measured) else None
-        return None if measured is None or measured.losses is None else dict(measured.losses)
+        latest = self.latest
+        return None if latest is None or latest.losses is None else dict(latest.losses)
 
     @property
     def lr(self) -> float | None:
         """The learning rate of the update that this batch leads to; None if it leads to none."""
-        return self.latest.lr if isinstance(self.latest, Measured) else None
+        return None if self.latest is None else self.latest.lr
 
     @property
     def rows(self) -> pd.DataFrame | None:
@@ -75,11 +74,10 @@ class RunSoFar(Recorder):
 
         None where there is no such batch, and in a study, whose trials have no tables.
         """
-        table = self.latest
-        if isinstance(table, Measured):
-            maker = table.split.rows
-            table = None if maker is None else table.rows.select(maker.run.names())
-        return None if table is None else table.to_pandas()
+        if self.latest is None or (maker := self.latest.split.rows) is None:
+            return None
+        table: pd.DataFrame = self.latest.rows.select(maker.run.names()).to_pandas()
+        return table
 
     def count_updates(self, n_updates: Callable[[], int]) -> None:
         """Let the steps be counted by this function from now on."""

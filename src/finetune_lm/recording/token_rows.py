@@ -1,4 +1,4 @@
-"""The rows of the tables: one for each token that a batch asks the model about."""
+"""The rows of the tables: one for each token that batches ask the model about."""
 
 from __future__ import annotations
 
@@ -38,14 +38,13 @@ from finetune_lm.recording.columns import (
     MetadataColumns,
     table_columns,
 )
-from finetune_lm.recording.recorder import Measured
+from finetune_lm.recording.scored_tokens import ScoredTokens
 from finetune_lm.recording.word_columns import PLL
-from finetune_lm.scoring.forward import Score
 from finetune_lm.scoring.measuring import Tokens, finished, spread
 from finetune_lm.scoring.surprisal import Scores
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from finetune_lm.recording.recorder import Measured
 
 
 @dataclass(frozen=True)
@@ -117,25 +116,10 @@ class RunColumns:
         )
 
 
-@dataclass(frozen=True)
-class _Reported:
-    """The tokens that have a row in the table, n of them.
-
-    Attributes:
-        row: The batch's row of each: (n,).
-        token_id: Each of them: (n,).
-        is_predicted: Whether anything predicts it: (n,).
-    """
-
-    row: IntArray
-    token_id: IntArray
-    is_predicted: npt.NDArray[np.bool_]
-
-
 class TokenRows:
     """Makes the rows of one data set.
 
-    What does not change from epoch to epoch (words, metadata) is prepared here, once; a batch adds
+    What does not change from epoch to epoch (words, metadata) is prepared here, once; batches add
     four numbers for each token.
 
     Args:
@@ -147,6 +131,7 @@ class TokenRows:
 
     Attributes:
         before: What its tokens cost before the training, if that is measured.
+        n_seen: How many tokens were asked about that have rows.
     """
 
     def __init__(
@@ -160,7 +145,7 @@ class TokenRows:
         self.dataset = dataset
         self._measures = measures
         self.run = run
-        self._n_rows = 0
+        self.n_seen = 0
         self._has_warned = False
         self.dataset_name = dataset_name or dataset.name
         """How the tables call the data set."""
@@ -200,79 +185,56 @@ class TokenRows:
         self.before = BaselineSurprisals() if run.has_baseline and dataset_type != "train" else None
         self._words = LabelWords.of_texts(dataset.labels, dataset.places, dataset.units)
 
-    def scores(self, batch: Batch, score: Score) -> Scores:
-        """Ask now what `of_batch` will ask about a batch.
-
-        The losses come between, and may change the logits in place.
-        """
-        *asked, _ = self._asked(batch)
-        return score(*asked)
-
-    def joined(self, batch: Batch, shares: Sequence[Scores]) -> Scores:
-        """What `scores` would give for a batch, of what each rank has found for its share."""
-        rows, *_ = self._asked(batch)
-        rank = rows.numpy() % len(shares)
-        return Scores.joined(shares, [np.flatnonzero(rank == i) for i in range(len(shares))])
-
-    def of_batch(self, measured: Measured) -> pa.Table:
-        """The rows of one batch.
+    def of_batches(self, measured: Sequence[Measured]) -> pa.Table:
+        """The rows of batches of one pass, one after another.
 
         Args:
-            measured: What came of the batch. Losses that it does not have are missing.
+            measured: What came of each. Losses that one does not have are missing.
 
         Returns:
             A table with the columns of `table_columns`, in no particular order, and of a masked
             model with ``pll``, which tables of words have.
         """
-        batch = measured.batch
-        *asked, (rows, positions, targets, is_predicted) = self._asked(batch)
-        scores = measured.score(*asked)
-        row, position = rows.numpy(), positions.numpy()
-        reported = _Reported(row, targets.numpy(), is_predicted.numpy())
-        words = self._label_words(batch, row, position)
-        columns = self._columns(batch, reported, scores, words)
+        batch = Batch.joined([each.batch for each in measured])
+        parts = [_asked(each) for each in measured]
+        tokens = ScoredTokens.joined(parts, [len(each.batch) for each in measured])
+        words = self._label_words(batch, tokens.row, tokens.position)
+        columns = self._columns(batch, tokens, words)
         if self.run.has_baseline:
-            columns[BASELINE_SURPRISAL] = self._costs_before(measured, reported, scores)
+            is_first = measured[0].epoch < 0
+            columns[BASELINE_SURPRISAL] = self._costs_before(batch, tokens, is_first=is_first)
         if self.run.measures:
-            tokens = None
+            places = None
             if any(hasattr(measure, "finish") for measure in self._measures):
-                tokens = self._tokens(batch, reported, position, words, scores.surprisal)
-            columns |= self._measured(reported, scores, tokens)
+                places = self._tokens(batch, tokens, words)
+            columns |= self._measured(tokens, places)
         if self.run.task.reports_greedy_rows:
-            columns[SEQUENCE_TYPE] = pa.repeat(LABEL_SEQUENCE, len(row))
-            columns = _interleaved(row, columns, self._greedy_columns(batch, row, scores))
-        constants = {**self._constants, "batch_number": pa.scalar(measured.number)}
-        constants["epoch"] = pa.scalar(measured.epoch, pa.int64())
-        if measured.step is not None:
-            constants[STEP] = pa.scalar(measured.step)
-        for name in self.run.losses:
-            constants[name] = pa.scalar((measured.losses or {}).get(name), pa.float32())
-        if self.run.losses:
-            constants[LR] = pa.scalar(measured.lr, pa.float64())
+            columns[SEQUENCE_TYPE] = pa.repeat(LABEL_SEQUENCE, len(tokens))
+            columns = _interleaved(tokens.row, columns, self._greedy_columns(batch, tokens))
         n = len(columns["token"])
-        columns |= {name: pa.repeat(value, n) for name, value in constants.items()}
-        self._n_rows += n
+        columns |= {name: pa.repeat(value, n) for name, value in self._constants.items()}
+        n_rows = np.array([len(part) for part in parts])
+        if self.run.task.reports_greedy_rows:
+            n_rows *= 2
+        of_batch = pa.array(np.repeat(np.arange(len(measured)), n_rows))
+        for name, values in self._of_batch(measured).items():
+            columns[name] = values.take(of_batch)
         return pa.Table.from_arrays(list(columns.values()), list(columns))
 
-    def _asked(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-        """What the model is asked about a batch.
-
-        Returns:
-            Row and position of the logits that predict each token, and the token: (n_predicted,)
-            each; then all rows of the table: example, position, token, and whether anything
-            predicts it, (n,) each.
-        """
-        task, labels = self.run.task, batch.inputs["labels"]
-        reported = task.reported(batch.inputs, batch.n_start, batch.is_label)
-        rows, positions = reported.nonzero(as_tuple=True)
-        targets = labels[rows, positions]
-        is_predicted = positions >= task.label_offset
-        return (
-            rows[is_predicted],
-            (positions - task.label_offset)[is_predicted],
-            targets[is_predicted],
-            (rows, positions, targets, is_predicted),
-        )
+    def _of_batch(self, measured: Sequence[Measured]) -> dict[str, pa.Array]:
+        """What all rows of a batch have in common, by column: a value for each batch."""
+        columns = {
+            "batch_number": pa.array([each.number for each in measured], pa.int64()),
+            "epoch": pa.array([each.epoch for each in measured], pa.int64()),
+        }
+        if measured[0].step is not None:
+            columns[STEP] = pa.array([each.step for each in measured], pa.int64())
+        for name in self.run.losses:
+            losses = [(each.losses or {}).get(name) for each in measured]
+            columns[name] = pa.array(losses, pa.float32())
+        if self.run.losses:
+            columns[LR] = pa.array([each.lr for each in measured], pa.float64())
+        return columns
 
     def describe(self) -> list[str]:
         """What the columns are, beside the numbers: constants, names and types."""
@@ -283,7 +245,7 @@ class TokenRows:
 
     def warn_if_empty(self) -> None:
         """Say so, once, if the data set has been gone through and nothing of it was reported."""
-        if self._n_rows == 0 and not self._has_warned:
+        if self.n_seen == 0 and not self._has_warned:
             self._has_warned = True
             warn(
                 f"{self.dataset.name} has no rows in the tables: the model sees every token that "
@@ -291,21 +253,17 @@ class TokenRows:
             )
 
     def _columns(
-        self,
-        batch: Batch,
-        reported: _Reported,
-        scores: Scores,
-        words: TokenWords,
+        self, batch: Batch, tokens: ScoredTokens, words: TokenWords
     ) -> dict[str, pa.Array]:
         """The columns that differ from example to example and from token to token.
 
         Args:
             batch: The batch.
-            reported: The tokens.
-            scores: Of those tokens that are predicted.
+            tokens: The tokens.
             words: The word of each token.
         """
-        row, token_id, is_predicted = reported.row, reported.token_id, reported.is_predicted
+        row, token_id, is_predicted = tokens.row, tokens.token_id, tokens.is_predicted
+        scores = tokens.scores
         row_index, example_index = pa.array(row), pa.array(batch.example[row])
         columns = {name: values.take(example_index) for name, values in self._of_example.items()}
         columns["input_text"] = pa.array(batch.input_texts, pa.string()).take(row_index)
@@ -346,25 +304,23 @@ class TokenRows:
         columns["predicted_token_surprisal"] = spread(scores.predicted_token_surprisal)
         return columns
 
-    def _costs_before(self, measured: Measured, reported: _Reported, scores: Scores) -> pa.Array:
-        """What each token cost before the training; in that pass what it costs."""
-        row, is_predicted = reported.row, reported.is_predicted
+    def _costs_before(self, batch: Batch, tokens: ScoredTokens, *, is_first: bool) -> pa.Array:
+        """What each token cost before the training; in that pass, the first, what it costs."""
         if self.before is None:
-            return pa.nulls(len(row), pa.float32())
-        if measured.epoch < 0:
-            self.before.keep(measured.batch, row, spread(scores.surprisal, is_predicted))
-        values, is_there = self.before.of(measured.batch, row)
-        return pa.array(values, mask=~(is_there & is_predicted))
+            return pa.nulls(len(tokens), pa.float32())
+        if is_first:
+            surprisal = spread(tokens.scores.surprisal, tokens.is_predicted)
+            self.before.keep(batch, tokens.row, surprisal)
+            return pa.array(surprisal, mask=~tokens.is_predicted)
+        values, is_there = self.before.of(batch, tokens.row)
+        return pa.array(values, mask=~(is_there & tokens.is_predicted))
 
-    def _measured(
-        self, reported: _Reported, scores: Scores, tokens: Tokens | None
-    ) -> dict[str, pa.Array]:
+    def _measured(self, tokens: ScoredTokens, places: Tokens | None) -> dict[str, pa.Array]:
         """The columns of the measures."""
-        n = len(reported.row)
-        columns = {name: pa.nulls(n, kind) for name, kind in self.run.measures.items()}
+        columns = {name: pa.nulls(len(tokens), kind) for name, kind in self.run.measures.items()}
         found: dict[str, npt.NDArray[np.float32]] = {}
         for measure in self._measures:
-            found |= finished(measure, scores, reported.is_predicted, tokens)
+            found |= finished(measure, tokens.scores, tokens.is_predicted, places)
         for name, values in found.items():
             kind = self.run.measures[name]
             if pa.types.is_integer(kind) and len(
@@ -377,17 +333,10 @@ class TokenRows:
             columns[name] = pa.array(values, from_pandas=True).cast(kind)
         return columns
 
-    def _tokens(
-        self,
-        batch: Batch,
-        reported: _Reported,
-        position: IntArray,
-        words: TokenWords,
-        surprisal: npt.NDArray[np.float32],
-    ) -> Tokens:
-        """The reported tokens, and where they stand, for measures that ask."""
+    def _tokens(self, batch: Batch, tokens: ScoredTokens, words: TokenWords) -> Tokens:
+        """The tokens, and where they stand, for measures that ask."""
         task, vocabulary = self.run.task, self.run.vocabulary
-        row = reported.row
+        row, position = tokens.row, tokens.position
         labels, is_label = batch.inputs["labels"].numpy(), batch.is_label.numpy()
         instead = batch.inputs["input_ids"].numpy() if task.labels_parallel_inputs else -1
         ids = np.where(labels == IGNORED_LABEL, instead, labels)
@@ -403,8 +352,8 @@ class TokenRows:
         no_word = words.word_num == NO_WORD
         names = np.array([*self._words.region_names, None], dtype=object)
         return Tokens(
-            token_id=reported.token_id,
-            surprisal=spread(surprisal, reported.is_predicted),
+            token_id=tokens.token_id,
+            surprisal=spread(tokens.scores.surprisal, tokens.is_predicted),
             word=np.where(no_word, NO_WORD, row * width + words.word_num),
             word_text=words.words,
             num_in_word=words.token_num_in_word,
@@ -435,16 +384,17 @@ class TokenRows:
             spelled.at(row[~aligned], position[~aligned]),
         )
 
-    def _greedy_columns(self, batch: Batch, row: IntArray, scores: Scores) -> dict[str, pa.Array]:
+    def _greedy_columns(self, batch: Batch, tokens: ScoredTokens) -> dict[str, pa.Array]:
         """The columns of rows for the model's own best token at each position of the labels."""
+        row, scores = tokens.row, tokens.scores
         ids = scores.predicted_token_id
         begins = np.searchsorted(row, np.arange(len(batch) + 1))
         sequences = [ids[begins[i] : begins[i + 1]] for i in range(len(batch))]
         place = np.arange(len(row)) - begins[row]
         words = LabelWords.of_ids(self.run.vocabulary, sequences).at(row, place)
         best = Scores(scores.predicted_token_surprisal, ids, scores.predicted_token_surprisal)
-        reported = _Reported(row, ids, np.ones(len(row), dtype=bool))
-        columns = self._columns(batch, reported, best, words)
+        everywhere = np.ones(len(row), dtype=bool)
+        columns = self._columns(batch, ScoredTokens(row, place, ids, everywhere, best), words)
         columns[SEQUENCE_TYPE] = pa.repeat(GENERATED_SEQUENCE, len(row))
         columns["is_target"] = pa.repeat(False, len(row))
         # Measures are about the tokens that the data have.
@@ -452,6 +402,11 @@ class TokenRows:
         if self.run.has_baseline:
             kinds[BASELINE_SURPRISAL] = pa.float32()
         return columns | {name: pa.nulls(len(row), kind) for name, kind in kinds.items()}
+
+
+def _asked(measured: Measured) -> ScoredTokens:
+    assert measured.tokens is not None
+    return measured.tokens
 
 
 def _interleaved(

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from finetune_lm.recording.recorder import Measured, ProbePass, Recorder
+from finetune_lm.recording.recorder import ProbePass, Recorder
 from finetune_lm.recording.tables import TableState, TableWriter
 from finetune_lm.recording.token_rows import RunColumns
 from finetune_lm.recording.word_rows import WordRows
@@ -47,11 +47,11 @@ class _GrowingTable(Recorder):
 
 
 class TokenTable(_GrowingTable):
-    """Writes the rows of each batch, and ends a piece of the table with each validation."""
+    """Writes rows as they come, and ends a piece of the table with each validation."""
 
-    def batch(self, measured: Measured) -> None:
-        """Write its rows."""
-        self._table.write(measured.rows)
+    def token_rows(self, rows: pa.Table) -> None:
+        """Write them."""
+        self._table.write(rows)
 
     def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
         """Put an epoch on disk."""
@@ -64,8 +64,8 @@ class ProbeTable(_GrowingTable):
 
     with_step = True
 
-    def probe(self, rows: pa.Table, at: ProbePass, share: float) -> None:
-        """Write a batch's rows."""
+    def probe_rows(self, rows: pa.Table) -> None:
+        """Write them."""
         self._table.write(rows)
 
     def probes_over(self, at: ProbePass) -> None:
@@ -109,11 +109,11 @@ class _GrowingWords(Recorder):
 
 
 class TrainingWords(_GrowingWords):
-    """Writes the words of each batch, and ends a piece of the table with each validation."""
+    """Writes the words of rows as they come, and ends a piece with each validation."""
 
-    def batch(self, measured: Measured) -> None:
-        """Write its words."""
-        self._table.write(measured.rows)
+    def token_rows(self, rows: pa.Table) -> None:
+        """Write their words."""
+        self._table.write(rows)
 
     def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
         """Put an epoch on disk."""
@@ -126,8 +126,8 @@ class ProbeWords(_GrowingWords):
 
     with_step = True
 
-    def probe(self, rows: pa.Table, at: ProbePass, share: float) -> None:
-        """Write a batch's words."""
+    def probe_rows(self, rows: pa.Table) -> None:
+        """Write their words."""
         self._table.write(rows)
 
     def probes_over(self, at: ProbePass) -> None:

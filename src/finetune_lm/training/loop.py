@@ -45,6 +45,7 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
     validation = splits.validation
 
     def save() -> None:
+        run.recorders.write_rows()
         run.checkpoints.write(state.capture())
 
     def stop_if_asked() -> None:
