@@ -82,12 +82,9 @@ def test_a_sentence_of_the_kl_term(tmp_path):
             *(f"{loss}.max_samples_per_dataset", "20", f"{loss}.n_examples_per_batch", "4"),
         )
     stations = ["Dataset.__init__", "KLBaselineLoss.__call__", "KLBaselineLoss._draw"]
-    check(calls, stations, not_through="scoring/")
-    # It is read for the plan, six calls deep, and once more when the loss is made.
-    check(calls, ["data/files.py: read_examples"], most=7)
-    # One piece after another goes through both models, so that memory holds one graph at a time.
+    check(calls, [*stations, "data/files.py: read_examples"], not_through="scoring/")
     stations = ["BaselineData.baseline_logits", "OutputLayer.judged", "KLDivergence.__init__"]
-    check(calls, stations, most=8, not_through="scoring/forward")
+    check(calls, stations, not_through="scoring/forward")
 
 
 def test_a_measure(tmp_path):

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from finetune_lm.loss_classes._kl_divergence import KLDivergence, kl_divergence
-from finetune_lm.loss_classes._sum_in_pieces import sum_in_pieces
 from finetune_lm.scoring.fast.criterion import of_linear, of_logits
 
 P = [[0.1, 0.2, 0.3, 0.25, 0.15], [0.9, 0.025, 0.025, 0.025, 0.025]]
@@ -126,44 +125,3 @@ def test_what_differs_by_little_has_its_gradient():
     kl_divergence(q, p).sum().backward()
     expected = torch.tensor([[2.5e-5, -2.5e-5], [0.0, 0.0]])
     torch.testing.assert_close(q.grad, expected, rtol=1e-2, atol=0)
-
-
-def test_a_sum_in_pieces_is_the_sum_with_its_gradients():
-    weight = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
-    bias = torch.tensor(0.5, requires_grad=True)
-    unused = torch.tensor(9.0, requires_grad=True)
-    frozen = torch.tensor(2.0)
-    pieces = [
-        lambda: (weight * frozen).sum() + bias,
-        lambda: (weight**2).sum(),
-        lambda: bias**3,
-    ]
-    total = sum_in_pieces(pieces, [weight, bias, unused, frozen])
-    (total * 10).backward()
-    assert total.item() == 12.5 + 14 + 0.125
-    torch.testing.assert_close(weight.grad, 10 * (2.0 + 2 * weight.detach()))
-    torch.testing.assert_close(bias.grad, torch.tensor(10 * (1 + 3 * 0.25)))
-    assert unused.grad is None
-
-
-def test_only_one_piece_of_a_sum_has_its_graph_in_memory():
-    weight = torch.ones(4, requires_grad=True)
-    alive, most = [], []
-
-    class Counted(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            alive.append(1)
-            most.append(len(alive))
-            return x.sum()
-
-        @staticmethod
-        def backward(ctx, upstream):
-            alive.pop()
-            return upstream.expand(4)
-
-    total = sum_in_pieces([lambda: Counted.apply(weight)] * 5, [weight])
-    assert max(most) == 1
-    total.backward()
-    assert weight.grad.tolist() == [5.0] * 4

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset, DatasetOptions
@@ -20,10 +18,12 @@ from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.data_preprocessing import identity
 from finetune_lm.errors import UserError, first_line
 from finetune_lm.loss_classes._kl_settings import KLSettings, KLSource
+from finetune_lm.loss_classes._kl_states import KeptStates
 from finetune_lm.models.baseline import Origin
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.randomness import apart_from_the_run
 from finetune_lm.ranks import world
+from finetune_lm.scoring.halving import in_halves
 from finetune_lm.scoring.scorer import scorer_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from finetune_lm.loss_classes._kl_divergence import BaselineLogits
+
+
+# How many examples go through the untouched model at a time. More would take no less time each.
+_EXAMPLES_TOGETHER = 32
+# For how many streams of draws at a time something is kept.
+_STREAMS_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,12 @@ class KLBatch:
         mine = list(range(len(self.example)))[world().share]
         return self if len(mine) == len(self.example) else self.select(mine)
 
+    def halves(self) -> list[KLBatch]:
+        """Its halves; none of one example."""
+        n = len(self.example)
+        parts = [range(n // 2), range(n // 2, n)] if n > 1 else []
+        return [self.select(list(part)) for part in parts]
+
     def select(self, chosen: list[int]) -> KLBatch:
         """Some of the examples, in order."""
         import torch
@@ -82,7 +94,7 @@ class BaselineData:
 
     What the last layer of the untouched model is fed is kept for each example from the first time
     that it is drawn, if its examples stay the same (the strategy ``once``): 4 bytes a unit of the
-    layer's width and prediction, on the CPU. Beyond the budget it is computed anew each time.
+    layer's width and token, on the CPU. Beyond the budget it is computed anew each time.
 
     Args:
         baseline: The untouched model, in eval mode.
@@ -97,9 +109,32 @@ class BaselineData:
         self.dataset = dataset
         self._baseline = baseline
         self._output_layer = scorer_of(baseline.model, baseline.task, fast=fast).layer()
-        self._may_keep = cache_bytes if dataset.preprocessing.strategy == ONCE else 0.0
-        self._kept: dict[int, Tensor] = {}
-        self._n_kept_bytes = 0
+        self._cache_bytes = cache_bytes if dataset.preprocessing.strategy == ONCE else 0.0
+        self._of_streams: dict[str, KeptStates] = {}
+
+    def kept_by(self, stream: str) -> KeptStates | None:
+        """What is kept of the examples that a stream of draws comes to.
+
+        It is there for the next loss that draws the same, such as that of the next trial.
+
+        Args:
+            stream: All that the draws depend on.
+
+        Returns:
+            None if nothing is to be kept.
+        """
+        if not self._cache_bytes:
+            return None
+        kept = self._of_streams.pop(stream, None)
+        if kept is None:
+            assert self.dataset.label_ids is not None
+            n_bytes = self.dataset.label_ids.lengths * self._output_layer.n_bytes_fed
+            kept = KeptStates(n_bytes, self._cache_bytes)
+        # Those of training and validation; others belong to trials that drew otherwise.
+        self._of_streams[stream] = kept
+        while len(self._of_streams) > _STREAMS_KEPT:
+            del self._of_streams[next(iter(self._of_streams))]
+        return kept
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -108,49 +143,59 @@ class BaselineData:
         """Some rows of the data set in batches."""
         return [self._asked(batch) for batch in self.dataset.batches(batch_size, example)]
 
-    def baseline_logits(self, batch: KLBatch) -> BaselineLogits:
-        """What the untouched model predicts: (k, vocabulary), in the order of the batch."""
+    def baseline_logits(self, batch: KLBatch, kept: KeptStates | None = None) -> BaselineLogits:
+        """What the untouched model predicts: (k, vocabulary), in the order of the batch.
+
+        Args:
+            batch: The examples.
+            kept: What is known of them, and where more is kept.
+        """
         import torch
 
         with torch.no_grad():
-            hidden = self._hidden(batch) if self._may_keep else None
+            hidden = self._hidden(batch, kept) if kept is not None else None
             if hidden is not None:
                 return lambda rows: self._output_layer.of_hidden(hidden[rows])
             logits = self._output_layer.logits(batch.inputs, batch.rows, batch.positions)
             return lambda rows: nullcontext(logits[rows])
 
-    def _hidden(self, batch: KLBatch) -> Tensor | None:
-        """What the last layer is fed: (k, width); None for a model without such a layer.
-
-        Each example goes in on its own. In a batch its numbers would depend on the others, in their
-        last bits: then a run that is resumed, whose examples are drawn anew, or a trial of a study,
-        which finds some here, would come to others.
-        """
+    def _hidden(self, batch: KLBatch, kept: KeptStates) -> Tensor | None:
+        """What the last layer is fed: (k, width); None for a model without such a layer."""
         import torch
 
         layer = self._output_layer
         layer.check(batch.inputs, batch.rows, batch.positions)
         if not layer.resumes_alone:
-            self._may_keep = 0.0
             return None
         parts = []
         for example, n in zip(batch.example, batch.n_predictions, strict=True):
             if not n:
                 continue
-            if (part := self._kept.get(example)) is None:
-                [alone] = map(self._asked, self.dataset.batches(1, np.array([example])))
-                found = layer.hidden(alone.inputs, alone.rows, alone.positions)
-                assert found is not None
-                part = found.cpu()
-                self._keep(example, part)
+            if (part := kept.get(example)) is None:
+                found = self._hidden_of(kept.group_of(example))
+                kept.put(found)
+                part = found[example]
             parts.append(part)
         return torch.cat(parts).to(next(self._baseline.model.parameters()).device)
 
-    def _keep(self, example: int, part: Tensor) -> None:
-        n_bytes = part.numel() * part.element_size()
-        if n_bytes <= self._may_keep - self._n_kept_bytes:
-            self._kept[example] = part
-            self._n_kept_bytes += n_bytes
+    def _hidden_of(self, examples: IntArray) -> dict[int, Tensor]:
+        """The same for each of some examples, on the CPU."""
+        import torch
+
+        # What is about as long goes in together, so that there is little padding where it must be.
+        examples = examples[self.dataset.lengths[examples].argsort(kind="stable")]
+        found: dict[int, Tensor] = {}
+        for batch in map(self._asked, self.dataset.batches(_EXAMPLES_TOGETHER, examples)):
+            for part, hidden in in_halves(batch, self._fed, KLBatch.halves, _described):
+                each = torch.split(hidden.cpu(), part.n_predictions)
+                # Each with memory of its own, so that one does not keep the others.
+                found |= {i: own.clone() for i, own in zip(part.example, each, strict=True)}
+        return found
+
+    def _fed(self, batch: KLBatch) -> Tensor:
+        found = self._output_layer.hidden(batch.inputs, batch.rows, batch.positions)
+        assert found is not None
+        return found
 
     def _asked(self, batch: Batch) -> KLBatch:
         task = self._baseline.task
@@ -164,19 +209,17 @@ class BaselineData:
         )
 
 
-def read_source(source: KLSource, origin: Origin | None = None) -> Examples:
-    """Read the examples of a data set: a file of this project's formats, or one of ``datasets``.
+def _read_hugging_face(source: KLSource, origin: Origin) -> Examples:
+    """Read the examples of a data set of the ``datasets`` library.
 
     Args:
         source: Which, and how many of them.
-        origin: Where the model is from, whose cache and token serve for data sets too.
+        origin: Where the model is from, whose token serves for data sets too.
 
     Raises:
         UserError: If it is not there or has no texts.
     """
-    if source.is_data_file:
-        return read_examples(source.path, source.max_samples)
-    rows = _read_hugging_face(source, origin)
+    rows = _rows_of_hugging_face(source, origin)
     columns = rows.column_names
     if "text" not in columns:
         raise UserError(f"dataset {source.path!r} must have a column 'text' but has {columns}.")
@@ -186,7 +229,7 @@ def read_source(source: KLSource, origin: Origin | None = None) -> Examples:
     return Examples(Path(source.path).name, source.path, texts, labels, [{} for _ in texts])
 
 
-def _read_hugging_face(source: KLSource, origin: Origin | None) -> Any:
+def _rows_of_hugging_face(source: KLSource, origin: Origin) -> Any:
     import datasets
 
     shown = datasets.is_progress_bar_enabled()
@@ -196,8 +239,7 @@ def _read_hugging_face(source: KLSource, origin: Origin | None) -> Any:
         if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
             saved = datasets.load_from_disk(source.path)
             return saved[source.split_name] if isinstance(saved, datasets.DatasetDict) else saved
-        hub = origin.hub_options() if origin is not None else {}
-        return datasets.load_dataset(source.path, split=source.split_name, **hub)
+        return datasets.load_dataset(source.path, split=source.split_name, **origin.hub_options())
     except Exception as error:
         # Many kinds: of the network, of the file formats, of the split's name.
         raise UserError(
@@ -248,10 +290,14 @@ def load_baseline_data(
 
     found: list[tuple[KLSource, BaselineData]] = []
     for source in settings.sources:
-        described["source"] = _described(source)
+        described["source"] = _described_source(source)
         data = origin.untouched.kept("KL data", described)
         if data is None:
-            examples = read_source(source, origin)
+            examples = (
+                read_examples(source.path, source.max_samples)
+                if source.is_data_file
+                else _read_hugging_face(source, origin)
+            )
             encoder = TextEncoder(baseline.tokenizer, **options)
             if settings.max_sample_length is not None:
                 examples = _not_longer(examples, encoder, settings.max_sample_length)
@@ -274,7 +320,11 @@ def load_baseline_data(
     return found
 
 
-def _described(source: KLSource) -> list[Any]:
+def _described(batch: KLBatch) -> str:
+    return f"{len(batch.example)} examples of a KL term: they go through the untouched model"
+
+
+def _described_source(source: KLSource) -> list[Any]:
     """Which examples a data set has, in plain types: those of a file as it is now."""
     status = Path(source.path).stat() if source.is_data_file else None
     now = [] if status is None else [status.st_ino, status.st_size, status.st_mtime_ns]

@@ -112,7 +112,8 @@ def divergence(
     if gradient is not None:
         of_rows = q.div_(sum_q).sub_(p.div_(sum_p))
         # An optimizer like Adam would make steps of full size of what is rounding.
-        is_rounding = torch.linalg.vector_norm(of_rows, ord=torch.inf, dim=-1) <= _ROUNDING[kind]
+        largest = torch.maximum(of_rows.amax(dim=-1), -of_rows.amin(dim=-1))
+        is_rounding = largest <= _ROUNDING[kind]
         of_rows.mul_(weights.masked_fill(is_rounding, 0.0)[:, None])
         if into is None:
             gradient.copy_(of_rows)

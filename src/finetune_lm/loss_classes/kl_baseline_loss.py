@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.constants import ONCE, OWN_SHARE
 from finetune_lm.data_preprocessing import identity
-from finetune_lm.scoring.halving import in_halves
+from finetune_lm.scoring.halving import Halving
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from finetune_lm.data.files import Examples
+    from finetune_lm.data.ragged_arrays import IntArray
     from finetune_lm.loss_classes._kl_data import BaselineData, KLBatch
     from finetune_lm.loss_classes._kl_settings import KLSource
+    from finetune_lm.loss_classes._kl_states import KeptStates
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some examples of one data set, and what each counts by."""
+
+    batch: KLBatch
+    data: BaselineData
+    kept: KeptStates | None
+    weight: float
+
+    def halves(self) -> list[_Part]:
+        """Those halves in which something is predicted."""
+        return [replace(self, batch=half) for half in self.batch.halves() if half.n_scored]
 
 
 class KLBaselineLoss:
@@ -149,11 +166,15 @@ class KLBaselineLoss:
         )
         self._generator = own_generator()
         self._beginning = self._generator.get_state()
+        self._n_calls = 0
+        stream = self._described_draws()
+        self._kept = [data.kept_by(stream) for _, data in self._data]
         self.epoch_weight = 0
 
     def rewind(self) -> None:
         """Draw the same examples again from now on, as before each validation."""
         self._generator.set_state(self._beginning)
+        self._n_calls = 0
 
     @staticmethod
     def check(**kwargs: Any) -> None:
@@ -173,18 +194,28 @@ class KLBaselineLoss:
         Raises:
             UserError: Naming the file, and the line where it is one line that is wrong.
         """
-        from finetune_lm.loss_classes._kl_data import read_source
+        from finetune_lm.data.files import read_examples
         from finetune_lm.loss_classes._kl_settings import KLSettings
 
-        return [read_source(s) for s in KLSettings.of(kwargs).sources if s.is_data_file]
+        sources = KLSettings.of(kwargs).sources
+        return [read_examples(s.path, s.max_samples) for s in sources if s.is_data_file]
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs for the same draws afterwards."""
-        return {"generator": self._generator.get_state()}
+        return {
+            "generator": self._generator.get_state(),
+            "n_calls": self._n_calls,
+            "kept": [None if kept is None else kept.state_dict() for kept in self._kept],
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on drawing from where a checkpoint was written."""
         self._generator.set_state(state["generator"])
+        # Checkpoints of 0.1.0 say nothing of the rest.
+        self._n_calls = state.get("n_calls", 0)
+        for kept, loaded in zip(self._kept, state.get("kept", ()), strict=False):
+            if kept is not None and loaded is not None:
+                kept.load_state_dict(loaded)
 
     def __call__(self, outputs: Any, labels: Tensor) -> Tensor:
         """The loss, on examples of its own.
@@ -198,18 +229,15 @@ class KLBaselineLoss:
         """
         import torch
 
-        from finetune_lm.loss_classes._sum_in_pieces import sum_in_pieces
-        from finetune_lm.randomness import drawing_from
-        from finetune_lm.ranks import world
+        from finetune_lm.loss_classes._kl_divergence import KLDivergence
+        from finetune_lm.loss_classes._sum_in_pieces import SumInPieces
 
         del outputs, labels
-        parts: list[tuple[KLBatch, BaselineData, float]] = []
+        parts: list[_Part] = []
         self.epoch_weight = n_of_all = 0
-        for source, data in self._data:
+        for (source, data), kept in zip(self._data, self._kept, strict=True):
             # The same on all ranks, each of which then takes its share.
-            examples = self._draw(source, data)
-            with drawing_from(self._generator):  # for masks that are drawn anew
-                batches = data.batches(examples, self._batch_size * world().size)
+            batches = self._batched(self._draw(source, data), data, kept)
             n_scored = sum(batch.n_scored for batch in batches)
             n_of_all += n_scored
             batches = [batch.of_this_rank() for batch in batches]
@@ -217,48 +245,68 @@ class KLBaselineLoss:
             weight = source.scaleby
             if not self.return_all:
                 weight /= max(n_scored, 1) * len(self._data)
-            parts += [(batch, data, weight) for batch in batches if batch.n_scored]
+            parts += [_Part(batch, data, kept, weight) for batch in batches if batch.n_scored]
+        self._n_calls += 1
         if not parts:
             # 0, and still a function of the model, in case it is the only loss.
             nothing: Tensor = next(self._model.parameters()).reshape(-1)[0] * 0.0
             return nothing
+        halving = Halving(parts, _Part.halves, _described)
         with self._in_its_mode():
             if self.return_all:
-                found = torch.cat(self._in_halves(self._weighted_divergences, parts))
+                found = []
+                for part in halving:
+                    with halving.of(part):
+                        found.append(self._weighted_divergences(part))
+                together = torch.cat(found)
                 # So that the means of all ranks add up to the mean of all.
-                return found if len(found) == n_of_all else found * (len(found) / n_of_all)
-            if not torch.is_grad_enabled():
-                return torch.stack(self._in_halves(self._sum_of_divergences, parts)).sum()
-            pieces = [partial(self._sum_of_divergences, *part) for part in parts]
-            return sum_in_pieces(pieces, self._model.parameters())
+                is_all = len(together) == n_of_all
+                return together if is_all else together * (len(together) / n_of_all)
+            # One part after another goes through both models, so that memory holds one graph.
+            total = SumInPieces(self._model.parameters(), len(parts))
+            for part in halving:
+                with halving.of(part):
+                    batch, weights = part.batch, self._weights(part).to(self._device)
+                    logits = part.data.baseline_logits(batch, part.kept)
+                    per_entry = self._reduction == "mean"
+                    left_out = sorted(self._added_ids)
+                    divergence = KLDivergence(logits, weights, left_out, per_entry=per_entry)
+                    asked = batch.inputs, batch.rows, batch.positions
+                    [value] = self._output_layer.judged(divergence, *asked)
+                    total.add(value)
+            return total.total()
 
-    def _in_halves(
-        self,
-        do: Callable[..., Tensor],
-        parts: Sequence[tuple[KLBatch, BaselineData, float]],
-    ) -> list[Tensor]:
-        """What comes of each part; of halves of it if nothing is learned and memory runs out."""
-        found: list[Tensor] = []
-        for batch, data, weight in parts:
-            done = in_halves(batch, partial(do, data=data, weight=weight), _halves, _described)
-            found += [result for _, result in done]
-        return found
+    def _batched(
+        self, examples: IntArray, data: BaselineData, kept: KeptStates | None
+    ) -> list[KLBatch]:
+        """Examples that were drawn, in batches."""
+        from finetune_lm.randomness import drawing_from
+        from finetune_lm.ranks import world
 
-    def _draw(self, source: KLSource, data: BaselineData) -> Any:
+        with drawing_from(self._generator):  # for masks that are drawn anew
+            batches = data.batches(examples, self._batch_size * world().size)
+        if kept is not None:
+            kept.drawn(self._n_calls, [batch.example for batch in batches])
+        return batches
+
+    def _draw(self, source: KLSource, data: BaselineData) -> IntArray:
         """Rows of a data set, without replacement: an integer array."""
         import torch
 
         order = torch.randperm(len(data), generator=self._generator)
-        return order[: source.n_examples].numpy()
+        rows: IntArray = order[: source.n_examples].numpy()
+        return rows
 
-    def _weighted_divergences(self, batch: KLBatch, data: BaselineData, weight: float) -> Tensor:
+    def _weighted_divergences(self, part: _Part) -> Tensor:
         """The divergence of each example in which something is predicted: (n_scored,)."""
         import torch
 
         from finetune_lm.loss_classes._kl_divergence import kl_divergence
 
+        batch = part.batch
         model_logits = self._output_layer.logits(batch.inputs, batch.rows, batch.positions)
-        with data.baseline_logits(batch)(slice(0, len(batch.rows))) as baseline_logits:
+        of_baseline = part.data.baseline_logits(batch, part.kept)
+        with of_baseline(slice(0, len(batch.rows))) as baseline_logits:
             model_logits, baseline_logits = self._common(model_logits, baseline_logits)
             divergence = kl_divergence(model_logits, baseline_logits)
         counts = torch.tensor(batch.n_predictions, device=divergence.device)
@@ -269,25 +317,24 @@ class KLBaselineLoss:
             sums = sums / counts
         if self._reduction == "mean":
             sums = sums / model_logits.shape[-1]
-        return sums * weight
+        return sums * part.weight
 
-    def _sum_of_divergences(self, batch: KLBatch, data: BaselineData, weight: float) -> Tensor:
-        """The same, of all examples together."""
+    def _described_draws(self) -> str:
+        """All that it depends on which examples are drawn, and which of them for one batch."""
+        from finetune_lm.ranks import world
+
+        of_each = [(len(data), source.n_examples) for source, data in self._data]
+        beginning = hashlib.sha256(self._beginning.numpy().tobytes()).hexdigest()
+        return f"{beginning} {self._batch_size} {world().size} {of_each}"
+
+    def _weights(self, part: _Part) -> Tensor:
+        """What the divergence at each position counts by: (k,)."""
         import torch
 
-        from finetune_lm.loss_classes._kl_divergence import KLDivergence
-
-        weights = torch.full((len(batch.rows),), weight)
+        weights = torch.full((len(part.batch.rows),), part.weight)
         if self._reduction != "sum":
-            weights = weights / torch.tensor(batch.n_predictions)[batch.rows]
-        criterion = KLDivergence(
-            data.baseline_logits(batch),
-            weights.to(self._device),
-            sorted(self._added_ids),
-            per_entry=self._reduction == "mean",
-        )
-        [total] = self._output_layer.judged(criterion, batch.inputs, batch.rows, batch.positions)
-        return total
+            weights = weights / torch.tensor(part.batch.n_predictions)[part.batch.rows]
+        return weights
 
     def _common(self, model_logits: Tensor, baseline_logits: Tensor) -> tuple[Tensor, Tensor]:
         """Both without what only one of them has."""
@@ -316,11 +363,5 @@ class KLBaselineLoss:
                 self._model.train(was_training)
 
 
-def _halves(batch: KLBatch) -> list[KLBatch]:
-    n = len(batch.example)
-    parts = [list(range(n // 2)), list(range(n // 2, n))] if n > 1 else []
-    return [half for part in parts if (half := batch.select(part)).n_scored]
-
-
-def _described(batch: KLBatch) -> str:
-    return f"{len(batch.example)} examples of a KL term: they go through the models"
+def _described(part: _Part) -> str:
+    return f"{len(part.batch.example)} examples of a KL term: they go through the models"

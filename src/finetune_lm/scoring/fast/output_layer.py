@@ -100,6 +100,12 @@ class OutputLayer:
         return self.resumes and (self.is_ragged or self._pads_freely)
 
     @property
+    def n_bytes_fed(self) -> int:
+        """How much memory takes at most what the layer is fed at a position."""
+        weight = next(self._layer.parameters(), None) if self._layer is not None else None
+        return weight.shape[-1] * max(weight.element_size(), 4) if weight is not None else 0
+
+    @property
     def has_beginnings(self) -> bool:
         """Whether beginnings that sentences share can be computed once."""
         return self.is_ragged and self._call.is_causal
