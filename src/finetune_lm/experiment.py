@@ -143,8 +143,8 @@ def study(all_args: AllArguments) -> StudyResult:
     from finetune_lm.study.search import search
 
     result = search(*all_args)
-    best_args = best_run_args(result, all_args[0]) if all_args[2].keep_best_trial else None
+    best_args = best_run_args(result) if all_args[2].keep_best_trial else None
     if best_args is not None:
-        with earlier_in(Path(str(best_args.output_dir))) as earlier:
-            conduct((all_args[0], best_args, OptimizationArguments()), earlier)
+        with earlier_in(Path(str(best_args[1].output_dir))) as earlier:
+            conduct((*best_args, OptimizationArguments()), earlier)
     return result

@@ -7,12 +7,14 @@ import gzip
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import peft
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 import finetune_lm
@@ -20,6 +22,7 @@ from crashing import difference
 from families import TASKS, family
 from finetune_lm import ModelArguments, UserError
 from finetune_lm.cli import main
+from finetune_lm.grids import study_values
 from finetune_lm.model_modifiers import add_adapter, add_new_tokens, model_callback
 from finetune_lm.model_modifiers.unfreeze_word_tokens_callback import UnfreezeWordTokensCallback
 from finetune_lm.models import loading, saved_adapters
@@ -34,6 +37,7 @@ from finetune_lm.scoring.forward import Forward
 from finetune_lm.training.best_state import weights_of
 from helpers import save_family
 from setups import DATA, arguments, setup
+from studies import study_args
 
 ALL = {"target_modules": "all-linear"}
 WORD = "flomped"
@@ -427,3 +431,38 @@ def test_adapters_that_do_not_fit_their_model_are_told(tmp_path):
     assert loaded.name == str(place)
     assert loaded.task.name == "lm"
     assert len(loaded.tokenizer) == len(found.tokenizer)
+
+
+def test_a_study_searches_for_a_rank(tmp_path, loaded_models):
+    """The run of the best trial, in which everything is made anew, comes to what the trial did."""
+    model, data = adapted("lm", tmp_path / "study")
+    data = replace(data, test_file=None, measures={}, word_tables=False)
+    where = "model_modifier_fn_kwargs.add_adapter"
+
+    def searched(values: Any, **more: Any) -> Any:
+        params = {"model_modifier_fn_kwargs": {"add_adapter": {"r": values}}}
+        return study_args(2, params=params, keep_best_trial=True, **more)
+
+    result = finetune_lm.run(model, data, searched({"values": [1, 3], "type": "categorical"}))
+    assert sorted(result.trials[f"{where}.r"]) == [1, 3]
+    assert set(loaded_models) == {"tiny-lm"}
+    best = json.loads((tmp_path / "study" / "best_trial" / "run.json").read_text())
+    assert best["best_validation_loss"] == result.best_loss == result.trials["value"].min()
+    config = yaml.safe_load((tmp_path / "study" / "best_trial" / "config.yaml").read_text())
+    r = result.best_params[f"{where}.r"]
+    assert config["model_modifier_fn_kwargs"]["add_adapter"]["r"] == r
+    assert result.best_model_args.model_modifier_fn_kwargs["add_adapter"]["r"] == r
+    entries = study_values.best_values(str(tmp_path / "study")).entries
+    assert (("model_modifier_fn_kwargs", "add_adapter", "r"), r) in entries
+
+    def told(values: Any, name: str = "r") -> str:
+        params = {"model_modifier_fn_kwargs": {"add_adapter": {name: {"values": values}}}}
+        with pytest.raises(UserError) as caught:
+            finetune_lm.run(model, data, study_args(2, params=params))
+        return str(caught.value)
+
+    assert "r must be at least 1 but got 0." in told([0, 4])
+    assert "ranks is no argument of PEFT's LoraConfig" in told([1, 4], "ranks")
+    words = {"add_new_tokens": {"added_tokens": WORD}}
+    model = replace(model, model_modifier_fns=[add_new_tokens], model_modifier_fn_kwargs=words)
+    assert "but model_modifier_fns holds add_new_tokens." in told([1, 4])

@@ -249,7 +249,7 @@ WRONG = {
     "of the model": (
         {"model_name_or_path": {"values": ["a", "b"]}},
         "params.model_name_or_path cannot be searched for: a study has one model, and searches "
-        "for arguments for data and training.",
+        "for arguments for data and training, and for those of model_modifier_fn_kwargs.",
     ),
     "no values": (
         {"lr": {"suggest_kwargs": {"log": True}}},

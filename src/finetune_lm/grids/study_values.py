@@ -58,17 +58,24 @@ def _best_values(directory: str, stamps: tuple[tuple[str, int], ...]) -> ConfigF
 
 def _as_arguments(directory: Path, found: dict[str, Any]) -> ConfigFile:
     """Values by the names of a study's parameters, as arguments."""
-    from finetune_lm.study.parameters import value_at, with_values
+    from finetune_lm.study.parameters import (
+        MODIFIER_KWARGS,
+        value_at,
+        with_model_values,
+        with_values,
+    )
     from finetune_lm.study.search_space import search_space
 
     config = directory / CONFIG_YAML
-    _, data_args, optimization = arguments_of([read_config_file(str(config))])
-    parameters = search_space(optimization.params, data_args)
+    model_args, data_args, optimization = arguments_of([read_config_file(str(config))])
+    parameters = search_space(optimization.params, data_args, model_args)
     values = {p.place: p.value_of(found[p.name]) for p in parameters if p.name in found}
     best = with_values(data_args, values)
+    best_model = with_model_values(model_args, values)
     entries = {}
     for place in values:
         # An item of a list is given with the whole list.
         path = tuple(takewhile(lambda part: isinstance(part, str), place))
-        entries[tuple(map(str, path))] = write_value(value_at(best, path))
+        args = best_model if place[0] == MODIFIER_KWARGS else best
+        entries[tuple(map(str, path))] = write_value(value_at(args, path))
     return ConfigFile(str(config), list(entries.items()))

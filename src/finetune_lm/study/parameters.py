@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune_lm.arguments.base import Arguments
 from finetune_lm.arguments.checking import show
 from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
 from finetune_lm.arguments.declared import default_of, field_types, is_dictionary
+from finetune_lm.arguments.model_arguments import ModelArguments
 from finetune_lm.arguments.nested import with_deletions
 from finetune_lm.arguments.references import name_of
 from finetune_lm.arguments.values import write_value
@@ -33,12 +35,30 @@ Stored = None | bool | int | float | str
 _NAMELESS = (type(None), bool, int, float, str, np.generic, os.PathLike)
 
 
+MODIFIER_KWARGS = "model_modifier_fn_kwargs"
+"""The argument of the model that a study may search in; all others are of data and training."""
+
+
+def with_model_values(args: ModelArguments, values: Mapping[Place, Any]) -> ModelArguments:
+    """Return arguments of the model with the values that are for modifiers; others are left out.
+
+    They are the same object if there are none.
+    """
+    mine = {place: value for place, value in values.items() if place[0] == MODIFIER_KWARGS}
+    if not mine:
+        return args
+    settings = {MODIFIER_KWARGS: _copy(args.model_modifier_fn_kwargs)}
+    for place, value in mine.items():
+        _set(settings, place, value)
+    return replace(args, **settings)
+
+
 def with_values(args: DataTrainingArguments, values: Mapping[Place, Any]) -> DataTrainingArguments:
     """Return a copy of arguments with some values set.
 
     Args:
         args: The arguments. Not changed.
-        values: The values by their places.
+        values: The values by their places. Those of the model are left out.
 
     Raises:
         UserError: If a value is of the wrong type.
@@ -51,6 +71,8 @@ def with_values(args: DataTrainingArguments, values: Mapping[Place, Any]) -> Dat
     settings = _copy(args.effective())
     # A whole dictionary is set before a key of it.
     for place in sorted(values, key=len):
+        if place[0] == MODIFIER_KWARGS:
+            continue
         _set(settings, place, values[place])
     types = field_types(DataTrainingArguments)
     for each in fields(args):
@@ -59,7 +81,7 @@ def with_values(args: DataTrainingArguments, values: Mapping[Place, Any]) -> Dat
     return DataTrainingArguments(**settings)
 
 
-def value_at(args: DataTrainingArguments, place: Place) -> Any:
+def value_at(args: Arguments, place: Place) -> Any:
     """Return the value in a place.
 
     Raises:

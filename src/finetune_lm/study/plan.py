@@ -94,7 +94,7 @@ def make_plan(
     study_kwargs = _without_foreign_defaults(optimization_args.study_kwargs)
     files = {**read_files(data_args), "loss": read_loss_files(data_args)}
     check_selection(data_args, files)
-    parameters = search_space(optimization_args.params, data_args)
+    parameters = search_space(optimization_args.params, data_args, model_args)
     # These are made again when the seed is known; what is wrong with them is told now.
     n_trials = optimization_args.optimize_kwargs.get("n_trials")
     check_sampler(make_sampler(study_kwargs, data_args.seed), parameters, n_trials)

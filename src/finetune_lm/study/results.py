@@ -29,7 +29,7 @@ from finetune_lm.runs.directory import BEST_TRIAL, OPTIMIZATION_RESULTS
 from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.lock import RunLock
 from finetune_lm.runs.run_result import RunResult
-from finetune_lm.study.parameters import Parameter, with_values
+from finetune_lm.study.parameters import Parameter, with_model_values, with_values
 from finetune_lm.study.workers import REASON, REPEATS, SURPLUS, WORKER
 from finetune_lm.whole_files import write_whole
 
@@ -194,12 +194,14 @@ class StudyResult(RunResult):
         best_number: The number of the best trial; None if none has been completed.
         best_params: The values that it tried, by the names of the parameters.
         best_args: Its arguments for data and training.
+        best_model_args: Its arguments of the model.
     """
 
     study: optuna.Study | None = None
     best_number: int | None = None
     best_params: dict[str, Any] = field(default_factory=dict)
     best_args: DataTrainingArguments | None = None
+    best_model_args: ModelArguments | None = None
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -210,6 +212,7 @@ class StudyResult(RunResult):
 def study_result(
     study: optuna.Study,
     parameters: Sequence[Parameter],
+    model_args: ModelArguments,
     args: DataTrainingArguments,
     output_dir: Path,
 ) -> StudyResult:
@@ -218,7 +221,8 @@ def study_result(
     Args:
         study: The study.
         parameters: What it searches for.
-        args: The arguments without a study, with the seed of its trials.
+        model_args: The arguments of the model, without a study.
+        args: Those for data and training, with the seed of its trials.
         output_dir: Where its table is.
     """
     best = best_trial(study)
@@ -236,10 +240,13 @@ def study_result(
         best_number=best.number,
         best_params={p.name: value for p, value in values.items()},
         best_args=with_values(args, {p.place: value for p, value in values.items()}),
+        best_model_args=with_model_values(
+            model_args, {p.place: value for p, value in values.items()}
+        ),
     )
 
 
-def best_run_args(result: StudyResult, model_args: ModelArguments) -> DataTrainingArguments | None:
+def best_run_args(result: StudyResult) -> tuple[ModelArguments, DataTrainingArguments] | None:
     """The arguments of the best trial's run, if it is for this process to do.
 
     Its directory is ``best_trial`` in the study's. If that has the run of another trial, which was
@@ -247,15 +254,14 @@ def best_run_args(result: StudyResult, model_args: ModelArguments) -> DataTraini
 
     Args:
         result: What the study has found.
-        model_args: The model.
 
     Returns:
-        The arguments with the directory, which has been made, or has that run as somebody has
+        Its arguments, with the directory, which has been made, or has that run as somebody has
         stopped it. None if no trial has been completed, if others are still under way, or if
         another process does the run or has done it.
     """
     assert result.study is not None
-    if result.best_args is None:
+    if result.best_args is None or result.best_model_args is None:
         return None
     if result.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         say("the best trial is not run again yet: trials are still under way in other processes.")
@@ -264,11 +270,11 @@ def best_run_args(result: StudyResult, model_args: ModelArguments) -> DataTraini
         directory = result.output_dir / name
         args = with_values(result.best_args, {("output_dir",): str(directory)})
         if _make(directory):
-            return args
-        if _is_same_run(directory, model_args, args):
+            return result.best_model_args, args
+        if _is_same_run(directory, result.best_model_args, args):
             if _is_stopped(directory):
                 say(f"the run of the best trial in {directory} is gone on with.")
-                return args
+                return result.best_model_args, args
             say(f"the best trial has been run again before: {directory}")
             return None
     say(f"the best trial is not run again: {directory} is there already.")

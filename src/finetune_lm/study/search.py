@@ -104,7 +104,7 @@ def search(
                 _write(study, plan, directory)
                 run_record.add(**summary(study))
             check_not_all_failed(study, directory.results)
-        return study_result(study, plan.parameters, plan.data_args, directory.path)
+        return study_result(study, plan.parameters, plan.model_args, plan.data_args, directory.path)
 
 
 def _load(plan: Plan) -> tuple[Plan, TrialRunner, StudyRecord]:

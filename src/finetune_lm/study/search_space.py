@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from finetune_lm.arguments import DataTrainingArguments
+from finetune_lm.arguments import DataTrainingArguments, ModelArguments
 from finetune_lm.arguments.checking import show
 from finetune_lm.arguments.declared import (
     VALIDATION_LOSS,
@@ -20,7 +20,13 @@ from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.data.files import read_files
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
-from finetune_lm.study.parameters import Parameter, stored, with_values
+from finetune_lm.study.parameters import (
+    MODIFIER_KWARGS,
+    Parameter,
+    stored,
+    with_model_values,
+    with_values,
+)
 from finetune_lm.study.targets import Target, find_targets
 
 KINDS = ("float", "int", "categorical")
@@ -29,7 +35,9 @@ _OF_INPUTS = what_affects({Affects.INPUTS}, DataTrainingArguments)
 _WITH_EFFECT = what_affects(VALIDATION_LOSS, DataTrainingArguments)
 
 
-def search_space(params: Mapping[str, Any], args: DataTrainingArguments) -> list[Parameter]:
+def search_space(
+    params: Mapping[str, Any], args: DataTrainingArguments, model_args: ModelArguments | None = None
+) -> list[Parameter]:
     """The parameters that a study searches for.
 
     Numbers are searched for in a range with two ends, everything else among choices. Whether a
@@ -39,7 +47,8 @@ def search_space(params: Mapping[str, Any], args: DataTrainingArguments) -> list
 
     Args:
         params: What to search for, as `OptimizationArguments` has it.
-        args: The arguments without a study.
+        args: The arguments for data and training, without a study.
+        model_args: Those of the model, for what is searched for in these.
 
     Raises:
         UserError: With a message for each thing that is wrong.
@@ -50,7 +59,7 @@ def search_space(params: Mapping[str, Any], args: DataTrainingArguments) -> list
         >>> lr.kind, lr.bounds
         ('float', (1e-05, 0.0001))
     """
-    targets, problems = find_targets(params, args)
+    targets, problems = find_targets(params, args, model_args)
     parameters: list[Parameter] = []
     for target in targets:
         try:
@@ -61,13 +70,15 @@ def search_space(params: Mapping[str, Any], args: DataTrainingArguments) -> list
         problems += dict.fromkeys(
             f"params.{target.path}.values: {problem}"
             for parameter in made
-            for problem in _unusable_values(parameter, args)
+            for problem in _unusable_values(parameter, args, model_args)
         )
         parameters += made
     if problems:
         raise UserError(*problems)
     for parameter in parameters:
         name, *keys = parameter.place
+        if name == MODIFIER_KWARGS:
+            continue
         if name not in _WITH_EFFECT or _WITH_EFFECT[str(name)].intersection(keys[:1]):
             warn(f"params.{parameter.name} has no effect on the validation loss.")
     return parameters
@@ -254,8 +265,18 @@ def _check_choices(where: str, values: Sequence[Any], suggest_kwargs: Mapping[st
         seen.append(as_stored)
 
 
-def _unusable_values(parameter: Parameter, args: DataTrainingArguments) -> list[str]:
+def _unusable_values(
+    parameter: Parameter, args: DataTrainingArguments, model_args: ModelArguments | None
+) -> list[str]:
     """What is wrong with the arguments of trials at the ends of the range, or at each choice."""
+    if parameter.place[0] == MODIFIER_KWARGS:
+        assert model_args is not None
+        before = set(model_args.problems())
+        wrong = (
+            with_model_values(model_args, {parameter.place: value}).problems()
+            for value in parameter.tried()
+        )
+        return [each for problems in wrong for each in problems if each not in before]
     before = set(args.problems())
     problems: list[str] = []
     for value in parameter.tried():

@@ -16,7 +16,7 @@ from finetune_lm.arguments.references import short_name
 from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.constants import LOSS_DATASET_TYPES
 from finetune_lm.errors import UserError
-from finetune_lm.study.parameters import Place, value_at
+from finetune_lm.study.parameters import MODIFIER_KWARGS, Place, value_at
 
 _SPECIFICATION_KEYS = ("values", "type", "suggest_kwargs")
 _ITEM = re.compile(r"(.+)_(\d+)")
@@ -45,14 +45,15 @@ class Target:
 
 
 def find_targets(
-    params: Mapping[str, Any], args: DataTrainingArguments
+    params: Mapping[str, Any], args: DataTrainingArguments, model_args: ModelArguments | None = None
 ) -> tuple[list[Target], list[str]]:
     """The arguments that ``params`` is about.
 
     A name is that of an argument (``epochs``), of a keyword argument of the optimizer (``lr``) or
     of a loss (``train_KLBaselineLoss_scaleby``), or the path to a key of a dictionary
     (``data_preprocessing_fn_kwargs.train.mask_prop``). The item of a list has its number behind the
-    name of the list.
+    name of the list. Of the arguments of the model, those of modifiers can be searched for
+    (``model_modifier_fn_kwargs.add_adapter.r``).
 
     Returns:
         The arguments, and a message for each name that is not one.
@@ -61,7 +62,7 @@ def find_targets(
     problems: list[str] = []
     for path, specification in _specifications(params):
         try:
-            target = _find(path, specification, args)
+            target = _find(path, specification, args, model_args)
         except UserError as error:
             problems += error.problems
             continue
@@ -82,7 +83,7 @@ def _specifications(
     """Each specification in ``params`` with the path that leads to it."""
     dictionaries = {
         name for name, kind in field_types(DataTrainingArguments).items() if is_dictionary(kind)
-    }
+    } | {MODIFIER_KWARGS}
     for key, value in level.items():
         path = (*above, str(key))
         is_nested = (
@@ -98,7 +99,10 @@ def _specifications(
 
 
 def _find(
-    path: tuple[str, ...], specification: Mapping[str, Any], args: DataTrainingArguments
+    path: tuple[str, ...],
+    specification: Mapping[str, Any],
+    args: DataTrainingArguments,
+    model_args: ModelArguments | None,
 ) -> Target:
     shown = ".".join(path)
     unknown = [key for key in specification if key not in _SPECIFICATION_KEYS]
@@ -111,8 +115,27 @@ def _find(
                 for key in unknown
             )
         )
+    if path[0] == MODIFIER_KWARGS:
+        return _of_modifier(path, specification, model_args)
     name, place, annotation = _of_path(path, args) if len(path) > 1 else _of_name(shown, args)
     return Target(name, shown, place, _default(place, args), annotation, specification)
+
+
+def _of_modifier(
+    path: tuple[str, ...], specification: Mapping[str, Any], args: ModelArguments | None
+) -> Target:
+    """A keyword argument of a function that changes the model."""
+    shown, functions = ".".join(path), args.model_modifier_fns if args is not None else []
+    names = [short_name(function) for function in functions]
+    if len(path) != 3 or path[1] not in names:
+        listed = f"holds {', '.join(names)}" if names else "is empty"
+        raise UserError(
+            f"params.{shown} must be {MODIFIER_KWARGS}, the name of a function and that of one of "
+            f"its arguments, but model_modifier_fns {listed}."
+        )
+    assert args is not None
+    default = args.model_modifier_fn_kwargs.get(path[1], {}).get(path[2])
+    return Target(shown, shown, path, default, Any, specification)
 
 
 def _of_name(name: str, args: DataTrainingArguments) -> tuple[str, Place, Any]:
@@ -130,7 +153,7 @@ def _of_name(name: str, args: DataTrainingArguments) -> tuple[str, Place, Any]:
     if name in {field.name for field in fields(ModelArguments)}:
         raise UserError(
             f"params.{name} cannot be searched for: a study has one model, and searches for "
-            f"arguments for data and training."
+            f"arguments for data and training, and for those of {MODIFIER_KWARGS}."
         )
     raise UserError(
         f"params.{name} is no argument for data and training, and none of the optimizer or of a "

@@ -17,6 +17,7 @@ from finetune_lm.data.files import read_files
 from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.evaluation.splits import TrainingSplits, make_splits
 from finetune_lm.model_modifiers.callbacks import make_callbacks
+from finetune_lm.models.kept_models import KeptModels
 from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.progress_bars import EpochBar
@@ -25,6 +26,7 @@ from finetune_lm.recording.run_so_far import RunSoFar
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.preparing import load_without_data
+from finetune_lm.study.parameters import MODIFIER_KWARGS
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import Checkpoints, Saved
 from finetune_lm.training.early_stopping import EarlyStopping
@@ -170,7 +172,9 @@ class TrialRunner:
     ) -> None:
         self._model_args = model_args
         searched = set(searched)
-        self._loads_anew = "seed" in searched
+        self._loads_anew = bool({"seed", MODIFIER_KWARGS} & searched)
+        # Where trials change the model in other ways, it is read once all the same.
+        self._loader = KeptModels() if MODIFIER_KWARGS in searched else None
         self._feeds_anew = bool(searched & _FED)
         self._shared = self._load(data_args)
         # What can be found wrong with losses and callbacks is found before there is a study. And
@@ -196,6 +200,7 @@ class TrialRunner:
         stopping: EarlyStopping,
         recorder: Recorder,
         interruption: Interruption,
+        model_args: ModelArguments | None = None,
     ) -> Iterator[tuple[Run, Learner, TrainingSplits, TrainingState]]:
         """Bring everything to where a trial begins, and let go of it afterwards.
 
@@ -204,6 +209,7 @@ class TrialRunner:
             stopping: Judges the validation losses, and knows the best afterwards.
             recorder: Listens to the training. What it raises ends the trial.
             interruption: Says at the end of each step whether to stop.
+            model_args: The trial's arguments of the model, where trials differ in these.
 
         Yields:
             What `training.loop.train` is called with.
@@ -211,6 +217,8 @@ class TrialRunner:
         Raises:
             UserError: If something does not go with something else.
         """
+        if model_args is not None and self._loads_anew:
+            self._model_args = model_args
         learner, splits, so_far = self._prepare(args)
         run = Run(
             args,
@@ -256,7 +264,7 @@ class TrialRunner:
 
     def _load(self, args: DataTrainingArguments) -> _Shared:
         files = read_files(args)
-        accelerator, loaded = load_without_data(self._model_args, args, files)
+        accelerator, loaded = load_without_data(self._model_args, args, files, self._loader)
         initial = InitialState(loaded.model)
         before_data = generator_states()
         datasets = load_datasets(files, loaded, args)

@@ -10,7 +10,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from finetune_lm.arguments import DataTrainingArguments, config_text, without_token
+from finetune_lm.arguments import (
+    DataTrainingArguments,
+    ModelArguments,
+    config_text,
+    without_token,
+)
 from finetune_lm.arguments.values import write_value
 from finetune_lm.errors import TrialsFailedError, UserError, raised_in, users_code
 from finetune_lm.messages import say
@@ -19,7 +24,7 @@ from finetune_lm.recording.recorder import EpochResult, Recorder
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.requeueing import something_is_kept
 from finetune_lm.scoring.halving import free_memory
-from finetune_lm.study.parameters import with_values
+from finetune_lm.study.parameters import with_model_values, with_values
 from finetune_lm.study.plan import Plan
 from finetune_lm.study.results import (
     BEST_EPOCH,
@@ -218,12 +223,14 @@ class Trials:
         self._begun.append(trial.number)
         prepared: Any = None
         try:
-            args = self._arguments(trial)
+            args, model_args = self._arguments(trial)
             stopping = EarlyStopping.of(args)
             pruning = _Pruning(trial, self._study.pruner, args.epochs, stopping)
             with (
                 pruning.on_record(),
-                self._runner.prepared(args, stopping, pruning, self._interruption) as prepared,
+                self._runner.prepared(
+                    args, stopping, pruning, self._interruption, model_args
+                ) as prepared,
             ):
                 train(*prepared)
             if pruning.is_pruned and not self._pruned_counts:
@@ -246,7 +253,7 @@ class Trials:
         self._fail(trial, reason)
         raise TrialError(reason)
 
-    def _arguments(self, trial: optuna.Trial) -> DataTrainingArguments:
+    def _arguments(self, trial: optuna.Trial) -> tuple[DataTrainingArguments, ModelArguments]:
         """What a trial tries: the arguments with the values that the sampler suggests."""
         self._interruption.check()
         if self._is_surplus(trial):
@@ -256,13 +263,13 @@ class Trials:
         repeats = trial.user_attrs.get(REPEATS)
         note = f", which does trial {repeats} again" if repeats is not None else ""
         self._log.begin(trial.number, trial.params, note)
-        args = with_values(
-            self._plan.data_args, {parameter.place: value for parameter, value in values.items()}
-        )
-        problems = args.problems()
+        places = {parameter.place: value for parameter, value in values.items()}
+        args = with_values(self._plan.data_args, places)
+        model_args = with_model_values(self._plan.model_args, places)
+        problems = [*args.problems(), *model_args.problems()]
         if problems:
             raise UserError(*problems)
-        return args
+        return args, model_args
 
     def _is_surplus(self, trial: optuna.Trial) -> bool:
         """Whether others have begun the last trials of the study at the same moment."""
