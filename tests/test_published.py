@@ -121,7 +121,12 @@ def pages() -> list[Path]:
         *sorted(ROOT.glob("*.md")),
         *(ROOT / "data").glob("*.md"),
         *(ROOT / "benchmarks").glob("*.md"),
+        *paper_pages(),
     ]
+
+
+def paper_pages() -> list[Path]:
+    return sorted((ROOT / "examples" / "papers").glob("*/README.md"))
 
 
 def anchors(page: Path) -> set[str]:
@@ -149,7 +154,8 @@ def test_every_page_is_on_the_site_and_in_the_readme():
     names = {path.name for path in (ROOT / "docs").glob("*.md")}
     listed = {line.split("- ")[1] for line in text.splitlines() if line.endswith(".md")}
     assert names - listed == set(), "nav in mkdocs.yml must have every page of docs/"
-    assert listed - names == {
+    papers = {f"examples/papers/{path.parent.name}_README.md" for path in paper_pages()}
+    assert listed - names == papers | {
         "index.md", "CONTRIBUTING.md", "CHANGELOG.md", "data_README.md", "benchmarks/RESULTS.md",
     }  # fmt: skip
     readme = (ROOT / "README.md").read_text("utf-8")

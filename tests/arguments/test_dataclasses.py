@@ -227,6 +227,12 @@ def test_usual_arguments_have_no_problems() -> None:
             "loss_classes.trian does not exist; the keys of loss_classes are train, validation. "
             "Did you mean loss_classes.train?",
         ),
+        (
+            {"loss_classes_kwargs": {"train.KL.dataset": "x.txt"}},
+            "loss_classes_kwargs.train.KL.dataset does not exist; the keys of loss_classes_kwargs "
+            "are train, validation. A dot inside a dictionary is part of a key: write "
+            "loss_classes_kwargs.train.KL.dataset as one name, or `train: {KL.dataset: ...}`.",
+        ),
     ],
 )
 def test_wrong_types_are_told_at_once(kwargs: dict[str, Any], problem: str) -> None:

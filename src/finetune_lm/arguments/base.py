@@ -145,7 +145,18 @@ def _type_problems(field: dataclasses.Field[Any], value: Any, annotation: Any) -
 def _unknown_key_problems(name: str, value: dict[str, Any], keys: tuple[str, ...]) -> list[str]:
     return [
         f"{name}.{key} does not exist; the keys of {name} are {', '.join(keys)}."
-        f"{did_you_mean(key, keys, f'{name}.')}"
+        f"{_dot_or_spelling(name, key, keys)}"
         for key in value
         if key not in keys
     ]
+
+
+def _dot_or_spelling(name: str, key: str, keys: tuple[str, ...]) -> str:
+    """What may be meant by a key that does not exist."""
+    outer, dot, inner = key.partition(".")
+    if dot and outer in keys:  # of a config file: name: {outer.inner: ...}
+        return (
+            f" A dot inside a dictionary is part of a key: write {name}.{outer}.{inner} as one "
+            f"name, or `{outer}: {{{inner}: ...}}`."
+        )
+    return did_you_mean(key, keys, f"{name}.")
