@@ -470,12 +470,15 @@ def test_the_argument_of_a_file_that_is_not_there_is_named(signals, file, argume
 
 def test_the_argument_of_a_file_of_a_loss_is_named(signals):
     stop(signals, 2, **with_kl())
-    Path("kl.txt.gz").unlink()
+    Path("kl.txt.gz").rename("moved.txt.gz")
     with pytest.raises(UserError) as caught:
         finetune_lm.resume("parts")
+    name = "loss_classes_kwargs.train.KLBaselineLoss"
     assert caught.value.problems == (
-        "loss_classes_kwargs.train.KLBaselineLoss: there is no file kl.txt.gz.",
+        f"{name}: there is no file kl.txt.gz.",
+        f"If data files have moved, say where they are now: --resume parts --{name}.dataset PATH",
     )
+    assert main(["--resume", "parts", f"--{name}.dataset", "moved.txt.gz"]) == 0
     # A loss that reads files, and does not look for them when its arguments are checked.
     kwargs = {"train": {"OutputsDefaultLoss": {"files": ["gone.txt.gz"], "split": "gone"}}}
     data = DataTrainingArguments(test_file="nowhere.txt.gz", loss_classes_kwargs=kwargs)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from finetune_lm.arguments import moved_files
 from finetune_lm.arguments.base import Arguments, prepare
 from finetune_lm.arguments.command_line import (
     GROUPS,
@@ -131,6 +132,8 @@ def parse_arguments(argv: Sequence[str]) -> ParsedArguments:
         ),
     ]
     model, data, optimization = _of_layers(layers, problems, imports)
+    if resume and (names := moved_files.of_losses(problems, [each.values for each in layers])):
+        problems.append(moved_files.say_where(resume, names))
     if problems:
         raise UserError(*dict.fromkeys(problems))
     return ParsedArguments(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.arguments import DataTrainingArguments, config_dict
 from finetune_lm.arguments.given_measures import check_regions, columns_of_measures
 from finetune_lm.arguments.hooks import CallbackEntry, of_a_run
+from finetune_lm.arguments.moved_files import say_where
 from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import PROBE
 from finetune_lm.data.files import (
@@ -175,11 +176,7 @@ def _read_data(
         missing = arguments_of_missing_files(args)
         if earlier is None or not missing:
             raise
-        now = " ".join(f"--{name} PATH" for name in missing)
-        raise UserError(
-            *error.problems,
-            f"If data files have moved, say where they are now: --resume {earlier.directory} {now}",
-        ) from error
+        raise UserError(*error.problems, say_where(earlier.directory, missing)) from error
 
 
 def read_loss_files(args: DataTrainingArguments) -> list[Examples]:

@@ -203,6 +203,11 @@ class Forward:
             do: What is done.
             join: Makes one result of those of the parts, given how many labels of each count.
         """
+        import torch
+
+        if torch.is_grad_enabled():
+            # What is learned from is one step, whose size is not for the machine to choose.
+            return do(batch)
         done = in_halves(batch, do, _halves, _described)
         parts, results = map(list, zip(*done, strict=True))
         return results[0] if len(results) == 1 else join(results, self._n_counted(parts))

@@ -55,7 +55,8 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
         return progress.epoch >= args.epochs or stopping.should_stop()
 
     def after_step() -> None:
-        probing.after_step()
+        if splits.probes:
+            probing.after_step()
         stop_if_asked()
 
     run.so_far.count_updates(lambda: progress.n_updates)
