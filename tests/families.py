@@ -7,6 +7,7 @@ tokens, and random weights. Nothing is downloaded.
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any, NamedTuple
 
 import torch
@@ -201,12 +202,17 @@ def qwen_tokenizer() -> Any:
     )
 
 
-def family(name: str) -> Family:
-    """A family's tokenizer and a random model, in eval mode, the same each time."""
-    tokenizer = {**TOKENIZERS, **MORE_TOKENIZERS, **LEAKY_TOKENIZERS}[name]()
-    config = CONFIGS[name](len(tokenizer))
+def family(name: str, **more: Any) -> Family:
+    """A family's tokenizer and a random model, in eval mode, the same each time.
+
+    Args:
+        name: The family's.
+        more: What else its configuration says.
+    """
+    tokenizer = {**TOKENIZERS, **MORE_TOKENIZERS, **LEAKY_TOKENIZERS, **WINDOW_TOKENIZERS}[name]()
+    config = CONFIGS[name](len(tokenizer), **more)
     torch.manual_seed(0)
-    task, auto_class = {**TASKS, **MORE_TASKS, **LEAKY_TASKS}[name]
+    task, auto_class = {**TASKS, **MORE_TASKS, **LEAKY_TASKS, **WINDOW_TASKS}[name]
     model = getattr(transformers, auto_class).from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -260,6 +266,30 @@ LEAKY_TOKENIZERS = {
     "prophetnet": bart_tokenizer,
 }
 LEAKY_TASKS = dict.fromkeys(LEAKY_TOKENIZERS, TASKS["bert"]) | {"prophetnet": TASKS["bart"]}
+# Families whose layers, or some of them, attend over a window of so many tokens.
+_WINDOW_CONFIGS = {
+    "gemma2": "Gemma2Config",
+    "gemma3": "Gemma3TextConfig",
+    "mistral": "MistralConfig",
+    "ministral": "MinistralConfig",
+    "ministral3": "Ministral3Config",
+    "qwen2": "Qwen2Config",
+    "qwen3": "Qwen3Config",
+    "olmo3": "Olmo3Config",
+    "phi3": "Phi3Config",
+    "starcoder2": "Starcoder2Config",
+    "cohere2": "Cohere2Config",
+    "exaone4": "Exaone4Config",
+    "cwm": "CwmConfig",
+    "vaultgemma": "VaultGemmaConfig",
+    "smollm3": "SmolLM3Config",
+    "mixtral": "MixtralConfig",
+    "qwen2-moe": "Qwen2MoeConfig",
+    "qwen3-moe": "Qwen3MoeConfig",
+}
+WINDOW = 32
+WINDOW_TOKENIZERS = dict.fromkeys(_WINDOW_CONFIGS, llama_tokenizer)
+WINDOW_TASKS = dict.fromkeys(_WINDOW_CONFIGS, TASKS["llama"])
 _SMALL = {
     "hidden_size": 16,
     "intermediate_size": 32,
@@ -332,3 +362,37 @@ CONFIGS = {
         decoder_start_token_id=2, forced_eos_token_id=2,
     ),
 }  # fmt: skip
+
+
+def _with_window(name: str) -> Any:
+    """The configuration of a model two of whose layers see all of a text, and two a window."""
+
+    def make(vocabulary_size: int, window: int = WINDOW) -> Any:
+        known = {
+            **_SMALL,
+            "vocab_size": vocabulary_size,
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 1,
+            "head_dim": 8,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "sliding_window": window,
+            "use_sliding_window": True,
+            "max_window_layers": 2,
+            "no_rope_layer_interval": 2,
+            "num_experts": 4,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 16,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+        }
+        kind = getattr(transformers, name)
+        fields = inspect.signature(kind).parameters
+        return kind(**{key: value for key, value in known.items() if key in fields})
+
+    return make
+
+
+CONFIGS.update({name: _with_window(config) for name, config in _WINDOW_CONFIGS.items()})

@@ -108,7 +108,8 @@ class BaselineData:
     ) -> None:
         self.dataset = dataset
         self._baseline = baseline
-        self._output_layer = scorer_of(baseline.model, baseline.task, fast=fast).layer()
+        scorer = scorer_of(baseline.model, baseline.task, fast=fast)
+        self._output_layer = scorer.layer(longest=dataset.longest)
         self._cache_bytes = cache_bytes if dataset.preprocessing.strategy == ONCE else 0.0
         self._of_streams: dict[str, KeptStates] = {}
 

@@ -159,11 +159,12 @@ class KLBaselineLoss:
         origin = origin_of(model)
         baseline = origin.baseline(model_kwargs, tokenizer_kwargs)
         fast = origin.fast and not is_compiled(model)
-        self._output_layer = scorer_of(model, baseline.task, fast=fast).layer()
         self._added_ids = added_ids(tokenizer, baseline.tokenizer)
         self._data: list[tuple[KLSource, BaselineData]] = load_baseline_data(
             settings, origin, baseline, self._device
         )
+        longest = max((data.dataset.longest for _, data in self._data), default=0)
+        self._output_layer = scorer_of(model, baseline.task, fast=fast).layer(longest=longest)
         self._generator = own_generator()
         self._beginning = self._generator.get_state()
         self._n_calls = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -138,25 +138,28 @@ class Forward:
         return partial(_look_up, scored, place_of(batch.is_label.shape, rows, positions))
 
     def _comes_to_the_same(self, batch: Batch, device: torch.device) -> bool:
-        found = self._scorer.comes_to_the_same(batch, self._layer(), device)
+        found = self._scorer.comes_to_the_same(batch, self._layer, device)
         if found is None:
             # What is no number in one text gets into others that share its beginning.
             self._may_be_fast = False
         return bool(found)
 
+    @cached_property
     def _layer(self) -> OutputLayer:
         # Padding that counts in the loss must be predicted, so it must stay.
-        return self._scorer.layer(may_pack=self._dataset.ignore_padding)
+        return self._scorer.layer(
+            may_pack=self._dataset.ignore_padding, longest=self._dataset.longest
+        )
 
     def _from_together(self, batch: Batch, device: torch.device) -> TargetScores | None:
         from finetune_lm.scoring.fast.together import BatchesTogether
 
         # Ranks that looked at different examples may have found different things of the model.
-        if not world().all(self._is_fast and self._layer().resumes_alone):
+        if not world().all(self._is_fast and self._layer.resumes_alone):
             return None
         if self._together is None:
             self._together = BatchesTogether(
-                self._scorer, self._layer(), self._dataset, self._batch_size, self._measures
+                self._scorer, self._layer, self._dataset, self._batch_size, self._measures
             )
         scored = self._together.scores_of(batch, device)
         self._may_group = scored is not None
@@ -189,7 +192,7 @@ class Forward:
     def _alone(self, batch: Batch, device: torch.device) -> TargetScores:
         """The labels of a batch that count, scored, in the order of their predictions."""
         score = partial(
-            self._scorer.score, layer=self._layer(), device=device, measures=self._measures
+            self._scorer.score, layer=self._layer, device=device, measures=self._measures
         )
         return self._in_halves(batch, score, _joined_scores)
 

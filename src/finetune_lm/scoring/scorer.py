@@ -56,14 +56,20 @@ class Scorer:
         """The model."""
         return self._model_of()
 
-    def layer(self, *, may_pack: bool = True) -> OutputLayer:
+    def layer(self, *, may_pack: bool = True, longest: int = 0) -> OutputLayer:
         """Its output layer, which makes logits at the positions that are asked about.
 
         Args:
             may_pack: Whether padding may be left out.
+            longest: The length of the longest text that it is asked about, in tokens. Padding stays
+                where that does not fit into a window of the model's attention.
         """
         from finetune_lm.scoring.fast.output_layer import OutputLayer
+        from finetune_lm.scoring.fast.ragged_kinds import fits_window, say_why_padding_stays
 
+        if self.fast and may_pack and not fits_window(self.model, longest):
+            say_why_padding_stays(self.model, longest)
+            may_pack = False
         if may_pack not in self._layers:
             self._layers[may_pack] = OutputLayer(self.model, fast=self.fast, may_pack=may_pack)
         return self._layers[may_pack]

@@ -28,10 +28,10 @@ def batch_of(fam):
     return task.without_labels(fam.model, batch.inputs), rows, positions, batch
 
 
-def assert_right_but_not_resumed(fam):
+def assert_right_but_not_resumed(fam, layer=None):
     """The logits are the model's, but cannot be made of what its last layer is fed."""
     inputs, rows, positions, _ = batch_of(fam)
-    layer = OutputLayer(fam.model)
+    layer = layer or OutputLayer(fam.model)
     with torch.no_grad():
         plain = fam.model(**inputs).logits[rows, positions]
         torch.testing.assert_close(layer.logits(inputs, rows, positions), plain)
@@ -124,17 +124,42 @@ def test_hooks_on_the_layer_are_called_also_if_they_come_later():
 
 def test_a_bound_on_logits_is_seen_also_where_they_are_small():
     """As in a model that has learned nothing yet, and will."""
+    fam = family("gemma2")
+    with torch.no_grad():
+        fam.model.lm_head.weight.mul_(0.01)
+    fam.model.config.final_logit_softcapping = 30.0
+    layer = OutputLayer(fam.model)
+    assert_right_and_resumed(fam, layer)
+    # The configuration says one thing, and the model does another.
+    fam.model.config.final_logit_softcapping = 40.0
+    layer = OutputLayer(fam.model)
+    fam.model.config.final_logit_softcapping = 30.0
+    assert_right_but_not_resumed(fam, layer)
+
+
+def assert_right_and_resumed(fam, layer):
+    """The logits are the model's, and can be made of what its last layer is fed."""
+    inputs, rows, positions, _ = batch_of(fam)
+    with torch.no_grad():
+        plain = fam.model(**inputs).logits[rows, positions]
+        torch.testing.assert_close(layer.logits(inputs, rows, positions), plain)
+        with layer.of_hidden(layer.hidden(inputs, rows, positions)) as logits:
+            torch.testing.assert_close(logits, plain)
+
+
+@pytest.mark.parametrize("name", ["Cohere", "Granite"])
+def test_logits_that_a_model_scales_are_scaled(name):
     fam = family("llama")
-    config = transformers.Gemma2Config(
+    more = {"logit_scale": 0.25} if name == "Cohere" else {"logits_scaling": 4.0}
+    config = getattr(transformers, f"{name}Config")(
         **{key: getattr(fam.model.config, key) for key in (
             "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
             "num_attention_heads", "max_position_embeddings")},
-        num_key_value_heads=2, head_dim=8, bos_token_id=0, eos_token_id=0, pad_token_id=None,
+        bos_token_id=0, eos_token_id=0, pad_token_id=None, **more,
     )  # fmt: skip
     torch.manual_seed(0)
-    capped = fam._replace(model=transformers.Gemma2ForCausalLM(config).eval())
-    assert config.final_logit_softcapping
-    assert_right_but_not_resumed(capped)
+    scaled = fam._replace(model=getattr(transformers, f"{name}ForCausalLM")(config).eval())
+    assert_right_and_resumed(scaled, OutputLayer(scaled.model))
 
 
 def test_a_model_whose_logits_mix_positions_is_called_as_usual():

@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from families import family
-from finetune_lm import messages
 from finetune_lm.models.tasks import TASKS
-from finetune_lm.scoring.fast import ragged
+from finetune_lm.scoring.fast import ragged, ragged_kinds
 from finetune_lm.scoring.fast.output_layer import OutputLayer
 from helpers import dataset, examples
 
@@ -81,29 +80,6 @@ def test_a_model_is_as_it_was_afterwards():
     assert torch.equal(plain_logits(fam, inputs, rows, positions), before)
 
 
-def test_a_window_of_attention_is_not_known_here(capsys, monkeypatch):
-    """Short sentences would come out right, and long ones wrong."""
-    import transformers
-
-    monkeypatch.setattr(messages, "_said", set())
-    fam = family("llama")
-    config = transformers.MistralConfig(
-        **{k: getattr(fam.model.config, k) for k in (
-            "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-            "num_attention_heads", "num_key_value_heads", "max_position_embeddings")},
-        sliding_window=4,
-    )  # fmt: skip
-    windowed = fam._replace(model=transformers.MistralForCausalLM(config).eval())
-    inputs, rows, positions = batch_of(windowed)
-    layer = OutputLayer(windowed.model)
-    with torch.no_grad():
-        found = layer.logits(inputs, rows, positions)
-        torch.testing.assert_close(found, plain_logits(windowed, inputs, rows, positions))
-    assert not layer.is_ragged
-    assert layer.selects
-    assert "padding stays" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("name", MLMS)
 def test_sentences_that_are_seen_whole_share_no_beginnings(name):
     """What follows a beginning changes it, so only padding is left out."""
@@ -131,18 +107,18 @@ def test_a_padding_token_in_a_text_is_counted_as_the_model_counts_it():
 
 def test_kinds_that_are_not_known_keep_their_padding():
     for name in ("t5", "bart"):
-        assert not ragged.supports(family(name).model)
+        assert not ragged_kinds.supports(family(name).model)
     chunked = family("bert").model
     chunked.config.chunk_size_feed_forward = 8
-    assert not ragged.supports(chunked)
+    assert not ragged_kinds.supports(chunked)
     decoder = family("bert").model
-    assert ragged.supports(decoder)
+    assert ragged_kinds.supports(decoder)
     decoder.config.is_decoder = True
-    assert not ragged.supports(decoder)
+    assert not ragged_kinds.supports(decoder)
     model = family("gpt2").model
-    assert ragged.supports(model)
+    assert ragged_kinds.supports(model)
     model.gradient_checkpointing_enable()
-    assert not ragged.supports(model)
+    assert not ragged_kinds.supports(model)
 
 
 sentences = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=6), min_size=1, max_size=8)
@@ -154,15 +130,15 @@ def test_a_tree_has_each_beginning_once(rows):
     ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
     layout = ragged.lay_out_tree(ids, mask)
-    nodes = layout.node_of_slot.view(len(rows), length)
+    nodes = layout.node_of_place[layout.begins[:, None] + torch.arange(length) * mask]
     beginnings = {}
     for i, row in enumerate(rows):
         for j in range(len(row)):
             node = int(nodes[i, j])
             assert beginnings.setdefault(node, tuple(row[: j + 1])) == tuple(row[: j + 1])
             assert int(layout.positions[node]) == j
-    assert len(beginnings) == len(set(beginnings.values())) == len(layout.slot_of_node)
-    flat = nodes.reshape(-1)[layout.slot_of_node]
+    assert len(beginnings) == len(set(beginnings.values())) == len(layout.place_of_node)
+    flat = layout.node_of_place[layout.place_of_node]
     assert flat.tolist() == list(range(len(flat)))
 
 
@@ -172,4 +148,4 @@ def test_a_row_has_each_token_in_order(rows):
     mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
     layout = ragged.lay_out(mask)
     assert layout.positions.tolist() == [j for row in rows for j in range(len(row))]
-    assert layout.node_of_slot[layout.slot_of_node].tolist() == list(range(sum(map(len, rows))))
+    assert layout.node_of_place[layout.place_of_node].tolist() == list(range(sum(map(len, rows))))

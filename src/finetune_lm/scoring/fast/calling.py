@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.data.batch import on_device
-from finetune_lm.scoring.fast import ragged
+from finetune_lm.scoring.fast import ragged, ragged_attention, ragged_kinds
 from finetune_lm.scoring.fast.activations import in_one_operation, replaceable
 from finetune_lm.scoring.fast.length_groups import Group, in_groups
 
@@ -39,7 +39,7 @@ class Caller:
         self.layer = layer
         self.is_ragged = False
         self.may_split = False
-        self.is_causal = ragged.is_causal(model)
+        self.is_causal = ragged_kinds.is_causal(model)
         self.activations = replaceable(model)
 
     @property
@@ -66,11 +66,16 @@ class Caller:
         wants_logits: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """What the layer is fed at the positions, and the logits (none of them if not wanted)."""
-        if not self.is_ragged:
+        if not self.is_ragged or not self._fits_window(inputs):
             return self._in_groups(inputs, rows, positions, wants_logits)
         layout = ragged.lay_out(inputs["attention_mask"], is_causal=self.is_causal)
-        places = layout.node_of_slot.view(layout.shape)[rows, positions]
-        return self._in_a_row(inputs, layout, places, wants_logits)
+        nodes = layout.nodes(rows, positions)
+        return self._in_a_row(inputs, layout, nodes, wants_logits)
+
+    def _fits_window(self, inputs: dict[str, Tensor]) -> bool:
+        return ragged_kinds.window_of(self.model) is None or ragged_kinds.fits_window(
+            self.model, int(inputs["attention_mask"].sum(dim=1).max())
+        )
 
     def _in_groups(
         self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor, wants_logits: bool
@@ -100,18 +105,18 @@ class Caller:
         self,
         inputs: dict[str, Tensor],
         layout: ragged.Layout,
-        places: Tensor,
+        nodes: Tensor,
         wants_logits: bool,
     ) -> tuple[Tensor, Tensor]:
         device = self._device()
-        layout, places = layout.to(device), places.to(device)
+        layout, nodes = layout.to(device), nodes.to(device)
         ids = inputs["input_ids"].to(device)
         with (
-            ragged.laid_out(self.model, layout),
-            _fed_with(self.layer, places.new_zeros(()), places, wants_logits) as fed,
+            ragged_attention.laid_out(self.model, layout),
+            _fed_with(self.layer, nodes.new_zeros(()), nodes, wants_logits) as fed,
             in_one_operation(self.activations),
         ):
-            logits = self.model(**ragged.row_inputs(self.model, ids, layout)).logits
+            logits = self.model(**ragged_attention.row_inputs(self.model, ids, layout)).logits
         return fed[0], logits
 
     def of_beginnings(
@@ -125,8 +130,7 @@ class Caller:
             What the layer is fed, (n_distinct, width), and which of these each position has: (k,).
         """
         layout = ragged.lay_out_tree(inputs["input_ids"], inputs["attention_mask"])
-        places = layout.node_of_slot.view(layout.shape)[rows, positions]
-        distinct, which = places.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        distinct, which = layout.nodes(rows, positions).unique(return_inverse=True)  # type: ignore[no-untyped-call]
         hidden, _ = self._in_a_row(inputs, layout, distinct, wants_logits=False)
         return hidden, which.to(hidden.device)
 

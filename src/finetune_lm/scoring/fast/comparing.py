@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -143,11 +143,22 @@ def pads_freely(
 
 
 def returns_what_the_layer_does(
-    call: Caller, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+    call: Caller,
+    inputs: dict[str, Tensor],
+    rows: Tensor,
+    positions: Tensor,
+    behind: Callable[[Tensor], Tensor] | None = None,
 ) -> bool:
-    """Whether a model leaves its last layer's logits as they are, whatever these are.
+    """Whether a model does with its last layer's logits what is expected, whatever these are.
 
     A bound on them, for example, does not show in those of a model that has learned little.
+
+    Args:
+        call: Calls the model.
+        inputs: As of `pads_freely`, and the others, too.
+        rows: The example of each position.
+        positions: Its place in that example.
+        behind: What is done with the logits; None if they are left as they are.
     """
     import torch
 
@@ -166,7 +177,8 @@ def returns_what_the_layer_does(
         _, logits = call.selected(inputs, torch.zeros_like(of_first), of_first)
     finally:
         handle.remove()
-    return torch.allclose(logits.float(), made_up[-1].float())
+    expected = made_up[-1] if behind is None else behind(made_up[-1].clone())
+    return torch.allclose(logits.float(), expected.float(), atol=1e-5)
 
 
 @contextmanager

@@ -137,12 +137,11 @@ class _OfLinear(torch.autograd.Function):
         return (*(g if g is None else _times(g, upstream) for g in gradients), None)
 
 
-def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, *, out: Tensor) -> None:
+def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, *, out: Tensor) -> Tensor:
     """``hidden @ weight.T + bias`` in memory that is there already."""
     if bias is None:
-        torch.mm(hidden, weight.T, out=out)
-    else:
-        torch.addmm(bias, hidden, weight.T, out=out)
+        return torch.mm(hidden, weight.T, out=out)
+    return torch.addmm(bias, hidden, weight.T, out=out)
 
 
 def _first_with_gradient(ctx: Any, criterion: Criterion) -> tuple[Tensor, ...]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.messages import say_once
 from finetune_lm.out_of_memory import is_out_of_memory
-from finetune_lm.scoring.fast import ragged
+from finetune_lm.scoring.fast import ragged_kinds
+from finetune_lm.scoring.fast.behind_layer import behind_layer
 from finetune_lm.scoring.fast.calling import Caller
 from finetune_lm.scoring.fast.comparing import (
     ALL_TRAITS,
@@ -50,7 +51,7 @@ class OutputLayer:
     The layer is the largest one of a small model and its outputs the largest of its tensors, while
     padding and ignored labels need no logits. What is selected before the layer comes out as it
     would if it were selected behind it, unless a model does something unusual there. Below the
-    layer, padding is left out as well where the model is of a kind that is known in `ragged`. Both
+    layer, padding is left out as well where the model is of a kind that `ragged_kinds` knows. Both
     are compared with the plain model on a few examples, and left where they differ.
 
     Args:
@@ -68,6 +69,7 @@ class OutputLayer:
         self._is_checked = self._layer is None
         self._may_pack = may_pack
         self._call = Caller(model, self._layer)
+        self._behind = behind_layer(model)
         self.is_there = self._layer is not None
         """Whether the model has such a layer, and there is anything to be done."""
         self.selects = False
@@ -155,13 +157,16 @@ class OutputLayer:
         assert layer is not None
         if self.autocast_to is not None or not _is_linear(layer, hidden) or _is_watched(layer):
             with torch.no_grad(), self._autocast(hidden.device.type):
-                logits = layer(hidden)
+                logits = self._finished(layer(hidden))
             yield logits
             return
         with scratch.borrowed((len(hidden), len(layer.weight)), hidden) as logits:
             with torch.no_grad():
-                linear(hidden, layer.weight, layer.bias, out=logits)
+                self._finished(linear(hidden, layer.weight, layer.bias, out=logits))
             yield logits
+
+    def _finished(self, logits: Tensor) -> Tensor:
+        return logits if self._behind is None else self._behind(logits)
 
     def of_beginnings(
         self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
@@ -250,7 +255,7 @@ class OutputLayer:
                 if self.autocast_to is not None:
                     # One operation rounds once where eight do eight times: not the same any more.
                     self._call.activations = []
-                for is_ragged in [True, False] if self._can_pack() else [False]:
+                for is_ragged in [True, False] if self._can_pack(inputs) else [False]:
                     self._call.is_ragged = is_ragged
                     self._pads_freely = not is_ragged and pads_freely(
                         self._call, inputs, rows, positions, self.autocast_to
@@ -271,13 +276,14 @@ class OutputLayer:
         finally:
             self._model.train(was_training)
 
-    def _can_pack(self) -> bool:
+    def _can_pack(self, inputs: dict[str, Tensor]) -> bool:
         if not self._may_pack:
             return False
-        if not ragged.supports(self._model):
-            say_once(f"fast: padding stays, since {ragged.kind_of(self._model)} need it here.")
-            return False
-        return True
+        longest = int(inputs["attention_mask"].sum(dim=1).max())
+        can = ragged_kinds.supports(self._model) and ragged_kinds.fits_window(self._model, longest)
+        if not can:
+            ragged_kinds.say_why_padding_stays(self._model, longest)
+        return can
 
     def _comes_to(
         self, plain: Tensor, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
@@ -310,10 +316,16 @@ class OutputLayer:
         """
         try:
             hidden = self._call.selected(inputs, rows, positions, wants_logits=False)[0]
-            self._is_linear = self.autocast_to is None and _is_linear(self._layer, hidden)
+            self._is_linear = (
+                self.autocast_to is None
+                and self._behind is None
+                and _is_linear(self._layer, hidden)
+            )
             with self.of_hidden(hidden) as logits:
                 is_same = are_same(logits, plain, self.autocast_to)
-            is_same = is_same and returns_what_the_layer_does(self._call, inputs, rows, positions)
+            is_same = is_same and returns_what_the_layer_does(
+                self._call, inputs, rows, positions, self._behind
+            )
         except Exception as error:
             if is_out_of_memory(error):
                 raise

@@ -17,8 +17,10 @@ from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.ranks import world
+from finetune_lm.scoring.fast.comparing import are_same
 from finetune_lm.scoring.fast.cross_entropy import TargetScores, score_rows
 from finetune_lm.scoring.fast.output_layer import OutputLayer
+from finetune_lm.scoring.fast.ragged import nodes_of_beginnings
 from finetune_lm.scoring.halving import free_memory
 from finetune_lm.scoring.measuring import Measurement, Measuring
 from finetune_lm.scoring.scorer import Scorer
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 # How many tokens go through a model together where nothing is learned, padding included.
 _TOKENS_TOGETHER = 8192
 _BATCHES_TOGETHER = 16
+# What the last layer is fed may differ by this much less than logits may.
+_STRICTER = 10.0
 
 
 class BatchesTogether:
@@ -135,7 +139,9 @@ class BatchesTogether:
         import torch
 
         layer = self._layer
-        size = len(examples)
+        size, first = len(examples), int(examples[0])
+        beginnings = self._beginnings(examples)
+        nodes = []
         if not layer.is_ragged:
             # What is about as long goes in together, so that there is little padding.
             examples = examples[self._dataset.lengths[examples].argsort(kind="stable")]
@@ -158,7 +164,26 @@ class BatchesTogether:
             is_behind = np.arange(len(rows)) >= k
             example = batch.example[rows.numpy()]
             parts.append(_Fed(example, is_behind, targets, hidden, which, prepared))
-        return _Fed.joined(parts)
+            if beginnings is not None:
+                nodes.append(beginnings[torch.from_numpy(batch.example)[rows] - first, positions])
+        fed = _Fed.joined(parts)
+        return fed if beginnings is None else fed.merged(torch.cat(nodes))
+
+    def _beginnings(self, examples: IntArray) -> Tensor | None:
+        """The number of the beginning of a text that each of its tokens ends: (n, length).
+
+        None where that does not tell what the last layer is fed, or a beginning goes in once.
+        """
+        import torch
+
+        task = self._scorer.task
+        if self._layer.has_beginnings or task.is_encoder_decoder or not task.predicts_in_order:
+            return None
+        [batch] = self._dataset.batches(len(examples), examples)
+        ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
+        numbers = torch.full_like(ids, -1)
+        numbers[mask.bool()] = nodes_of_beginnings(ids, mask)[0]
+        return numbers
 
     def _n_together(self) -> int:
         """How many batches go in together."""
@@ -223,6 +248,26 @@ class _Fed:
             torch.cat([part.which + begin for part, begin in zip(parts, begins, strict=False)]),
             {i: torch.cat([part.prepared[i] for part in parts]) for i in parts[0].prepared},
         )
+
+    def merged(self, beginnings: Tensor) -> _Fed:
+        """The same with one row for all positions that end the same beginning of a text.
+
+        As it is if they are not the same but for rounding, which they are where padding or a
+        layer's choice of routes leaks into them.
+
+        Args:
+            beginnings: The number of the beginning that each position ends: (k,).
+        """
+        import torch
+
+        distinct, which = beginnings.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        k, n = len(which), len(distinct)
+        first = torch.full((n,), k).scatter_reduce(0, which, torch.arange(k), "amin")
+        which, first = which.to(self.hidden.device), first.to(self.hidden.device)
+        hidden = self.hidden[self.which[first]]
+        if not are_same(self.hidden[self.which], hidden[which], stricter=_STRICTER):
+            return self
+        return replace(self, hidden=hidden, which=which)
 
     def in_order(self) -> Tensor:
         """The positions by example, those behind labels after all others: (k,)."""
