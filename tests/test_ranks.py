@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -10,51 +13,207 @@ from launched import run_launched
 from setups import DATA
 
 WITHIN = 1e-4
-NO_DROPOUT = {
-    "lm": ["--config_kwargs", *["resid_pdrop", "0.0", "embd_pdrop", "0.0", "attn_pdrop", "0.0"]],
+# What the tests bring is found, and arithmetic is that of one thread.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+DROPOUT = {
+    "lm": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+    "mlm": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    "seq2seq": ("dropout_rate",),
 }
+KL = "loss_classes_kwargs.{}.KLBaselineLoss."
+
+
+def option(name, *values):
+    return (f"--{name}", *map(str, values))
 
 
 def arguments(kind, n, *more):
-    """A run of 20 steps and more, of batches of 8 that n processes share."""
-    size = str(8 // n)
-    sizes = [(f"--per_device_{part}_batch_size", size) for part in ("train", "validation", "test")]
-    model = [f"--config_kwargs.{name}" for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")]
+    """A run of 20 updates in which everything takes part, in batches of 6 that n share.
+
+    Batches are one example too small for all to have one at the end of an epoch.
+    """
+    words = [*option("model_name_or_path", f"tiny-{kind}"), *option("seed", 1)]
+    files = {"train": "active", "validation": "passive", "test": "test", "probe": "test"}
+    sizes = {"train": 49, "validation": 19, "test": 37, "probe": 9}
+    for part, name in files.items():
+        words += option(f"{part}_file", DATA / f"flomped_{name}.txt.gz")
+        words += option(f"max_{part}_samples", sizes[part])
+        words += option(f"per_device_{part}_batch_size", 6 // n)
+    for name in DROPOUT[kind]:
+        words += option(f"config_kwargs.{name}", 0.0)
+    # Where gradients are nearly 0 AdamW would make updates of what arithmetic leaves of them.
+    words += option("train_optimizer_kwargs.eps", 1e-5)
+    words += option("epochs", 4) + option("train_optimizer_kwargs.lr", 1e-4)
+    words += option("gradient_accumulation_steps", 2) + option("max_grad_norm", 1.0)
+    words += option("lr_scheduler", "torch.optim.lr_scheduler.OneCycleLR")
+    words += option("lr_scheduler_kwargs.max_lr", 3e-4)
+    words += option("eval_before_training", True) + option("word_tables", True)
+    words += option("probe_every_steps", 5)
+    words += option("measures", *(f"measures.{m}" for m in ("WordBoundary", "BaselineKL", "Rank")))
+    for part in ("train", "validation"):
+        losses = ("OutputsDefaultLoss", "KLBaselineLoss")
+        words += option(f"loss_classes.{part}", *(f"loss_classes.{name}" for name in losses))
+        words += option(KL.format(part) + "dataset", DATA / "fillers.txt.gz")
+        words += option(KL.format(part) + "n_examples_per_batch", 5)
+        words += option(KL.format(part) + "max_samples_per_dataset", 30)
+    words += option("model_pre_train_step_callbacks", "stateful.FreezeAndDamp")
+    function = {"mlm": "mask_random_tokens", "seq2seq": "mask_random_spans"}.get(kind)
+    if function is not None:
+        for part in files:
+            words += option(f"data_preprocessing_fn.{part}", f"data_preprocessing.{function}")
+            words += option(f"data_preprocessing_fn_strategy.{part}", "per_batch")
+    return [*words, *map(str, more)]
+
+
+TABLES = ("metrics", "words", "probe_results", "probe_words")
+
+
+def assert_same_tables(one, several, within=WITHIN):
+    tables = sorted(path.name for path in one.glob("*.csv.gz"))
+    assert tables == sorted(path.name for path in several.glob("*.csv.gz"))
+    for name in tables:
+        expected, found = pd.read_csv(one / name), pd.read_csv(several / name)
+        numbers = [name for name in expected if expected[name].dtype.kind == "f"]
+        # Of two that cost as good as the same either may be the likeliest, or the better in rank.
+        rest = expected.columns.difference(
+            [*numbers, "predicted_token", "predicted_token_id", "rank"]
+        )
+        pd.testing.assert_frame_equal(expected[rest], found[rest])
+        assert (expected[numbers].isna() == found[numbers].isna()).all(axis=None)
+        difference = (expected[numbers] - found[numbers]).abs().max()
+        assert difference.max() <= within, (name, difference)
+    return tables
+
+
+def one_process(*argv, cwd):
+    ended = run_command(*argv, cwd=cwd, environment=ENVIRONMENT)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(("kind", "n"), [("lm", 2), ("mlm", 2), ("seq2seq", 3)])
+def test_several_make_the_rows_of_one(tmp_path, kind, n):
+    ranks = run_launched(
+        *arguments(kind, n, "--output_dir", "several"), n=n, cwd=tmp_path, environment=ENVIRONMENT
+    )
+    assert [each.returncode for each in ranks] == [0] * n, "".join(each.stderr for each in ranks)
+    assert "Results are in several" in ranks[0].stderr
+    assert [each.stdout + each.stderr for each in ranks[1:]] == [""] * (n - 1)
+    one_process(*arguments(kind, 1, "--output_dir", "one"), cwd=tmp_path)
+    tables = assert_same_tables(tmp_path / "one", tmp_path / "several")
+    assert {"metrics.csv.gz", "words.csv.gz", "probe_words.csv.gz"} < set(tables)
+    metrics = pd.read_csv(tmp_path / "one" / "metrics.csv.gz")
+    assert metrics["KLBaselineLoss"].max() > 1e-3  # something was learned
+
+
+def test_a_test_is_shared_out_and_comes_out_the_same_to_the_byte(tmp_path):
+    def test_only(name, n):
+        sizes = option("per_device_test_batch_size", 6 // n)
+        file = option("test_file", DATA / "flomped_test.txt.gz", DATA / "fillers.txt.gz")
+        more = option("measures", "measures.Entropy", "measures.WordBoundary")
+        model = option("model_name_or_path", "tiny-lm") + option("output_dir", name)
+        return [*model, *sizes, *file, *more, *option("max_test_samples", 500), *option("seed", 1)]
+
+    ranks = run_launched(*test_only("several", 3), n=3, cwd=tmp_path, environment=ENVIRONMENT)
+    assert [each.returncode for each in ranks] == [0] * 3, "".join(each.stderr for each in ranks)
+    one_process(*test_only("one", 1), cwd=tmp_path)
+    one, several = (
+        (tmp_path / name / "tiny-lm-test_results.csv.gz").read_bytes()
+        for name in ("one", "several")
+    )
+    assert one == several
+
+
+def small(*more, with_dropout=True):
+    """A masked language model that is trained for three epochs of four batches, on two ranks."""
+    words = [*option("model_name_or_path", "tiny-mlm"), *option("seed", 2), *option("epochs", 3)]
+    for part, name in {"train": "active", "validation": "passive"}.items():
+        words += option(f"{part}_file", DATA / f"flomped_{name}.txt.gz")
+        words += option(f"max_{part}_samples", 15) + option(f"per_device_{part}_batch_size", 2)
+        words += option(f"data_preprocessing_fn.{part}", "data_preprocessing.mask_random_tokens")
+        words += option(f"data_preprocessing_fn_strategy.{part}", "per_batch")
+    for name in DROPOUT["mlm"] if with_dropout else ():
+        words += option(f"config_kwargs.{name}", 0.1)
+    return [*words, *map(str, more)]
+
+
+def ended(tmp_path, *argv):
+    return run_launched(*argv, cwd=tmp_path, environment=ENVIRONMENT)
+
+
+def ends(rank, how):
+    kwargs = "model_callbacks_kwargs.post_train_batch.Ends."
     return [
-        *("--model_name_or_path", f"tiny-{kind}", "--seed", "1", "--epochs", "4"),
-        *("--train_file", f"{DATA}/flomped_active.txt.gz", "--max_train_samples", "43"),
-        *("--validation_file", f"{DATA}/flomped_passive.txt.gz", "--max_validation_samples", "21"),
-        *("--test_file", f"{DATA}/flomped_test.txt.gz", "--max_test_samples", "37"),
-        *("--train_optimizer_kwargs.lr", "1e-3", "--word_tables", "True"),
-        *(word for name in model for word in (name, "0.0")),
-        *(word for pair in sizes for word in pair),
-        *more,
+        *option("model_callbacks.post_train_batch", "endings.Ends"),
+        *option(f"{kwargs}rank", rank),
+        *option(f"{kwargs}how", how),
+        *option("output_dir", "broken"),
     ]
 
 
-def assert_same_tables(one, several, tables=("metrics", "tiny-lm-test_results", "words")):
-    for name in tables:
-        expected, found = (pd.read_csv(each / f"{name}.csv.gz") for each in (one, several))
-        assert len(expected) > 100
-        numbers = [name for name in expected if expected[name].dtype.kind == "f"]
-        pd.testing.assert_frame_equal(
-            expected.drop(columns=numbers), found.drop(columns=numbers), check_column_type=False
-        )
-        assert (expected[numbers].isna() == found[numbers].isna()).all(axis=None)
-        difference = (expected[numbers] - found[numbers]).abs().max()
-        assert difference.max() <= WITHIN, difference
+@pytest.mark.parametrize(
+    ("rank", "how", "said"),
+    [
+        (1, "raise", "finetune-lm: error: rank 1: ValueError: there is a mistake"),
+        (0, "raise", "ValueError: there is a mistake"),
+        (1, "SIGKILL", "finetune-lm: error: rank 1: the process"),
+        (0, "SIGKILL", "finetune-lm: error: rank 0: the process"),
+        (0, "full", "cannot be written into: File too large"),
+    ],
+)
+def test_an_end_of_one_is_the_end_of_all(tmp_path, rank, how, said):
+    ranks = ended(tmp_path, *small(*ends(rank, how)))
+    other = ranks[1 - rank]
+    # Who is there to say so says so; the first, unless it is gone.
+    speaker = other if how == "SIGKILL" else ranks[0]
+    assert said in speaker.stderr
+    assert other.returncode in (1, 2)
+    assert ranks[rank].returncode == (-9 if how == "SIGKILL" else other.returncode)
+    if how == "raise":
+        assert "Traceback" in ranks[rank].stderr
+        assert ranks[1].stderr == "" or rank == 1
+    if how != "full" and not (rank == 0 and how == "SIGKILL"):
+        record = json.loads((tmp_path / "broken" / "run.json").read_text())
+        assert record["state"] == "failed"
+        assert "there is a mistake" in record["error"] or "is gone" in record["error"]
+    # What was measured before is there.
+    assert set(pd.read_csv(tmp_path / "broken" / "metrics.csv.gz")["epoch"]) >= {0}
 
 
-@pytest.mark.parametrize("n", [2])
-def test_two_make_the_rows_of_one(tmp_path, n):
-    ranks = run_launched(*arguments("lm", n, "--output_dir", "several"), n=n, cwd=tmp_path)
-    assert [each.returncode for each in ranks] == [0] * n, ranks
-    assert "Results are in several" in ranks[0].stderr
-    assert [each.stdout + each.stderr for each in ranks[1:]] == [""] * (n - 1)
-    one = run_command(
-        *arguments("lm", 1, "--output_dir", "one"),
-        cwd=tmp_path,
-        environment={"OMP_NUM_THREADS": "1"},
+def test_a_signal_to_any_stops_all_and_the_run_is_resumed_by_as_many(tmp_path):
+    """With dropout, whose random numbers are those of each."""
+    whole = ended(tmp_path, *small("--output_dir", "whole"))
+    assert [each.returncode for each in whole] == [0, 0], whole[0].stderr
+    stopped = ended(tmp_path, *small(*ends(1, "SIGTERM")))
+    assert [each.returncode for each in stopped] == [143, 143], stopped
+    assert "--resume broken" in stopped[0].stderr
+    alone = run_command("--resume", "broken", cwd=tmp_path, environment=ENVIRONMENT)
+    assert alone.returncode == 2
+    assert (
+        "must be resumed by as many processes as it had, which is 2, but there is 1" in alone.stderr
     )
-    assert one.returncode == 0, one.stderr
-    assert_same_tables(tmp_path / "one", tmp_path / "several")
+    # It is done a second time, where nothing is to end any more.
+    resumed = ended(tmp_path, "--resume", "broken")
+    assert [each.returncode for each in resumed] == [0, 0], resumed
+    for name in ("metrics.csv.gz", "model/model.safetensors"):
+        assert (tmp_path / "broken" / name).read_bytes() == (
+            tmp_path / "whole" / name
+        ).read_bytes(), name
+
+
+def test_what_is_wrong_is_said_once_before_anything_is_written(tmp_path):
+    wrong = [
+        *option("loss_reduction_fns.train", "torch.mean"),
+        *option("loss_classes.train", "stateful.Unsaid"),
+        *option("output_dir", "none"),
+    ]
+    ranks = ended(tmp_path, *small(*wrong))
+    assert [each.returncode for each in ranks] == [2, 2]
+    assert ranks[1].stderr == ""
+    assert ranks[0].stderr.count("error: ") == 2
+    assert "loss_reduction_fns.train must be torch.sum" in ranks[0].stderr
+    assert "Unsaid must say by reduce_over_ranks" in ranks[0].stderr
+    assert not (tmp_path / "none").exists()
+    [mistake, silent] = ended(tmp_path, "--no_such_argument", "3")
+    assert (mistake.returncode, silent.returncode) == (2, 2)
+    assert "no_such_argument" in mistake.stderr
+    assert silent.stderr == ""

@@ -17,6 +17,7 @@ from finetune_lm.arguments.optimizer_settings import follows_length
 from finetune_lm.errors import UserError
 from finetune_lm.experiment import conduct
 from finetune_lm.messages import say
+from finetune_lm.ranks import joined
 from finetune_lm.runs.directory import CHECKPOINTS
 from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.lock import RunLock
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from finetune_lm.runs.pack import Pack
 
 
+@joined()
 def resume(
     output_dir: str | Path,
     model_args: ModelArguments | None = None,

@@ -31,7 +31,7 @@ class InUseError(UserError):
 
 
 class RunLock:
-    """Held while a run writes into a directory.
+    """Held while a run writes into a directory; of several ranks the first has it.
 
     The lock is one of the operating system's, which ends with the process however that ends: the
     file that a killed run leaves is no obstacle. It names the process, for messages, and for file
@@ -66,6 +66,8 @@ class RunLock:
             InUseError: If another process has it.
             UserError: If there can be none here.
         """
+        if not world().is_first:
+            return self
         if not self.path.parent.is_dir():  # filelock would make it
             raise UserError(f"output_dir must be a directory but there is no {self.path.parent}.")
         before = _read_holder(self.path)

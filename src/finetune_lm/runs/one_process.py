@@ -30,6 +30,8 @@ def check_arguments(all_args: AllArguments) -> None:
     Raises:
         UserError: With everything that is wrong.
     """
+    # Where nobody chose a seed each rank has drawn one.
+    all_args[1].seed = world().decided(lambda: all_args[1].seed)
     problems = [problem for args in all_args for problem in args.problems()]
     if world().size > 1 and not problems:
         problems = over_ranks_problems(all_args[1])

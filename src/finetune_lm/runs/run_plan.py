@@ -32,7 +32,13 @@ from finetune_lm.recording.columns import (
 )
 from finetune_lm.runs import directory as place
 from finetune_lm.runs.earlier_run import EarlierRun
-from finetune_lm.runs.run_identity import MODEL, AllArguments, identity_of, paths_of
+from finetune_lm.runs.run_identity import (
+    MODEL,
+    AllArguments,
+    identity_of,
+    names_of_differences,
+    paths_of,
+)
 
 if TYPE_CHECKING:
     from finetune_lm.models.loading import LoadedModel
@@ -116,6 +122,7 @@ def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan
     files, loss_files = _read_data(data_args, earlier)
     columns = columns_of(data_args, files)
     identity = identity_of(all_args, {**files, "loss": loss_files})
+    _check_same_for_all(identity)
     if earlier is None:
         names = [f.name for f in files["train"]]
         directory = world().decided(
@@ -131,6 +138,21 @@ def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan
     if files["test"]:
         place.check_results_name(data_args.test_output_file_prefix, model_args.model_name_or_path)
     return plan
+
+
+def _check_same_for_all(identity: dict[str, Any]) -> None:
+    """See that all ranks have the same arguments and data.
+
+    Raises:
+        UserError: If not, naming what differs.
+    """
+    first = world().decided(lambda: identity)
+    differing = names_of_differences(first, identity)
+    if differing:
+        raise UserError(
+            f"all processes of a run must have the same arguments and files, but rank "
+            f"{world().rank} has another {' and '.join(differing)} than rank 0."
+        )
 
 
 def columns_of(
