@@ -340,7 +340,7 @@ METADATA = {
     ),
     "words that are left": metadata(
         '{}\n{"words": ["The", "women"]}\n',
-        "x_metadata.json.gz, line 2: 'words' must be all of the text, but 'drank.' is left behind "
+        "x_metadata.json.gz, line 2: 'words' must cover the text, but 'drank.' is left after "
         "the last of them (character 10).",
     ),
     "words here and there": Case(
@@ -427,7 +427,7 @@ METADATA = {
         ),
         [*TEST, "x.txt"],
         ["x.txt must have its metadata in one file, but there are x_metadata.json.gz and "
-         "x_metadata.json. Take away those that are not meant."],
+         "x_metadata.json. Remove those that are not meant."],
     ),
     "not gzipped": Case(
         both(file("x.txt", GOOD), raw("x_metadata.json.gz", b"{}\n{}\n")), [*TEST, "x.txt"],
@@ -476,8 +476,8 @@ CONFIG_FILES = {
     ),
     "a few lines that stand for millions of values": config(
         BOMB,
-        "run.yaml, line 2: a config file cannot have more than 100000 values, those counted again "
-        "that are named again.",
+        "run.yaml, line 2: a config file cannot have more than 100000 values, counting each "
+        "alias.",
     ),
     "lists in lists": config(
         f"model_kwargs: {{x: {'[' * 60}{']' * 60}}}\n",
@@ -555,8 +555,8 @@ ARGUMENTS = {
     ),
     "probes of nothing that is learned": Case(
         file("x.txt", GOOD), [*TEST, "x.txt", "--probe_file", "x.txt"],
-        ["probe_file needs a train_file: probes are measured while a model learns. Files that a "
-         "model is only tested on are for test_file."],
+        ["probe_file needs a train_file: probes are measured while a model learns. To "
+         "only test a model, give test_file."],
     ),
     "probes that are not there, and some that are there twice": Case(
         file("x.txt", GOOD), [*TRAIN, "--probe_file", "x.txt", "y.txt", "x.txt"],
@@ -581,7 +581,8 @@ ARGUMENTS = {
         [*TRAIN, "--probe_file", "x.txt",
          "--data_preprocessing_fn.probe", "data_preprocessing.mask_random_tokens",
          "--data_preprocessing_fn_kwargs.probe.mask_pro", "0.5"],
-        ["data_preprocessing_fn_kwargs.probe.mask_pro is no argument of mask_random_tokens, which "
+        ["data_preprocessing_fn_kwargs.probe.mask_pro is not an argument of mask_random_tokens, "
+         "which "
          "takes mask_prop, replacement_props. Did you mean "
          "data_preprocessing_fn_kwargs.probe.mask_prop?"],
     ),

@@ -246,8 +246,8 @@ def test_a_run_is_resumed_with_its_own_arguments(
         (
             ["--resume", "out", "--output_dir", "b", "--config", "out/config.yaml"],
             [
-                "config has no use with resume: a run goes on with its own.",
-                "output_dir has no use with resume: a run goes on with its own.",
+                "config has no use with resume: a run keeps its own.",
+                "output_dir has no use with resume: a run keeps its own.",
             ],
         ),
         (
@@ -304,7 +304,7 @@ def test_the_command_that_goes_on_is_told(
     assert main([*BASE, *token]) == 143
     shown = capsys.readouterr().err
     assert shown.splitlines() == [
-        "finetune-lm: interrupted by SIGTERM. What was measured is kept. To go on:",
+        "finetune-lm: interrupted by SIGTERM. What was measured is kept. To resume:",
         expected,
     ]
 

@@ -113,12 +113,12 @@ def test_lines_that_were_seen_are_left_out_with_their_counterparts():
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ((0, 0), (2, 3), "from 0.00 to 2.50 bits, and grew in 2 of 2 constructions: what it was "
-         "taught of the verb carries over to constructions that it was not taught."),
-        ((0, 0), (2, -3), "from 0.00 to -0.50 bits, and grew in 1 of 2 constructions: what it was "
-         "taught of the verb does not carry over to other constructions."),
-        ((1, 1), (9, 0), "from 1.00 to 4.50 bits, and grew in 1 of 2 constructions: what it was "
-         "taught of the verb does not carry over to other constructions."),
+        ((0, 0), (2, 3), "from 0.00 to 2.50 bits, and grew in 2 of 2 constructions: what it "
+         "learned about the verb carries over to constructions that it was not taught."),
+        ((0, 0), (2, -3), "from 0.00 to -0.50 bits, and grew in 1 of 2 constructions: what it "
+         "learned about the verb does not carry over to other constructions."),
+        ((1, 1), (9, 0), "from 1.00 to 4.50 bits, and grew in 1 of 2 constructions: what it "
+         "learned about the verb does not carry over to other constructions."),
     ],
 )  # fmt: skip
 def test_the_conclusion_follows_from_the_numbers(before, after, said):

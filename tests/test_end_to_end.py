@@ -206,7 +206,7 @@ def test_an_interrupted_run_keeps_the_best_model_and_says_how_to_go_on(tmp_path,
     _, said = process.communicate()
     assert process.returncode == 128 + number, said[-3000:]
     assert said.splitlines()[-2:] == [
-        f"finetune-lm: interrupted by {number.name}. What was measured is kept. To go on:",
+        f"finetune-lm: interrupted by {number.name}. What was measured is kept. To resume:",
         "python -m finetune_lm --resume out",
     ]
     assert "Traceback" not in said
@@ -222,7 +222,7 @@ def test_what_is_said_is_the_command_that_goes_on(tmp_path):
     assert process.returncode == 143, said[-3000:]
     resumed = run_new_process(*shlex.split(said.splitlines()[-1])[3:], cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert "Going on with the run in out from epoch" in resumed.stderr
+    assert "Resuming the run in out from epoch" in resumed.stderr
     (tmp_path / "out").rename(tmp_path / "parts")
     unbroken = start(tmp_path, epochs=60)
     unbroken.communicate()

@@ -528,7 +528,7 @@ def test_a_full_disk_is_told_in_words(models, files, monkeypatch):
         end_piece(self)
 
     monkeypatch.setattr(TableWriter, "end_piece", full)
-    with pytest.raises(UserError, match="cannot be written into: No space left on device"):
+    with pytest.raises(UserError, match="cannot be written to: No space left on device"):
         run(models["gpt2"], train_args(files))
     assert set(finetune_lm.load_metrics("out")["epoch"]) == {0}
 
@@ -700,7 +700,7 @@ def test_labels_that_a_masked_model_sees_are_warned_of(models, capsys):
     path = write_lines(Path("masked.json.gz"), lines)
     args = DataTrainingArguments(test_file=[path], output_dir="out")
     assert len(run(models["bert"], args, model_task="mlm").test_results) == 1
-    assert "masked: every token counts in the loss, also where" in capsys.readouterr().err
+    assert "masked: every token counts in the loss, even those" in capsys.readouterr().err
 
 
 def test_a_run_that_ended_before_its_first_step_does_not_block_the_next(models, files):
@@ -745,9 +745,12 @@ BAD_PARTS = {
             "data_preprocessing_fn": {"train": no_such_argument},
             "data_preprocessing_fn_kwargs": {"train": {"foo": 3}},
         },
-        "data_preprocessing_fn_kwargs.train.foo is no argument of no_such_argument",
+        "data_preprocessing_fn_kwargs.train.foo is not an argument of no_such_argument",
     ),
-    "no gradient": ({"loss_classes": {"train": [ConstantLoss]}}, "no gradient comes of Constant"),
+    "no gradient": (
+        {"loss_classes": {"train": [ConstantLoss]}},
+        "it gets no gradient from Constant",
+    ),
     "name of a column": (
         {"loss_classes": {"train": [surprisal]}},
         "must not have the name of a column",
@@ -772,7 +775,9 @@ def test_parts_that_do_not_fit(models, files, case):
 
 
 def test_a_modifier_with_arguments_that_it_does_not_take(models, files):
-    with pytest.raises(UserError, match="x is no argument of scale_embeddings, which takes amount"):
+    with pytest.raises(
+        UserError, match="x is not an argument of scale_embeddings, which takes amount"
+    ):
         run(
             models["gpt2"],
             train_args(files),

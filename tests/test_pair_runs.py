@@ -257,7 +257,7 @@ def test_seq2seq_models_are_compared_by_their_labels(
     output = run_of(
         tmp_path / "a", *("--test_file", data / "own.jsonl"), *words, model="tiny-seq2seq"
     )
-    assert "sees each text" not in capsys.readouterr().err
+    assert "each text is both input and label" not in capsys.readouterr().err
     tokens = finetune_lm.load_metrics(output / "t-test_results.csv.gz")
     labels = tokens[(tokens["sequence_type"] == "label_sequence") & tokens["is_target"]]
     total = labels.groupby("example_num")["surprisal"].sum()
@@ -270,7 +270,7 @@ def test_seq2seq_models_are_compared_by_their_labels(
         *words,
         model="tiny-seq2seq",
     )
-    assert "sees each text" in capsys.readouterr().err
+    assert "each text is both input and label" in capsys.readouterr().err
 
 
 def test_plain_data_leave_no_tables_of_pairs(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_the_demo_needs_nothing_but_the_wheel(wheel, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(installed))
-    assert "Behind the verb the difference went from" in done.stdout
+    assert "After the verb the difference went from" in done.stdout
     assert "Best epoch: 0" in done.stdout
     assert (empty / "here" / "report.html").stat().st_size > 1000
     assert (empty / "here" / "run" / "probe_results.csv.gz").is_file()

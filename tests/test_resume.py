@@ -219,7 +219,7 @@ def test_a_damaged_checkpoint_is_not_used(whole, stopped, capsys, file, damage):
     finetune_lm.resume("parts")
     said = capsys.readouterr().err
     assert f"warning: checkpoint {folders[-1]} is damaged" in said
-    assert "Going on with the run in parts from epoch 1." in said
+    assert "Resuming the run in parts from epoch 1." in said
     assert difference(whole("lm"), Path("parts")) == []
 
 
@@ -358,13 +358,13 @@ def test_more_epochs_with_a_schedule(schedule, kwargs, may, whole, signals):
         resume_with(epochs=4, **given)
         assert difference(whole("lm", epochs=4, **given), Path("parts")) == []
     else:
-        with pytest.raises(UserError, match="epochs must stay 2 when a run is resumed whose lr_sc"):
+        with pytest.raises(UserError, match="epochs must stay 2 when the run is resumed, since"):
             resume_with(epochs=4, **given)
 
 
 def test_no_more_epochs_when_only_testing_is_left(signals):
     stop(signals, N_STEPS + 1)
-    with pytest.raises(UserError, match="cannot be raised any more: the training is over, after 2"):
+    with pytest.raises(UserError, match="cannot be raised any more: training ended after 2"):
         resume_with(epochs=4)
 
 
@@ -553,7 +553,10 @@ def change_config():
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [(change_one_weight, "its weights are other"), (change_config, "its configuration is another")],
+    [
+        (change_one_weight, "its weights have changed"),
+        (change_config, "its configuration has changed"),
+    ],
 )
 def test_a_changed_model(signals, change, told):
     own_model()
@@ -577,7 +580,7 @@ def test_a_run_without_its_record(whole, signals, capsys, content):
     if content is not None:
         Path("parts/run.json").write_text(content)
     finetune_lm.resume("parts")
-    assert capsys.readouterr().err.count("goes on by what its last checkpoint says") == 1
+    assert capsys.readouterr().err.count("is resumed from what its last checkpoint says") == 1
     assert difference(whole("lm"), Path("parts")) == []
     assert state()["state"] == "finished"
 
@@ -672,7 +675,7 @@ def test_another_table_than_the_runs_own(stopped):
 
 def test_a_new_run_does_not_take_the_place_of_one_that_was_stopped(stopped):
     stopped(9)
-    with pytest.raises(UserError, match="To go on with the run that was stopped there: --resume"):
+    with pytest.raises(UserError, match="To resume the run that was stopped there: --resume"):
         begin()
 
 

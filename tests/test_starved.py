@@ -67,7 +67,7 @@ def test_a_disk_that_is_full_from_the_start(disk, tmp_path):
     with (place / "filler").open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
-    told = f"{out} cannot be written into: No space left on device. What was written before"
+    told = f"{out} cannot be written to: No space left on device. What was written before"
     with pytest.raises(UserError, match=told):
         begin(out)
     # A study puts its record there first, and then its journal.
@@ -87,8 +87,8 @@ def test_a_full_disk(whole, disk, megabytes):
     with pytest.raises(UserError) as caught:
         begin(out)
     assert str(caught.value) == (
-        f"{out} cannot be written into: No space left on device. What was written before is kept. "
-        f"When that is mended: --resume {out}"
+        f"{out} cannot be written to: No space left on device. What was written before is kept. "
+        f"When that is fixed: --resume {out}"
     )
     assert readable_epochs(out)[:2] == [-1, 0]
     assert state(out) == "failed"
@@ -113,7 +113,7 @@ def test_a_disk_that_becomes_read_only(whole, disk, monkeypatch):
         return original(*args)
 
     monkeypatch.setattr(loop, "learn", learn)
-    with pytest.raises(UserError, match="cannot be written into: Read-only file system"):
+    with pytest.raises(UserError, match="cannot be written to: Read-only file system"):
         begin(out)
     assert readable_epochs(out) == [-1, 0]
     with pytest.raises(UserError, match="output_dir must be writable"):
@@ -138,7 +138,7 @@ def test_a_directory_that_vanishes(whole, monkeypatch, gone):
         begin("out")
         assert difference(whole, Path("out")) == []
         return
-    with pytest.raises(UserError, match="out cannot be written into: No such file or directory"):
+    with pytest.raises(UserError, match="out cannot be written to: No such file or directory"):
         begin("out")
     kept = Path("elsewhere/metrics.csv.gz" if gone == "out" else "elsewhere")
     metrics = pd.read_csv(kept, compression="gzip")
@@ -154,7 +154,7 @@ def test_a_file_that_may_not_become_so_large(whole, n_bytes):
     """As with a quota: the configuration, a table, weights and the optimizer are too large."""
     run = arguments(*setup("lm", output_dir="out"))
     assert in_a_process(run_limited, resource.RLIMIT_FSIZE, n_bytes, *run) == 2
-    assert "out cannot be written into: File too large" in Path("said").read_text()
+    assert "out cannot be written to: File too large" in Path("said").read_text()
     if n_bytes > 2_000:
         finetune_lm.resume("out")
         assert difference(whole, Path("out")) == []

@@ -343,7 +343,9 @@ def test_a_model_that_cannot_be_compiled_is_told(monkeypatch, capsys):
         return graph
 
     options = {"compile": True, "compile_kwargs": {"backend": small_things_only}}
-    with pytest.raises(UserError, match=r"the model cannot be compiled so: .*too many nodes\."):
+    with pytest.raises(
+        UserError, match=r"the model cannot be compiled in this way: .*too many nodes\."
+    ):
         run("o", model_changes=options)
     said = [line for line in capsys.readouterr().err.splitlines() if "seen_in" not in line]
     assert len(said) == 1
@@ -364,7 +366,7 @@ def test_a_model_without_checkpointing(monkeypatch, capsys):
 
     monkeypatch.setattr(GPT2LMHeadModel, "supports_gradient_checkpointing", False)
     assert main([*BASE, "--gradient_checkpointing"]) == 2
-    assert "gradient_checkpointing is not for this model" in capsys.readouterr().err
+    assert "gradient_checkpointing does not work with this model" in capsys.readouterr().err
 
 
 def test_names_and_classes_without_quotes():

@@ -193,6 +193,6 @@ def _told(interrupt: KeyboardInterrupt, parsed: ParsedArguments | None) -> str:
     program = "python -m finetune_lm" if is_module else "finetune-lm"
     token = " --token ..." if parsed and parsed.model and parsed.model.token else ""
     return (
-        f"finetune-lm: interrupted by {interrupt}. What was measured is kept. To go on:\n"
-        f"{program} --resume {shlex.quote(str(output_dir))}{token}\n"
+        f"finetune-lm: interrupted by {interrupt}. What was measured is kept. To "
+        f"resume:\n{program} --resume {shlex.quote(str(output_dir))}{token}\n"
     )

@@ -38,11 +38,11 @@ def parser() -> SubcommandParser:
         metavar="OUTPUT_DIR",
         nargs="?",
         default="outputs/demo/{now}",
-        help="Where the run and the report are written. {now} in it stands for the time. "
-        "outputs/demo/{now} if not given.",
+        help="Where to write the run and the report; {now} stands for the time. Default: "
+        "outputs/demo/{now}",
     )
     made.add_argument(
-        "--epochs", type=int, default=30, help="How many epochs it is taught at most. 30."
+        "--epochs", type=int, default=30, help="Maximum number of epochs. Default: 30"
     )
     return made
 
@@ -213,11 +213,11 @@ def conclusion(table: pd.DataFrame) -> str:
     n, n_grown = len(untaught), int((after > before).sum())
     growth = after.mean() - before.mean()
     verdict = (
-        "what it was taught of the verb carries over to constructions that it was not taught"
+        "what it learned about the verb carries over to constructions that it was not taught"
         if growth > 0 and n_grown > n / 2
-        else "what it was taught of the verb does not carry over to other constructions"
+        else "what it learned about the verb does not carry over to other constructions"
     )
     return (
-        f"Behind the verb the difference went from {before.mean():.2f} to {after.mean():.2f} bits, "
-        f"and grew in {n_grown} of {n} constructions: {verdict}."
+        f"After the verb the difference went from {before.mean():.2f} to {after.mean():.2f} "
+        f"bits, and grew in {n_grown} of {n} constructions: {verdict}."
     )

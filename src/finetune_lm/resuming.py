@@ -91,16 +91,16 @@ def go_on(
         data_args.lr_scheduler, data_args.lr_scheduler_kwargs
     ):
         raise UserError(
-            f"epochs must stay {epochs} when a run is resumed whose lr_scheduler depends on their "
-            f"number, but is {data_args.epochs}: the learning rates so far would have been others. "
-            f"Start another run."
+            f"epochs must stay {epochs} when the run is resumed, since its lr_scheduler depends "
+            f"on their number, but is {data_args.epochs}: the learning rates so far would have "
+            "been different. Start another run."
         )
     if earlier.is_finished:
         changes = earlier.given_anew(config_dict(*all_args))
         if changes:
             raise UserError(
-                f"a run that is finished cannot be resumed, as that in {earlier.directory} is, so "
-                f"it cannot be that {', '.join(changes)}. Start another run."
+                "a finished run cannot be resumed with other arguments, and that in "
+                f"{earlier.directory} is finished, but {', '.join(changes)}. Start another run."
             )
         # What a process that was killed at its very end had not come to.
         shutil.rmtree(earlier.directory / CHECKPOINTS, ignore_errors=True)

@@ -198,7 +198,7 @@ def test_what_is_no_run(runs, tmp_path, capsys):
     shutil.copytree(runs[0], "damaged")
     Path("damaged/run.json").write_text("{}")
     (said,) = errors(capsys, "damaged")
-    assert said.startswith("what damaged has on record cannot be read: is damaged")
+    assert said.startswith("the record of damaged cannot be read: is damaged")
 
 
 def test_what_there_is_nothing_to_show_of(runs, capsys):

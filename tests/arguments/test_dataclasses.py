@@ -128,8 +128,8 @@ def test_two_kwargs_of_one_name_are_told() -> None:
         ),
         (
             {"train_file": None, "validation_file": None, "test_file": "a", "probe_file": "b"},
-            "probe_file needs a train_file: probes are measured while a model learns. Files that a "
-            "model is only tested on are for test_file.",
+            "probe_file needs a train_file: probes are measured while a model learns. To "
+            "only test a model, give test_file.",
         ),
         ({"max_probe_samples": 0}, "max_probe_samples must be at least 1 but got 0."),
         ({"probe_every": 0}, "probe_every must be at least 1 but got 0."),

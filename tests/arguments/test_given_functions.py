@@ -51,20 +51,20 @@ MODIFIERS = [
         needs,
         {"a": 1, "bb": 2},
         [
-            f"{PREFIX}.needs.bb is no argument of needs, which takes a, b. "
+            f"{PREFIX}.needs.bb is not an argument of needs, which takes a, b. "
             f"Did you mean {PREFIX}.needs.b?"
         ],
     ),
     (
         needs,
         {"a": 1, "tokenizer": 2},
-        [f"{PREFIX}.needs.tokenizer is no argument of needs, which takes a, b."],
+        [f"{PREFIX}.needs.tokenizer is not an argument of needs, which takes a, b."],
     ),
     (takes_anything, {"x": 1}, []),
     (
         takes_anything,
         {"model": 1},
-        [f"{PREFIX}.takes_anything.model is no argument of takes_anything, which takes none."],
+        [f"{PREFIX}.takes_anything.model is not an argument of takes_anything, which takes none."],
     ),
     (
         takes_no_tokenizer,
@@ -83,7 +83,7 @@ MODIFIERS = [
         [f"{PREFIX}.picky: a cannot be above 1 but got 2.", f"{PREFIX}.picky: and more."],
     ),
     # What it cannot be called with, its check is not called with either.
-    (picky, {"b": 2}, [f"{PREFIX}.picky.b is no argument of picky, which takes a."]),
+    (picky, {"b": 2}, [f"{PREFIX}.picky.b is not an argument of picky, which takes a."]),
 ]
 
 
@@ -129,7 +129,7 @@ PREPROCESSING = [
         prepares,
         {"a": 1, "c": 2},
         True,
-        ["data_preprocessing_fn_kwargs.test.c is no argument of prepares, which takes a, b."],
+        ["data_preprocessing_fn_kwargs.test.c is not an argument of prepares, which takes a, b."],
     ),
     (prepares_anyhow, {"x": 1}, True, []),
     (takes_model, {}, True, []),
@@ -138,8 +138,8 @@ PREPROCESSING = [
         {"model": 1},
         True,
         [
-            "data_preprocessing_fn_kwargs.test.model is no argument of takes_model, which takes "
-            "none."
+            "data_preprocessing_fn_kwargs.test.model is not an argument of takes_model, which "
+            "takes none."
         ],
     ),
     (
@@ -157,7 +157,7 @@ PREPROCESSING = [
         {"mask_porp": 0.2},
         False,
         [
-            "data_preprocessing_fn_kwargs.test.mask_porp is no argument of mask_random_tokens, "
+            "data_preprocessing_fn_kwargs.test.mask_porp is not an argument of mask_random_tokens, "
             "which takes mask_prop, replacement_props. Did you mean "
             "data_preprocessing_fn_kwargs.test.mask_prop?"
         ],

@@ -130,13 +130,13 @@ def at(hook, cls, **kwargs):
         ),
         (
             at("end_epoch", Mine, word="a", words=1),
-            "model_callbacks_kwargs.end_epoch.Mine.words is no argument of Mine, which takes word, "
-            "n. Did you mean model_callbacks_kwargs.end_epoch.Mine.word?",
+            "model_callbacks_kwargs.end_epoch.Mine.words is not an argument of Mine, which "
+            "takes word, n. Did you mean model_callbacks_kwargs.end_epoch.Mine.word?",
         ),
         (
             at("end_epoch", TakesAnything, model=1),
-            "model_callbacks_kwargs.end_epoch.TakesAnything.model is no argument of TakesAnything, "
-            "which takes none.",
+            "model_callbacks_kwargs.end_epoch.TakesAnything.model is not an argument of "
+            "TakesAnything, which takes none.",
         ),
         (
             at("end_epoch", TakesNothing),
@@ -180,8 +180,8 @@ def at(hook, cls, **kwargs):
                 "model_pre_train_step_callbacks": [Mine],
                 "model_pre_train_step_callbacks_kwargs": {"Mine": {"wrd": "a", "word": "a"}},
             },
-            "model_pre_train_step_callbacks_kwargs.Mine.wrd is no argument of Mine, which takes "
-            "word, n. Did you mean model_pre_train_step_callbacks_kwargs.Mine.word?",
+            "model_pre_train_step_callbacks_kwargs.Mine.wrd is not an argument of Mine, which "
+            "takes word, n. Did you mean model_pre_train_step_callbacks_kwargs.Mine.word?",
         ),
         (
             at("post_train_step", FreezeWordTokensCallback, words_to_freeze="a"),
@@ -205,7 +205,7 @@ def at(hook, cls, **kwargs):
         ),
         (
             at("pre_train_step", PartiallyFrozenModelCallback, frozen_params="a[x]"),
-            f"{STEP}.PartiallyFrozenModelCallback: frozen_params: 'a[x]': [x] is no index: 'x' "
+            f"{STEP}.PartiallyFrozenModelCallback: frozen_params: 'a[x]': [x] is not an index: 'x' "
             "cannot stand there. Indices are like 5, -1, 0:100, (1,5,9), 3,: and ...,0.",
         ),
         (
@@ -230,7 +230,7 @@ def at(hook, cls, **kwargs):
         ),
         (
             at("pre_train_step", UnfreezeWordTokensCallback, words_to_freeze="a"),
-            f"{STEP}.UnfreezeWordTokensCallback.words_to_freeze is no argument of "
+            f"{STEP}.UnfreezeWordTokensCallback.words_to_freeze is not an argument of "
             "UnfreezeWordTokensCallback, which takes words_to_unfreeze, word_embeddings_name. Did "
             f"you mean {STEP}.UnfreezeWordTokensCallback.words_to_unfreeze?",
         ),
@@ -339,7 +339,7 @@ def test_what_a_run_has_come_to_is_no_argument():
         f"{place}.word must be given, because AsksForRun needs it."
     ]
     assert ModelArguments("gpt2", **at("end_epoch", AsksForRun, word="a", n=1)).problems() == [
-        f"{place}.n is no argument of AsksForRun, which takes word."
+        f"{place}.n is not an argument of AsksForRun, which takes word."
     ]
     text = help_for([f"{__name__}.AsksForRun"])
     assert "AsksForRun.word" in text or " word" in text

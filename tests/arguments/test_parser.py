@@ -325,7 +325,7 @@ def test_mistakes_are_told(argv: str, problems: list[str]) -> None:
 
 def test_a_value_before_any_name() -> None:
     assert problems_of(base=["gpt2", *BASE]) == (
-        "'gpt2' stands before any name; every value follows its name, as in "
+        "'gpt2' has no name before it; every value follows its name, as in "
         "--model_name_or_path gpt2.",
     )
 

@@ -71,7 +71,7 @@ def test_mistakes_are_told_in_a_line(
             "--more",
         ): "count: --tims is not an argument. Did you mean --times",
         ("count", "wrong"): "there is no file wrong.",
-        ("cuont", "a"): "'cuont' stands before any name",
+        ("cuont", "a"): "'cuont' has no name before it",
         ("count", "\udcff"): "must be UTF-8",
     }
     for words, told in cases.items():

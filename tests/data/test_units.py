@@ -52,7 +52,7 @@ def test_what_is_wrong_with_words():
         "word 5 is 'on' where the text is at its end (character 12)."
     )
     assert message_of({"words": ["The", "cat", "sat"]}) == (
-        "'words' must be all of the text, but '.' is left behind the last of them (character 11)."
+        "'words' must cover the text, but '.' is left after the last of them (character 11)."
     )
     assert "'The' is left" in message_of({"words": []}, "The")
 

@@ -153,7 +153,7 @@ from_study: []
         grid(tmp_path, wrong)
     told = "\n".join(caught.value.problems)
     for part in (
-        "line 3: vari is no part of a grid file",
+        "line 3: vari is not a key of a grid file",
         "Did you mean vary?",
         "line 4: base must be the name of a file or `argument: value` lines.",
         "line 6: verb has a more than once.",

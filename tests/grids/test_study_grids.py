@@ -145,8 +145,8 @@ def test_a_study_that_is_not_over_is_a_mistake():
     with pytest.raises(UserError) as caught:
         check_grid(runs_of(read_grid("grid.yaml")))
     assert [problem.split(" (in ")[0] for problem in caught.value.problems] == [
-        "from_study must name the output directory of a study that is over, but out/kind=short has "
+        "from_study must name the output directory of a finished study, but out/kind=short has "
         "none.",
-        "from_study must name the output directory of a study that is over, but out/kind=long has "
+        "from_study must name the output directory of a finished study, but out/kind=long has "
         "none.",
     ]

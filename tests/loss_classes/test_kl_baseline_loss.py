@@ -589,9 +589,9 @@ BAD = [
     ({"reduction": "median"}, "must be none, mean, batchmean or sum but got 'median'."),
     ({"return_all": "yes"}, "return_all must be True or False but got 'yes'."),
     ({"data_preprocessing_fn_strategy": "twice"}, "must be once or per_batch but got 'twice'."),
-    ({"data_preprocessing_fn_kwargs": {"p": 1}}, "_kwargs.p is no argument of identity"),
+    ({"data_preprocessing_fn_kwargs": {"p": 1}}, "_kwargs.p is not an argument of identity"),
     ({**MASKING, "data_preprocessing_fn_kwargs": {"mask_prop": 7}}, "from 0 to 1 but got 7."),
-    ({"scale_by": 1.0}, "scale_by is no argument of KLBaselineLoss.*scaleby"),
+    ({"scale_by": 1.0}, "scale_by is not an argument of KLBaselineLoss.*scaleby"),
     ({"model_kwargs": 3}, "model_kwargs must be a dictionary but got 3."),
 ]
 

@@ -91,7 +91,7 @@ def test_capitals_for_an_uncased_model(capsys):
     n = len(tokenizer)
     add_new_tokens(model, tokenizer, ["Crined", "crined", "Naïvo"])
     assert capsys.readouterr().err.splitlines() == [
-        "add_new_tokens: 'Crined' and 'crined' are one word for this tokenizer.",
+        "add_new_tokens: 'Crined' and 'crined' are the same word for this tokenizer.",
         f"add_new_tokens: 'Crined' is one token now: 'crined' (id {n}).",
         f"add_new_tokens: 'Naïvo' is one token now: 'naivo' (id {n + 1}).",
     ]
@@ -205,7 +205,7 @@ def unchanged(model, tokenizer, before):
         (
             "bert",
             {"added_tokens": "中文"},
-            "words of this model's tokenizer, but of '中文' it makes",
+            "words that this model's tokenizer leaves as they are, but it reads '中文' as",
         ),
         ("tiny-lm", {"added_tokens": "<|endoftext|>x"}, "would not read it as one token"),
     ],

@@ -120,7 +120,7 @@ def test_what_is_no_index(text, reason):
     with pytest.raises(UserError) as caught:
         parse_index(text)
     assert reason in str(caught.value)
-    assert "is no index: " in str(caught.value)
+    assert "is not an index: " in str(caught.value)
 
 
 @pytest.mark.parametrize(

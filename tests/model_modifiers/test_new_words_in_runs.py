@@ -146,13 +146,13 @@ WRONG = {
     "no words": ([], f"{KWARGS}.added_tokens must be given, because add_new_tokens needs it."),
     "another name": (
         [f"--{KWARGS}.added_token", "crined"],
-        f"{KWARGS}.added_token is no argument of add_new_tokens, which takes added_tokens, init, "
-        f"scale. "
-        f"Did you mean {KWARGS}.added_tokens?",
+        f"{KWARGS}.added_token is not an argument of add_new_tokens, which takes added_tokens, "
+        f"init, scale. Did you mean {KWARGS}.added_tokens?",
     ),
     "the model": (
         [f"--{KWARGS}.added_tokens", "crined", f"--{KWARGS}.model", "gpt2"],
-        f"{KWARGS}.model is no argument of add_new_tokens, which takes added_tokens, init, scale.",
+        f"{KWARGS}.model is not an argument of add_new_tokens, which takes added_tokens, init, "
+        "scale.",
     ),
     "a number": (
         [f"--{KWARGS}.added_tokens", "1984"],

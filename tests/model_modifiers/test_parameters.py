@@ -94,7 +94,7 @@ def test_untied_parameters_are_two():
         ("*.bias[0,0]", "does not fit transformer.h.0.ln_1.bias: the index is for 2 dimensions"),
         ("transformer.wte.weight[3:3]", "the slice 3:3 of dimension 0 is empty"),
         ("transformer.wte.weight[3", "must end with ']'"),
-        ("transformer.wte.weight[a]", "[a] is no index: 'a' cannot stand there."),
+        ("transformer.wte.weight[a]", "[a] is not an index: 'a' cannot stand there."),
         ("[3]", "'[3]' must begin with the name of a parameter"),
         ("", "'' must begin with the name of a parameter"),
     ],

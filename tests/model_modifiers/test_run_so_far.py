@@ -208,8 +208,8 @@ def test_a_run_is_not_given():
         "tiny-lm", model_callbacks={"end_epoch": [Sees]}, model_callbacks_kwargs=kwargs
     )
     problem = (
-        "model_callbacks_kwargs.end_epoch.Sees.run cannot be given: by that name Sees gets what "
-        "the run has come to. If it is to be something else, rename it."
+        "model_callbacks_kwargs.end_epoch.Sees.run cannot be given: under that name Sees gets the "
+        "state of the run. If it means something else, rename it."
     )
     assert args.problems() == [problem]
     _, data = of_run()

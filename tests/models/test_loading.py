@@ -175,7 +175,7 @@ def test_a_kind_of_model_that_the_weights_are_not_of(tmp_path):
     with pytest.raises(UserError) as caught:
         load_model(ModelArguments(directory, model_task="mlm"))
     assert "model_task must fit the model" in str(caught.value)
-    assert "(of type 'gpt2') is no masked language model" in str(caught.value)
+    assert "(of type 'gpt2') is not a masked language model" in str(caught.value)
 
 
 def test_a_tokenizer_beside_the_model_as_runs_save_it(tmp_path):

@@ -27,7 +27,9 @@ def test_tokenizers_of_all_classes(make, name):
     common = {"padding_side": "right", "model_max_length": 64, "pad_token": "x", "subfolder": ""}
     check_tokenizer_kwargs("model", tokenizer, {**own, **common}, [])
     for key in (*own, *common):
-        with pytest.raises(UserError, match=rf"^tokenizer_kwargs\.{key}q is nothing that the"):
+        with pytest.raises(
+            UserError, match=rf"^tokenizer_kwargs\.{key}q is not an argument of the"
+        ):
             check_tokenizer_kwargs("model", tokenizer, {f"{key}q": None}, [])
         check_tokenizer_kwargs("model", tokenizer, {f"{key}q": None}, [f"{key}q"])
 
@@ -48,9 +50,7 @@ def test_all_that_a_config_has(name):
     for key in [*keys, "local_files_only"]:
         with pytest.raises(UserError) as caught:
             identify(ModelArguments(name, config_kwargs={f"{key}q": 1}))
-        assert f"config_kwargs.{key}q is nothing that the configuration of {name!r}" in str(
-            caught.value
-        )
+        assert f"config_kwargs.{key}q is not in the configuration of {name!r}" in str(caught.value)
         assert f"Did you mean config_kwargs.{key}?" in str(caught.value)
 
 
@@ -60,7 +60,7 @@ def test_all_that_a_config_has(name):
     [
         (
             {"config_kwargs": {"vocab_sise": 3}, "tokenizer_kwargs": {}},
-            "config_kwargs.vocab_sise is nothing that the configuration of",
+            "config_kwargs.vocab_sise is not in the configuration of",
         ),
         (
             {"tokenizer_kwargs": {"pad_tokn": "!"}},

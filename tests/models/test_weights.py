@@ -80,8 +80,8 @@ BROKEN = {
     **{
         f"{value} in {key}": (
             spoil(key, value),
-            f"must have finite weights, but {key} has infinite ones or such as are no numbers. "
-            f"Save the model anew, or take an earlier checkpoint.",
+            f"must have finite weights, but {key} has infinite or NaN values. "
+            f"Save the model again, or use an earlier checkpoint.",
         )
         for key in ("transformer.wte.weight", "transformer.h.1.ln_1.bias")
         for value in (float("nan"), float("inf"), -float("inf"))
@@ -103,8 +103,8 @@ BROKEN = {
     "a shard is missing": (without_a_shard, "cannot be loaded as model: "),
     "a pickle that runs a program": (
         lambda d: as_pickle(d, {"x": RunsAProgram(d / "ran")}),
-        "cannot be loaded as model: its weights are a pickle of more than numbers, which could run "
-        "any program. Save them as safetensors.",
+        "cannot be loaded as model: its weights are a pickle that holds more than numbers and "
+        "could run any program. Save them as safetensors.",
     ),
     "a pickle that is none": (
         lambda d: ((d / WEIGHTS).unlink(), (d / "pytorch_model.bin").write_bytes(b"junk")),
@@ -204,7 +204,7 @@ def test_a_pickle_of_numbers_loads(directory):
 
 def test_a_pickle_runs_nothing_even_if_asked(directory):
     as_pickle(directory, {"x": RunsAProgram(directory / "ran")})
-    with pytest.raises(UserError, match="a pickle of more than numbers"):
+    with pytest.raises(UserError, match="a pickle that holds more than numbers"):
         load_model(ModelArguments(str(directory), model_kwargs={"weights_only": False}))
     assert not (directory / "ran").exists()
 

@@ -163,7 +163,7 @@ def test_one_that_fails_ends_nothing(trackers, monkeypatch, where, capsys):
     model, data = setup("lm", **CHANGED, output_dir="o", log_with=["trackio", "wandb"])
     finetune_lm.run(*arguments({**model, "token": TOKEN}, {**data, "epochs": 1}))
     shown = capsys.readouterr().err
-    assert shown.count("trackio failed and is told nothing more; the run goes on.") == 1
+    assert shown.count("trackio failed and gets no more data; the run continues.") == 1
     assert TOKEN not in shown
     assert json.loads(Path("o/run.json").read_text())["state"] == "finished"
     [other] = Drawing.made

@@ -91,13 +91,13 @@ NEW = "Start another run with the new ones."
         ),
         (
             {"train_file": [["t", "t2"]]},
-            "new/t.txt must say what it did when the run began, but it has changed, it or its "
-            "metadata. Put it back, or start another run.",
+            "new/t.txt must say what it did when the run began, but it or its "
+            "metadata have changed. Put it back, or start another run.",
         ),
         (
             {"loss_classes_kwargs": {"train": {"KL": {"dataset": "sha256:a3"}}}},
-            "k.txt must say what it did when the run began, but it has changed, it or its "
-            "metadata. Put it back, or start another run.",
+            "k.txt must say what it did when the run began, but it or its "
+            "metadata have changed. Put it back, or start another run.",
         ),
         (
             {"code": {"mine": "m2"}},
@@ -107,12 +107,12 @@ NEW = "Start another run with the new ones."
         (
             {"model": {"weights": "w2", "config": "5.0:c1"}},
             "model_name_or_path must be the model that it was when the run began, but its weights "
-            "are other ones now. Put it back, or start again in another output_dir.",
+            "have changed. Put it back, or start again in another output_dir.",
         ),
         (
             {"model": {"weights": "w1", "config": "5.0:c2"}},
             "model_name_or_path must be the model that it was when the run began, but its "
-            "configuration is another now. Put it back, or start again in another output_dir.",
+            "configuration has changed. Put it back, or start again in another output_dir.",
         ),
     ],
 )
@@ -182,7 +182,7 @@ def test_a_record_that_is_damaged_or_gone_is_made_up_for_by_a_checkpoint(
     earlier.warn_of_changed_files()
     said = capsys.readouterr().err
     assert "run.json" in said
-    assert "goes on by what its last checkpoint says" in said
+    assert "is resumed from what its last checkpoint says" in said
 
 
 def test_a_record_that_was_edited_is_not_believed(directory):
@@ -204,7 +204,7 @@ def test_files_that_were_edited_are_told(directory, capsys):
     EarlierRun.read(directory).warn_of_changed_files()
     warn_of_changed_model(str(directory / "model"))
     said = capsys.readouterr().err
-    assert said.count(f"{directory / 'model' / 'weights'} is not as the run") == 2
+    assert said.count(f"{directory / 'model' / 'weights'} has changed since the run") == 2
 
 
 def test_surroundings(directory, capsys):

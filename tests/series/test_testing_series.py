@@ -124,7 +124,7 @@ def test_directories(checkpoints, alone, capsys):
 def test_revisions(cache, alone, monkeypatch, capsys):
     more = ("--cache_dir", cache, "--seed", 3)
     assert main(words("me/series", "--model_revision", "step*", *more)) == 0
-    assert "are those in the cache, since the Hub is not to be had" in capsys.readouterr().err
+    assert "the Hub cannot be reached, so the revisions of" in capsys.readouterr().err
     table = table_of()
     same(table, alone.assign(model_name="me/series"))
     # A list is taken in its order, and what is in it twice only once.
@@ -207,7 +207,7 @@ def test_another_tokenizer_is_an_error(checkpoints, tmp_path, capsys):
     merges[-1], merges[-2] = merges[-2], merges[-1]
     path.write_text(json.dumps(said))
     assert main(words(place / "*")) == 2
-    assert "that of step2 is another than that of step1" in capsys.readouterr().err
+    assert "that of step2 differs from that of step1" in capsys.readouterr().err
     assert not list(Path("out").glob("*.csv.gz"))
     assert main(words(place / "*", "--tokenizer_name", place / "step1")) == 0
 
@@ -222,7 +222,7 @@ def test_revisions_are_taken_out_of_the_cache(cache, tmp_path, capsys):
     assert main(words("me/series", "--model_revision", "step1", "step2", *more)) == 0
     told = capsys.readouterr().err
     assert "step1: " in told
-    assert "of the cache are free again" in told
+    assert "of the cache were freed" in told
     assert sorted(path.name for path in (repo / "refs").iterdir()) == ["main", "step10", "step2"]
     assert len(list((repo / "snapshots").iterdir())) == 2
     # What others share is still there.
@@ -261,7 +261,7 @@ def test_mistakes(checkpoints, cache, capsys, tmp_path):
 def test_other_arguments_are_another_series(checkpoints, capsys):
     assert main(words(checkpoints / "step?")) == 0
     assert main(words(checkpoints / "step?", "--append_eos")) == 1
-    assert "has a test by other arguments: append_eos was False and is True" in (
+    assert "has a test with other arguments: append_eos was False and is True" in (
         capsys.readouterr().err
     )
 

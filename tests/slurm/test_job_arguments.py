@@ -85,7 +85,7 @@ def test_a_run_that_has_begun(script, mistakes, tmp_path):
     assert "run=out\n" in script([], words).out
     assert "run=out\n" in script([], [*words, "--save_tmp_test_files"]).out
     assert mistakes([], [*words, "--seed", "7", "--bos_policy", "none"]) == [
-        "output_dir must not have another run, but in out is one that the job would go on with, "
+        "output_dir must not have another run, but out has one that the job would resume, "
         f"and {change}. Give another --output_dir."
         for change in (
             f"seed was {seed_of(tmp_path)} and is 7",
@@ -105,7 +105,7 @@ def seed_of(directory):
     return yaml.safe_load((directory / "out" / "config.yaml").read_text())["seed"]
 
 
-NEEDS_DIR = "output_dir must be given: a job that is started again looks there for what it did."
+NEEDS_DIR = "output_dir must be given: a job that is started again continues from there."
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ NEEDS_DIR = "output_dir must be given: a job that is started again looks there f
             [*STUDY, "--study_kwargs.storage", "postgresql://me:xyz@host/studies"],
             ["a script must not show tokens and passwords."],
         ),
-        ([], ["--version"], ["behind -- must stand the arguments of a run or a study"]),
-        ([], [*TEST, "--print_config"], ["behind -- must stand the arguments of a run or a study"]),
-        ([], [*TEST, "--preview", "2"], ["behind -- must stand the arguments of a run or a study"]),
+        ([], ["--version"], ["after -- must come the arguments of a run or a study"]),
+        ([], [*TEST, "--print_config"], ["after -- must come the arguments of a run or a study"]),
+        ([], [*TEST, "--preview", "2"], ["after -- must come the arguments of a run or a study"]),
         ([], [*TEST, "--output_dir", "x", "--sed", "1"], ["sed is not an argument"]),
         (
             ["--array", "1,4"],
@@ -164,7 +164,7 @@ def test_mistakes_are_told_before_the_job_waits_in_a_queue(mistakes, options, wo
 def test_without_anything_to_do(capsys):
     for words in (["--time", "1"], ["--time", "1", "--"], []):
         assert main(["sbatch", *words]) == 2
-        assert "what the job does must stand behind --" in capsys.readouterr().err
+        assert "the arguments of the run must come after --" in capsys.readouterr().err
 
 
 def test_a_gpu_that_is_not_used_is_warned_of(script):

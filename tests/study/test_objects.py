@@ -125,13 +125,13 @@ def test_what_the_samplers_and_pruners_of_optuna_are_made_with():
 WRONG = {
     "an argument that it does not take": (
         (Leaf, {"b": 1}, "study_kwargs.thing"),
-        "study_kwargs.thing_kwargs.b is no argument of Leaf, which takes a, seed. A default is "
-        "taken away by __delete_field__.",
+        "study_kwargs.thing_kwargs.b is not an argument of Leaf, which takes a, seed. "
+        "__delete_field__ removes a default.",
     ),
     "a misspelt class": (
         (Branch, {"leef": Leaf, "leef_kwargs": {}}, "x"),
-        "x_kwargs.leef is no argument of Branch, which takes leaf, other_kwargs, n. Did you mean "
-        "x_kwargs.leaf? A default is taken away by __delete_field__.",
+        "x_kwargs.leef is not an argument of Branch, which takes leaf, other_kwargs, n. Did you "
+        "mean x_kwargs.leaf? __delete_field__ removes a default.",
     ),
     "something that it needs": (
         (Branch, {}, "x"),
@@ -153,8 +153,8 @@ WRONG = {
     ),
     "deep down": (
         (Branch, {"leaf": Branch, "leaf_kwargs": {"leaf": Leaf, "leaf_kwargs": {"z": 1}}}, "x"),
-        "x_kwargs.leaf_kwargs.leaf_kwargs.z is no argument of Leaf, which takes a, seed. A default "
-        "is taken away by __delete_field__.",
+        "x_kwargs.leaf_kwargs.leaf_kwargs.z is not an argument of Leaf, which takes a, seed. "
+        "__delete_field__ removes a default.",
     ),
 }
 

@@ -78,13 +78,13 @@ WRONG = {
     ),
     "sampler_kwargs": (
         {"study_kwargs": {"sampler_kwargs": {"n_startup": 3}}},
-        "study_kwargs.sampler_kwargs.n_startup is no argument of RandomSampler, which takes seed. "
-        "A default is taken away by __delete_field__.",
+        "study_kwargs.sampler_kwargs.n_startup is not an argument of RandomSampler, which takes "
+        "seed. __delete_field__ removes a default.",
     ),
     "a parameter": (
         {"params": {"lrr": {"values": [1, 2]}}},
-        "params.lrr is no argument for data and training, and none of the optimizer or of a loss. "
-        "Did you mean params.lr?",
+        "params.lrr is not an argument for data and training, nor one of the optimizer or of a "
+        "loss. Did you mean params.lr?",
     ),
 }
 

@@ -144,7 +144,7 @@ def test_a_process_that_is_not_heard_of_any_more(model, tmp_path, server, monkey
         model_pre_train_step_callbacks=[studies.HangHere],
     )
     assert [trial.state.name for trial in trials_of(result)] == ["FAIL", "COMPLETE", "COMPLETE"]
-    assert result.trials["reason"][0] == "its process was not heard of any more"
+    assert result.trials["reason"][0] == "its process no longer reported"
     assert result.trials["repeats"].dropna().tolist() == [0]
     assert result.trials["lr"][1] == result.trials["lr"][0]
 

@@ -106,7 +106,7 @@ def test_a_row_for_each_trial(study, tmp_path):
     assert (frame["n_epochs"][0], frame["best_epoch"][0]) == (8, 5)
     assert set(frame["seed"]) == {11}
     assert frame["reason"][3] == 'it said "no",\nand NA'
-    assert frame["reason"][4] == "its process was not heard of any more"
+    assert frame["reason"][4] == "its process no longer reported"
     assert frame["repeats"].tolist()[4:6] == [3, 4]
     assert frame["repeats"].isna().tolist() == [True] * 4 + [False] * 2 + [True] * 2
     assert frame["host"].tolist()[:5] == ["node7"] * 5
@@ -184,7 +184,7 @@ def test_the_best_trial_is_run_again_in_full(model, tmp_path, capsys):
     assert saved.stat().st_mtime_ns == before
     others = list(result.output_dir.glob("best_trial_*"))
     if again.best_number == result.best_number:
-        assert "the best trial has been run again before" in capsys.readouterr().err
+        assert "the best trial has already been run again" in capsys.readouterr().err
         assert others == []
     else:
         assert [path.name for path in others] == [f"best_trial_{again.best_number}"]

@@ -114,7 +114,7 @@ def test_the_config_file_does_the_study_again(model, tmp_path):
 def test_a_study_that_is_there_is_not_begun_again(model, tmp_path):
     args = data_args(tmp_path)
     run_study(model, args, study_args(1))
-    with pytest.raises(UserError, match=r"already. To go on with it give --study_kwargs.load_if"):
+    with pytest.raises(UserError, match=r"already. To continue it, give --study_kwargs.load_if"):
         run_study(model, args, study_args(1))
     result = run_study(model, args, study_args(2, study_kwargs={"load_if_exists": True}))
     assert len(trials_of(result)) == 3
@@ -229,7 +229,7 @@ def test_a_full_disk(model, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(search, "write_results", full)
-    with pytest.raises(UserError, match="cannot be written into: No space left on device"):
+    with pytest.raises(UserError, match="cannot be written to: No space left on device"):
         run_study(model, data_args(tmp_path), study_args(1))
 
 
@@ -338,7 +338,7 @@ def test_what_is_experimental_is_said_once_in_words(capsys):
         messages.tell_experimental()
     assert capsys.readouterr().err == (
         f"warning: Optuna {optuna.__version__} calls WilcoxonPruner, PatientPruner, "
-        f"deterministic_objective experimental: another version of it may do otherwise.\n"
+        f"deterministic_objective experimental: other versions may behave differently.\n"
     )
 
 

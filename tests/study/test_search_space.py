@@ -238,12 +238,12 @@ def local():
 WRONG = {
     "unknown": (
         {"epoch": {"values": [1, 2]}},
-        "params.epoch is no argument for data and training, and none of the optimizer or of a "
+        "params.epoch is not an argument for data and training, nor one of the optimizer or of a "
         "loss. Did you mean params.epochs?",
     ),
     "unknown keyword": (
         {"train_ListLoss_scalby": {"values": [1, 2]}},
-        "params.train_ListLoss_scalby is no argument for data and training, and none of the "
+        "params.train_ListLoss_scalby is not an argument for data and training, nor one of the "
         "optimizer or of a loss. Did you mean params.train_ListLoss_scaleby?",
     ),
     "of the model": (

@@ -156,7 +156,7 @@ def test_a_study_is_begun_once(place):
     assert find_study(place, "s", mine, load_if_exists=True) is None
     assert begin(place, mine) is mine
     assert find_study(place, "s", mine, load_if_exists=True) == mine
-    message = "is in .* already. To go on with it give --study_kwargs.load_if_exists"
+    message = "is in .* already. To continue it, give --study_kwargs.load_if_exists"
     with pytest.raises(UserError, match=message):
         find_study(place, "s", mine, load_if_exists=False)
     with pytest.raises(UserError, match=message):

@@ -309,7 +309,7 @@ def test_the_exit_status_after_a_signal(model, tmp_path, capsys):
     assert main(argv) == 128 + signal.SIGTERM
     said = capsys.readouterr().err
     assert "finetune-lm: interrupted. Finished trials are kept." in said
-    assert "the study goes on when the same command is given again, with --output_dir out " in said
+    assert "to continue the study, repeat the command with --output_dir out " in said
 
 
 def test_a_trial_that_another_process_was_given(model, tmp_path, capsys):

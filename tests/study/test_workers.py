@@ -216,8 +216,8 @@ def test_a_trial_is_done_again_if_and_only_if_its_process_is_gone(study, capsys)
     assert states(study) == ["RUNNING", "FAIL", "RUNNING", "COMPLETE", "WAITING"]
     assert study.trials[1].user_attrs[REASON] == f"{GONE} ended in the middle of it"
     said = capsys.readouterr().err
-    assert "trial 1 did not come to its end, and its values are queued again" in said
-    assert "trial 2 is under way in process 1 on elsewhere. Whether that still lives" in said
+    assert "trial 1 was cut off, and its values are queued again" in said
+    assert "trial 2 is under way in process 1 on elsewhere. Whether that process still runs" in said
     again = begin(study, Worker.this())
     assert again.number == 4
     assert again.params == lost.params

@@ -188,11 +188,11 @@ WRONG = {
     ),
     "misspelt": (
         {"x": {"params": "*", "weight_decy": 0}},
-        "train_optimizer_groups.x.weight_decy is no argument of AdamW, which takes lr,",
+        "train_optimizer_groups.x.weight_decy is not an argument of AdamW, which takes lr,",
     ),
     "of the other optimizer": (
         {"x": {"params": "*", "optimizer": Muon, "betas": [0.9, 0.9]}},
-        "train_optimizer_groups.x.betas is no argument of Muon",
+        "train_optimizer_groups.x.betas is not an argument of Muon",
     ),
     "no dictionary": ({"x": 3}, "train_optimizer_groups.x must be a dictionary but got 3"),
 }

@@ -131,15 +131,23 @@ StepLR, CyclicLR = torch.optim.lr_scheduler.StepLR, torch.optim.lr_scheduler.Cyc
         (
             "linear",
             {"num_warmup_step": 3},
-            "lr_scheduler_kwargs.num_warmup_step is no argument of linear, which takes "
+            "lr_scheduler_kwargs.num_warmup_step is not an argument of linear, which takes "
             "num_warmup_steps, num_training_steps, warmup_ratio. Did you mean "
             "lr_scheduler_kwargs.num_warmup_steps?",
         ),
-        ("constant", {"num_warmup_steps": 3}, "is no argument of constant, which takes none"),
-        ("linear", {"last_epoch": 3}, "lr_scheduler_kwargs.last_epoch is no argument of linear"),
+        ("constant", {"num_warmup_steps": 3}, "is not an argument of constant, which takes none"),
+        (
+            "linear",
+            {"last_epoch": 3},
+            "lr_scheduler_kwargs.last_epoch is not an argument of linear",
+        ),
         (None, {"gamma": 1}, "lr_scheduler_kwargs.gamma has no use without lr_scheduler."),
         (StepLR, {}, "lr_scheduler_kwargs.step_size must be given, because StepLR needs it."),
-        (StepLR, {"step_size": 1, "gama": 2}, "lr_scheduler_kwargs.gama is no argument of StepLR"),
+        (
+            StepLR,
+            {"step_size": 1, "gama": 2},
+            "lr_scheduler_kwargs.gama is not an argument of StepLR",
+        ),
         ("warmup_stable_decay", {}, "num_decay_steps must be given"),
         ("linear", {"num_warmup_steps": -1}, "must be an integer, at least 0, but got -1"),
         ("linear", {"num_training_steps": 0.5}, "must be an integer, at least 1, but got 0.5"),
@@ -235,5 +243,5 @@ def test_half_of_what_is_needed_is_told():
 
 def test_a_schedule_that_ends_before_the_run():
     kwargs = {"max_lr": 1.0, "total_steps": 3, "cycle_momentum": False}
-    with pytest.raises(UserError, match="lr_scheduler OneCycleLR has come to its end"):
+    with pytest.raises(UserError, match="lr_scheduler OneCycleLR ended before the training did"):
         rates(5, lr_scheduler=torch.optim.lr_scheduler.OneCycleLR, lr_scheduler_kwargs=kwargs)

@@ -60,16 +60,16 @@ def parser() -> SubcommandParser:
     made = _Parser(
         "pairs",
         "Compare the sentences of each item in the token tables of a run: minimal pairs, the\n"
-        "predictions of SyntaxGym suites, and contrasts between conditions. Writes what a run\n"
-        f"leaves itself where its data have pairs: NAME{PAIRS_SUFFIX} and NAME{SUMMARY_SUFFIX}\n"
-        "beside each NAME_results.csv.gz.",
+        "predictions of SyntaxGym suites, and contrasts between conditions. Writes\n"
+        f"NAME{PAIRS_SUFFIX} and NAME{SUMMARY_SUFFIX} beside each NAME_results.csv.gz, as a\n"
+        "run itself does if its data have pairs.",
     )
     made.add_argument("run_dir", metavar="RUN_DIR", help="The output directory of a run.")
     made.add_argument(
         f"{_CONTRAST}NAME",
         metavar="FORMULA",
-        help="A difference between conditions, such as 'reversed - expected', beside those of the "
-        "run. May be given several times, under other names.",
+        help="A difference between conditions, such as 'reversed - expected', besides those of "
+        "the run. May be given several times, under different names.",
     )
     made.add_argument(
         "--pair_region",

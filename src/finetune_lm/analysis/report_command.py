@@ -11,9 +11,9 @@ def parser() -> SubcommandParser:
     """What the command takes."""
     made = SubcommandParser(
         "report",
-        "Write a report of what runs have come to: one HTML file that needs no network, and, in\n"
-        "NAME_figures beside it, each figure as PDF with its data as CSV. Runs that differ only\n"
-        "in their seeds are shown as one, with intervals over seeds; others side by side.",
+        "Write a report on runs: one HTML file that needs no network, and, in NAME_figures\n"
+        "beside it, each figure as PDF with its data as CSV. Runs that differ only in their\n"
+        "seeds are shown as one, with intervals over seeds; other runs side by side.",
     )
     made.add_argument(
         "run_dirs", metavar="RUN_DIR", nargs="+", help="The output directory of a run."
@@ -23,8 +23,8 @@ def parser() -> SubcommandParser:
         nargs="+",
         action="extend",
         metavar="CONDITION",
-        help="The columns that tell conditions apart: metadata, or region. Lines are the values of "
-        "the last one, panels those of the others. By default condition, if there is such a "
+        help="The columns that define conditions: metadata, or region. Lines are the values of "
+        "the last one, panels those of the others. Default: condition, if there is such a "
         "column.",
     )
     made.add_argument(
@@ -32,8 +32,8 @@ def parser() -> SubcommandParser:
         nargs="+",
         action="extend",
         metavar="DATA",
-        help="The data sets that should not change, for what was forgotten. By default those with "
-        "'filler' in their name.",
+        help="The data sets that should not change, which show what was forgotten. Default: "
+        "those with 'filler' in their name.",
     )
     made.add_argument(
         "--out", default="report.html", metavar="FILE", help="The HTML file. Default: report.html"

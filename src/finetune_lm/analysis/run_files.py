@@ -67,7 +67,7 @@ class RunFiles:
             raise UserError(f"{error.filename} cannot be read: {error.strerror}.") from None
         except (ValueError, yaml.YAMLError) as error:
             first = str(error).partition("\n")[0]
-            raise UserError(f"what {directory} has on record cannot be read: {first}.") from None
+            raise UserError(f"the record of {directory} cannot be read: {first}.") from None
         return cls(directory, record, config if isinstance(config, dict) else {}, text)
 
     @property

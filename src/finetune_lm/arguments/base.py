@@ -105,7 +105,9 @@ def prepare(
     problems: list[str] = []
     annotation = field_types(cls)[field.name]
     if is_deeper_than(value, DEEPEST):
-        problems.append(f"{field.name} has more than {DEEPEST} lists or dictionaries in a row.")
+        problems.append(
+            f"{field.name} has more than {DEEPEST} lists or dictionaries in one another."
+        )
         return default_of(field), problems
     if any(map(HALF_PAIR.search, strings_in(value))):
         problems.append(f"{field.name} must be text that UTF-8 can hold but has half a character.")

@@ -108,8 +108,8 @@ def keyword_problems(
     own = takes.own(reserved)
     known = f"takes {', '.join(own)}" if own else "takes none"
     problems = [
-        f"{prefix}.{key} is no argument of {name}, which {known}."
-        f"{did_you_mean(key, own, f'{prefix}.')}"
+        f"{prefix}.{key} is not an argument of {name}, which "
+        f"{known}.{did_you_mean(key, own, f'{prefix}.')}"
         for key in given
         if key not in own and (key in reserved or not takes.takes_any)
     ]

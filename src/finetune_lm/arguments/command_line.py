@@ -31,17 +31,17 @@ OPTIONS = types.MappingProxyType(
     {
         "config": "Take arguments from YAML files as well. Later files override earlier ones, and "
         "the command line overrides them all.",
-        "resume": "Go on with the run in this output directory, which was stopped. Its arguments "
-        "are in force again; the token has to be given again. Of others only epochs and patience "
-        "can be larger, and those changed that make no difference to the results, such as "
-        "checkpoint_every and on_nan.",
-        "print_config": "Print all arguments as a config file, and do nothing else.",
-        "preview": "Print what the model will be fed for the first N examples of each file, and do "
-        "nothing else. Tokens stand above labels; masks and ignored positions are marked.",
+        "resume": "Continue the stopped run in this output directory, with its own arguments; "
+        "only the token has to be given again. You can raise epochs and patience, and "
+        "change what does not affect the results, such as checkpoint_every and on_nan.",
+        "print_config": "Print all arguments as a config file and exit.",
+        "preview": "Print what the model will be fed for the first N examples of each file and "
+        "exit. Tokens are printed above labels; masks and ignored positions are "
+        "marked.",
         "help": "Show this help. With names after it, show the help for these arguments, or the "
         "parameters of classes and functions such as KLBaselineLoss.",
         "version": "Show the version.",
-        "debug": "After a user's error show where in the code it was found.",
+        "debug": "After a user's error, show where in the code it was found.",
     }
 )
 _WITH_VALUES = ("config", "preview", "resume")
@@ -109,7 +109,7 @@ def split_command_line(argv: Sequence[str], problems: list[str]) -> list[Given]:
             given[-1] = Given(given[-1].name, (*given[-1].texts, token))
         else:
             problems.append(
-                f"{token!r} stands before any name; every value follows its name, as in "
+                f"{token!r} has no name before it; every value follows its name, as in "
                 "--model_name_or_path gpt2." + did_you_mean(token, SUBCOMMANDS)
             )
     return given
@@ -215,7 +215,7 @@ def read_resume(given: list[Given], problems: list[str]) -> str | None:
     if not options:
         return None
     useless = [name for name in ("config", "output_dir") if any(g.name == name for g in given)]
-    problems += [f"{name} has no use with resume: a run goes on with its own." for name in useless]
+    problems += [f"{name} has no use with resume: a run keeps its own." for name in useless]
     if len(options) > 1:
         problems.append("resume is given more than once.")
     texts = options[0].texts

@@ -165,8 +165,8 @@ def _convert(
     file.n_values += 1
     if file.n_values > MOST_VALUES:
         raise UserError(
-            f"{file.source}, line {_line(node)}: a config file cannot have more than {MOST_VALUES} "
-            "values, those counted again that are named again."
+            f"{file.source}, line {_line(node)}: a config file cannot have more than "
+            f"{MOST_VALUES} values, counting each alias."
         )
     kind = str(node.tag).removeprefix(_STANDARD_TAG)
     around = (*around, node)

@@ -89,9 +89,9 @@ class DataTrainingArguments(Arguments):
     )
     probe_file: list[str] | None = option(
         None,
-        "Files that are measured before the training and again and again during it, as test files "
-        "are after it; their results go into probe_results.csv.gz. They have no say in what is "
-        "learned or chosen.",
+        "Files that are measured before training and repeatedly during it, like test files after "
+        "it; their results go into probe_results.csv.gz. They do not influence what is learned "
+        "or chosen.",
         affects=Affects.TABLES,
         names_files=True,
     )
@@ -164,7 +164,7 @@ class DataTrainingArguments(Arguments):
     )
     data_preprocessing_fn: dict[str, Callable[..., Any]] = option(
         {key: default_object("data_preprocessing.identity") for key in DATASET_TYPES},
-        "The function that each kind of data goes through before the model sees it. Example: "
+        "The function that preprocesses each kind of data before the model sees it. Example: "
         "--data_preprocessing_fn.train data_preprocessing.mask_random_tokens",
         affects=Affects.INPUTS,
         affects_keys=_MEASURED_BESIDES,
@@ -172,7 +172,7 @@ class DataTrainingArguments(Arguments):
     )
     data_preprocessing_fn_strategy: dict[str, str] = option(
         dict.fromkeys(DATASET_TYPES, ONCE),
-        "Preprocess a whole data set before the run (once), or each batch each time it comes "
+        "Preprocess a whole data set before the run (once), or each batch every time it is used "
         "(per_batch), so that random masks are drawn anew.",
         affects=Affects.INPUTS,
         affects_keys=_MEASURED_BESIDES,
@@ -210,10 +210,10 @@ class DataTrainingArguments(Arguments):
     )
     select_by: str = option(
         BY_LOSS,
-        "By which number of the validation data the best epoch is chosen and patience is counted. "
-        "loss: the validation loss, the lower the better. pair_accuracy: in how many of its pairs "
-        "the sentence is likelier that is expected to be; pair_difference: by how many bits it is "
-        "on average; the higher the better.",
+        "The number from the validation data that chooses the best epoch and counts for "
+        "patience. loss: the validation loss, lower is better. pair_accuracy: the share of pairs "
+        "whose expected sentence is likelier; pair_difference: by how many bits on average; "
+        "higher is better.",
         affects=Affects.LEARNING,
     )
     train_optimizer: Callable[..., Any] = field(
@@ -225,8 +225,8 @@ class DataTrainingArguments(Arguments):
     )
     train_optimizer_kwargs: dict[str, Any] = option(
         {"lr": 2e-6, "weight_decay": 0},
-        "Keyword arguments for the optimizer. What is not given keeps its default; "
-        "__delete_field__ takes a default away. Example: --train_optimizer_kwargs.lr 1e-4",
+        "Keyword arguments for the optimizer. Those not given keep their defaults; "
+        "__delete_field__ removes a default. Example: --train_optimizer_kwargs.lr 1e-4",
         affects=Affects.LEARNING,
     )
     train_optimizer_groups: dict[str, Annotated[dict[str, Any], {PARAMS: list[str]}]] = option(
@@ -234,8 +234,8 @@ class DataTrainingArguments(Arguments):
         "Parameter groups with settings of their own, each under a name that you choose. params: "
         "names of the model's parameters (* matches any text); the rest overrides "
         "train_optimizer_kwargs. A group with optimizer, a class, gets an optimizer of its own "
-        "with nothing but its own kwargs. Example: --train_optimizer_groups.no_decay.params "
-        "'*.bias' --train_optimizer_groups.no_decay.weight_decay 0",
+        "with only its own kwargs. Example: --train_optimizer_groups.no_decay.params '*.bias' "
+        "--train_optimizer_groups.no_decay.weight_decay 0",
         affects=Affects.LEARNING,
     )
     gradient_accumulation_steps: int = option(
@@ -252,11 +252,11 @@ class DataTrainingArguments(Arguments):
     )
     lr_scheduler: str | Callable[..., Any] | None = option(
         None,
-        "How the learning rate changes from step to step: a name that transformers has (linear, "
-        "cosine, constant_with_warmup, reduce_lr_on_plateau and others), or a class that is made "
-        "with the optimizer and its kwargs, such as torch.optim.lr_scheduler.StepLR.",
+        "How the learning rate changes from step to step: a name from transformers (linear, "
+        "cosine, constant_with_warmup, reduce_lr_on_plateau and others), or a class called with "
+        "the optimizer and its kwargs, such as torch.optim.lr_scheduler.StepLR.",
         affects=Affects.LEARNING,
-        default_text="it stays as it is",
+        default_text="a constant learning rate",
     )
     lr_scheduler_kwargs: dict[str, Any] = option(
         {},
@@ -276,8 +276,8 @@ class DataTrainingArguments(Arguments):
     loss_reduction_fns: dict[str, Callable[..., Any]] = option(
         {key: default_object("torch.sum") for key in LOSS_DATASET_TYPES},
         "The function that combines several losses into one. Its parameters without defaults "
-        "decide what it is given: one parameter for a tensor of all losses, or one for each, or "
-        "*losses.",
+        "decide how it is called: one parameter for a tensor of all losses, or one for each "
+        "loss, or *losses.",
         affects=Affects.LEARNING,
         keys=LOSS_DATASET_TYPES,
     )
@@ -291,8 +291,8 @@ class DataTrainingArguments(Arguments):
     )
     measures: dict[str, list[Callable[..., Any]]] = option(
         {key: [] for key in DATASET_TYPES},
-        "What is measured of each token besides its surprisal, a list for all data or one for each "
-        "kind. Each class is made with model, tokenizer and its kwargs. Example: --measures "
+        "What to measure for each token besides its surprisal: a list for all data, or one for "
+        "each kind. Each class is made with model, tokenizer and its kwargs. Example: --measures "
         "measures.WordBoundary measures.Rank, or --measures.test measures.Entropy",
         affects=Affects.TABLES,
         keys=DATASET_TYPES,
@@ -306,17 +306,17 @@ class DataTrainingArguments(Arguments):
     )
     on_nan: str = option(
         STOP,
-        "What to do when a loss is infinite or NaN. stop: end the run. skip: leave the step out; "
-        "its rows stay, and the last line says how many there were. A validation loss that is not "
-        "finite then counts as no improvement. The same goes for surprisals in a test: the run "
-        "ends, or they stay in their rows.",
+        "What to do when a loss is infinite or NaN. stop: end the run. skip: leave the step out, "
+        "keep its rows, and report the number of such steps at the end; a validation loss that "
+        "is not finite counts as no improvement. The same applies to surprisals in a test: the "
+        "run ends, or they stay in their rows.",
         affects=Affects.LEARNING,
         on_resume=MAY_CHANGE,
     )
     checkpoint_every: int | None = option(
         None,
-        "Write a checkpoint every N epochs, from which a killed run can be resumed (see resume); 0 "
-        "for never. A run that is stopped by a signal always writes one.",
+        "Write a checkpoint every N epochs, from which a killed run can be resumed (see resume); "
+        "0 for never. A run stopped by a signal always writes one.",
         affects=Affects.NOTHING,
         default_text="as often as takes at most a fiftieth of the time",
     )
@@ -328,7 +328,7 @@ class DataTrainingArguments(Arguments):
     )
     test_output_file_prefix: str | None = option(
         None,
-        "Prefix of the file of test results.",
+        "Prefix for the names of test result files.",
         affects=Affects.RECORD,
         default_text="the model's name",
     )
@@ -347,14 +347,15 @@ class DataTrainingArguments(Arguments):
     )
     word_tables: bool = option(
         False,
-        "Write tables of words beside those of tokens: words.csv.gz, PREFIX-test_words.csv.gz and "
-        "probe_words.csv.gz. finetune-lm words OUTPUT_DIR makes them afterwards.",
+        "Write tables of words beside the tables of tokens: words.csv.gz, "
+        "PREFIX-test_words.csv.gz and probe_words.csv.gz. finetune-lm words OUTPUT_DIR makes "
+        "them afterwards.",
         affects=Affects.TABLES,
     )
     log_with: list[str] = option(
         [],
-        "Experiment trackers that are told losses, learning rate and what pairs of the probes have "
-        f"come to after each epoch: {', '.join(TRACKERS)}.",
+        "Experiment trackers that log the losses, the learning rate and the results of pairs in "
+        f"the probes after each epoch: {', '.join(TRACKERS)}.",
         affects=Affects.RECORD,
     )
     log_with_kwargs: dict[str, Any] = option(
@@ -386,27 +387,27 @@ class DataTrainingArguments(Arguments):
     )
     pair_space: str = option(
         "none",
-        "What is put before each sentence that is compared with others: leading, a space, as "
-        "before words within a text; none, nothing.",
+        "What to put before each sentence of a pair. leading: a space, as before words inside a "
+        "text; none: nothing.",
         affects=Affects.INPUTS,
     )
     pair_region: str | int | None = option(
         None,
         "Score pairs, and contrasts that name no region, over the region of this name.",
         affects=Affects.TABLES,
-        default_text="the region of the data, where all of them have the same one; else the text",
+        default_text="the region of the data if all have the same one, otherwise the whole text",
     )
     detokenize: bool = option(
         False,
-        "Join the regions of SyntaxGym suites as one writes, with no space before a comma, "
-        "instead of by one space each.",
+        "Join the regions of SyntaxGym suites as in ordinary text, with no space before a comma, "
+        "instead of with one space each.",
         affects=Affects.INPUTS,
     )
     contrasts: dict[str, str] = option(
         {},
-        "Differences between conditions that are worked out for each item, under names of your "
-        "own. Example: --contrasts.reversal 'reversed - expected' "
-        "--contrasts.interaction '(a - b) - (c - d)'",
+        "Differences between conditions, computed for each item, under names that you choose. "
+        "Example: --contrasts.reversal 'reversed - expected' --contrasts.interaction '(a - b) - "
+        "(c - d)'",
         affects=Affects.TABLES,
     )
     bos_policy: str = option(

@@ -86,8 +86,8 @@ def _file_problems(args: DataTrainingArguments) -> list[str]:
             return [f"{name} cannot have a NUL character in it."]
     if args.probe_file and not args.train_file:
         return [
-            "probe_file needs a train_file: probes are measured while a model learns. Files that a "
-            "model is only tested on are for test_file."
+            "probe_file needs a train_file: probes are measured while a model learns. To only "
+            "test a model, give test_file."
         ]
     if args.train_file and not args.validation_file:
         return ["validation_file must be given when train_file is."]

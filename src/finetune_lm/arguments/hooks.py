@@ -198,8 +198,8 @@ def _constructor_problems(entry: CallbackEntry) -> list[str]:
         reserved.add(RUN)
         if RUN in entry.kwargs:
             return [
-                f"{entry.kwargs_place}.{RUN} cannot be given: by that name {name} gets what the "
-                f"run has come to. If it is to be something else, rename it."
+                f"{entry.kwargs_place}.{RUN} cannot be given: under that name {name} gets the "
+                "state of the run. If it means something else, rename it."
             ]
     return keyword_problems(entry.kwargs_place, name, takes, entry.kwargs, reserved=reserved)
 

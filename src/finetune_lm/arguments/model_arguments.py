@@ -79,15 +79,16 @@ class ModelArguments(Arguments):
     )
     drop_cache: bool = option(
         False,
-        "Of a series of revisions, take each out of the Hub's cache when it has been tested.",
+        "Delete each revision of a series from the Hub's cache after it has been tested.",
         affects=Affects.NOTHING,
     )
     token: bool | str | None = field(
         default=False,
         repr=False,
         metadata={
-            "help": "Hugging Face access token for private and gated models: the token, or a file "
-            "that holds it; True takes the one of `hf auth login`. It is never written anywhere.",
+            "help": "Hugging Face access token for private and gated models: the token, or a "
+            "file that holds it; True uses the one of `hf auth login`. It is never "
+            "written anywhere.",
             "affects": Affects.NOTHING,
         },
     )
@@ -100,9 +101,9 @@ class ModelArguments(Arguments):
     use_gpu: bool = option(False, "Run on the GPU.", affects=Affects.RECORD)
     precision: str = option(
         "fp32",
-        "In which precision to compute; the weights stay in float32, and surprisals are computed "
-        "in it. bf16: most of the model in bfloat16. fp16: in float16, with a loss that is scaled "
-        "(CUDA only). tf32: products of matrices in TF32 (CUDA only).",
+        "Precision of the computation; weights stay in float32, and so does the computation of "
+        "surprisals. bf16: most of the model in bfloat16. fp16: in float16, with loss scaling "
+        "(CUDA only). tf32: matrix products in TF32 (CUDA only).",
         affects=Affects.LEARNING,
     )
     gradient_checkpointing: bool = option(
@@ -123,8 +124,8 @@ class ModelArguments(Arguments):
     )
     model_task: str | None = option(
         None,
-        "What the model does: lm predicts the next token, mlm fills masks, seq2seq turns one text "
-        "into another. Needed only for a model whose kind is not known.",
+        "What the model does: lm predicts the next token, mlm fills masks, seq2seq turns one "
+        "text into another. Needed only if the kind of the model cannot be found out.",
         affects=Affects.INPUTS,
         default_text="found from the model",
     )
@@ -143,9 +144,9 @@ class ModelArguments(Arguments):
     )
     model_pre_train_step_callbacks: list[Callable[..., Any]] = option(
         [],
-        "Classes whose instances are called at each step after the gradients are there and before "
-        "the optimizer uses them. Each is made with model, tokenizer and its kwargs, and called "
-        "with epoch and batch. They come before those of model_callbacks.pre_train_step. Example: "
+        "Classes whose instances are called at each step, after the backward pass and before the "
+        "optimizer's step. Each is made with model, tokenizer and its kwargs, and called with "
+        "epoch and batch. They come before those of model_callbacks.pre_train_step. Example: "
         "model_modifiers.UnfreezeWordTokensCallback",
         affects=Affects.LEARNING,
     )
@@ -157,9 +158,9 @@ class ModelArguments(Arguments):
     )
     model_callbacks: dict[str, list[Callable[..., Any]]] = option(
         {},
-        "Classes whose instances are called at the points of a run, each made and called likewise. "
-        "Where there is no epoch or batch, None comes in its place. Example: "
-        "--model_callbacks.end_epoch my_module.MyCallback. The points, in the order of a run:",
+        "Classes whose instances are called at points of a run, made and called in the same way. "
+        "If there is no epoch or batch, they get None. Example: --model_callbacks.end_epoch "
+        "my_module.MyCallback. The points, in the order of a run:",
         affects=Affects.LEARNING,
         keys=tuple(HOOKS),
         about_keys={name: hook.when for name, hook in HOOKS.items()},

@@ -59,39 +59,39 @@ class OptimizationArguments(Arguments):
             },
             "direction": "minimize",
         },
-        "Keyword arguments for optuna.create_study. A class X in it is made with the kwargs found "
-        "beside it as X_kwargs, at any depth. Without a study_name one is made of the model, the "
-        "data and the parameters. storage may also be a database's URL or the path of a journal; "
-        "by default it is a journal in the output directory. load_if_exists goes on with a study "
-        "that is there already.",
+        "Keyword arguments for optuna.create_study. A class X in it is made with the kwargs "
+        "beside it as X_kwargs, at any depth. Without a study_name, one is made from the model, "
+        "the data and the parameters. storage may also be a database's URL or the path of a "
+        "journal; by default it is a journal in the output directory. load_if_exists continues "
+        "an existing study.",
         affects=Affects.RECORD,
     )
     optimize_kwargs: dict[str, Any] = option(
         {"n_trials": 2, "gc_after_trial": True, "show_progress_bar": False},
-        "Keyword arguments for the study's optimize method. n_trials is how many trials this "
-        "process does.",
+        "Keyword arguments for the study's optimize method. n_trials is the number of trials of "
+        "this process.",
         affects=Affects.RECORD,
     )
     params: dict[str, dict[str, Any]] = option(
         {"lr": {"values": [2e-6, 2e-5], "suggest_kwargs": {}}},
-        "What is searched for: under the name of any argument for data and training, `values` (the "
+        "What to search for: under the name of any argument for data and training, `values` (the "
         "choices, or the lower and upper end of a range of numbers), `suggest_kwargs` for the "
-        "trial's suggest method (log, step), and `type` (int or float, or categorical for choices "
-        "of numbers) where it differs from the default's. "
-        "Example: --params.lr.values 1e-5 1e-4 --params.lr.suggest_kwargs.log True",
+        "trial's suggest method (log, step), and `type` (int or float, or categorical for "
+        "choices of numbers) where it differs from the default's. Example: --params.lr.values "
+        "1e-5 1e-4 --params.lr.suggest_kwargs.log True",
         affects=Affects.LEARNING,
     )
     max_trials: int | None = option(
         None,
-        "How many trials the study has at most, in all processes together. Trials that were cut "
-        "off and are repeated count once.",
+        "Maximum number of trials of the study, over all processes. Trials that were cut off and "
+        "repeated count once.",
         affects=Affects.RECORD,
         default_text="no limit but n_trials of each process",
     )
     keep_best_trial: bool = option(
         False,
-        "When the search is over, do the run of the best trial again in full, with its table and "
-        "its model, in the directory best_trial.",
+        "When the search is over, run the best trial again in full, with its tables and its "
+        "model, in the directory best_trial.",
         affects=Affects.RECORD,
     )
 

@@ -41,23 +41,24 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     ),
     "grid": Subcommand(
         "finetune_lm.grids.grid_command",
-        "Do many runs that differ in some arguments, from one file; see docs/grids.md.",
+        "Do many runs, described in one file, that differ in some arguments; see docs/grids.md.",
     ),
     "sbatch": Subcommand(
         "finetune_lm.slurm.sbatch",
-        "Print a script for SLURM's sbatch that makes a run or a study, as often as it is stopped.",
+        "Print a script for SLURM's sbatch that does a run or a study, and resumes it when it "
+        "was stopped.",
     ),
     "pairs": Subcommand(
         "finetune_lm.analysis.pairs_command",
-        "Make tables of pairs, predictions and contrasts of the token tables of a run.",
+        "Make tables of pairs, predictions and contrasts from the token tables of a run.",
     ),
     "words": Subcommand(
         "finetune_lm.runs.words_command",
-        "Make tables of words of the tables of tokens that runs have left.",
+        "Make tables of words from the token tables of runs.",
     ),
     "report": Subcommand(
         "finetune_lm.analysis.report_command",
-        "Write a report of what runs have come to, as HTML, PDF and CSV; see docs/report.md.",
+        "Write a report on runs, as HTML, PDF and CSV; see docs/report.md.",
     ),
 }
 """By the word that begins the command line, as the help lists them."""
@@ -83,7 +84,7 @@ class SubcommandParser(argparse.ArgumentParser):
         self.add_argument(
             "--debug",
             action="store_true",
-            help="After a user's error show where in the code it was found.",
+            help="After a user's error, show where in the code it was found.",
         )
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:

@@ -405,8 +405,8 @@ class Dataset:
         beside_inputs = self._has_labels and self.task.labels_parallel_inputs
         if beside_inputs and self.preprocessing.function is identity:
             warn(
-                f"{self.name}: every token counts in the loss, also where the model sees it. "
-                f"data_preprocessing.remove_non_mask_tokens_from_labels leaves only the masks."
+                f"{self.name}: every token counts in the loss, even those that the model sees. "
+                "data_preprocessing.remove_non_mask_tokens_from_labels keeps only the masks."
             )
 
     def _warn_of_cuts(self, encoded: pa.Table) -> None:

@@ -170,17 +170,17 @@ def _preprocessing(examples: Examples, loaded: LoadedModel, given: Preprocessing
     if not loaded.task.learns_from_masks:
         if loaded.task.labels_from_file:
             warn(
-                f"{examples.name}: {loaded.name} sees each text that it is asked for, since it is "
-                f"input and label. Give 'labels', or score texts by "
-                f"data_preprocessing.expand_with_masks."
+                f"{examples.name}: each text is both input and label, so {loaded.name} sees what "
+                "it is to predict. Give 'labels', or score texts by "
+                "data_preprocessing.expand_with_masks."
             )
         return given
     mask = loaded.tokenizer.mask_token
     if mask is None or any(mask in text for text in examples.texts):
         return given
     say_once(
-        f"{loaded.name} is a {loaded.task.description}: texts that are compared are scored by "
-        f"their pseudo-log-likelihood (expand_with_masks with within_word_l2r)."
+        f"{loaded.name} is a {loaded.task.description}: compared texts are scored by "
+        "pseudo-log-likelihood (expand_with_masks with within_word_l2r)."
     )
     return Preprocessing(expand_with_masks, PER_BATCH, {"within_word_l2r": True})
 
@@ -192,10 +192,10 @@ def _check_masks(training: list[Dataset], loaded: LoadedModel) -> None:
         UserError: If nothing is hidden from it.
     """
     problems = [
-        f"{data.path} must have masks ({loaded.tokenizer.mask_token}) to train {loaded.name!r}, a "
-        f"{loaded.task.description}, but has none: the model would learn to repeat what it sees. "
-        f"--data_preprocessing_fn.train data_preprocessing.mask_random_tokens makes some, with "
-        f"--data_preprocessing_fn_strategy.train per_batch others each time."
+        f"{data.path} must have masks ({loaded.tokenizer.mask_token}) to train {loaded.name!r}, "
+        f"a {loaded.task.description}, but has none: the model would learn to repeat what it "
+        "sees. --data_preprocessing_fn.train data_preprocessing.mask_random_tokens masks tokens, "
+        "with --data_preprocessing_fn_strategy.train per_batch different ones in each epoch."
         for data in training
         if data.hides_nothing
     ]
@@ -207,8 +207,8 @@ def _tell_of_start(loaded: LoadedModel, encoder: TextEncoder) -> None:
     """Say what texts begin with where that is not as the tokenizer or the user has it."""
     if encoder.put_id is not None:
         say_once(
-            f"{loaded.name}: {encoder.start_tokens[0]!r} is put before each text, where its "
-            f"tokenizer puts nothing itself. --bos_policy none leaves it out."
+            f"{loaded.name}: {encoder.start_tokens[0]!r} is put before each text, since its "
+            "tokenizer puts nothing there. --bos_policy none turns this off."
         )
     elif encoder.bos_policy.startswith(BOS_TOKEN):
         named = encoder.bos_policy.removeprefix(BOS_TOKEN)

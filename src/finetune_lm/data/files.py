@@ -550,8 +550,8 @@ def _read_metadata(path: str, n_examples: int) -> tuple[list[dict[str, Any]], st
         return [{} for _ in range(n_examples)], None
     if len(files) > 1:
         raise UserError(
-            f"{path} must have its metadata in one file, but there are {' and '.join(files)}. Take "
-            f"away those that are not meant."
+            f"{path} must have its metadata in one file, but there are {' and '.join(files)}. "
+            "Remove those that are not meant."
         )
     metadata = []
     known: set[str] = set()

@@ -38,7 +38,7 @@ def files_of_patterns(paths: Iterable[str], but: tuple[str, ...] = ()) -> list[s
         files = [each for each in sorted(matches) if os.path.isfile(each)]  # noqa: PTH113
         files = [each for each in files if not each.endswith(but)]
         if not files:
-            problems.append(f"there is no file {path}, nor one that it stands for as a pattern.")
+            problems.append(f"there is no file {path}, and as a pattern it matches none.")
         found += files
     if problems:
         raise UserError(*problems)

@@ -95,8 +95,8 @@ class Units:
             at = _behind_space(text, at + len(word))
         if at < len(text):
             raise UserError(
-                f"{self.where}: 'words' must be all of the text, but {_shown(text[at:])} is left "
-                f"behind the last of them (character {at})."
+                f"{self.where}: 'words' must cover the text, but {_shown(text[at:])} is left "
+                f"after the last of them (character {at})."
             )
         return spans
 

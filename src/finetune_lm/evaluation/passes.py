@@ -146,7 +146,7 @@ def measure_batch(
     to_learn = loss.of_share(found.counts)
     if to_learn is not None and not to_learn.requires_grad:
         raise UserError(
-            "a training loss must depend on the model, but no gradient comes of "
+            "a training loss must depend on the model, but it gets no gradient from "
             f"{', '.join(split.losses.names)} as they are reduced."
         )
     return measured, to_learn

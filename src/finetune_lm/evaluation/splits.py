@@ -193,22 +193,22 @@ def _must_not_pad(dataset_type: str, dataset: Dataset, loaded: LoadedModel) -> b
     if not loaded.cost_of_padding:
         return False
     leaks = (
-        f"{loaded.name} lets padding change what a text costs (by up to "
-        f"{loaded.cost_of_padding:.2g} bits in one text of {dataset.name})"
+        f"padding changes the surprisals of {loaded.name} (by up to {loaded.cost_of_padding:.2g} "
+        f"bits in one text of {dataset.name})"
     )
     if dataset_type == "train":
         say_once(
-            f"warning: {leaks}. In training its losses and rows depend on what else is in the "
-            f"batch; --per_device_train_batch_size 1 avoids that."
+            f"warning: {leaks}. In training its losses and rows depend on the rest of the batch; "
+            "--per_device_train_batch_size 1 avoids that."
         )
         return False
     if not dataset.ignore_padding:
         say_once(
-            f"warning: {leaks}. Padding stays, since --ignore_pad_for_token_loss False counts it."
+            f"warning: {leaks}. Padding is kept, since --ignore_pad_for_token_loss False counts it."
         )
         return False
     say_once(
-        f"{loaded.name} lets padding change what a text costs: where it does not learn, texts go "
-        f"in without padding, those of one length together."
+        f"padding changes the surprisals of {loaded.name}, so in validation and tests texts go "
+        "in without padding, grouped by length."
     )
     return True

@@ -16,13 +16,13 @@ from finetune_lm.grids.grid_runs import GridRun, runs_of
 from finetune_lm.messages import say
 
 _DESCRIPTION = """\
-Do many runs that differ in some arguments, from one file.
+Do many runs, described in one file, that differ in some arguments.
 
   list      print the directories of all runs
-  run       do all runs that are not finished, on this machine
-  submit    have them done on a cluster with SLURM; options of sbatch may stand behind --
-  status    say how far they are; exit status 1 if any failed
-  collect   put the tables of all finished runs into one, OUT: .parquet or .csv.gz
+  run       do all unfinished runs on this machine
+  submit    submit them to a cluster with SLURM; options of sbatch may follow --
+  status    show the progress of all runs; exit status 1 if any failed
+  collect   combine the tables of all finished runs into one, OUT: .parquet or .csv.gz
 """
 
 
@@ -46,31 +46,31 @@ class _Parser(SubcommandParser):
             type=int,
             default=1,
             metavar="N",
-            help="run: in so many processes at once; submit: in each task.",
+            help="run: number of processes at once; submit: number of processes in each task.",
         )
         self.add_argument(
             "--retry",
             action="store_true",
-            help="run, submit: try those again that failed, or whose process died three times.",
+            help="run, submit: also repeat runs that failed, or whose process died three times.",
         )
         self.add_argument(
             "--threads",
             type=int,
             metavar="N",
-            help="run, submit: how many threads each process computes with. With another number of "
-            "threads the last digits of results may be others. By default torch decides.",
+            help="run, submit: number of threads of each process. The last digits of results may "
+            "depend on it. By default torch decides.",
         )
         self.add_argument(
             "--tasks",
             type=int,
             metavar="N",
-            help="submit: in so many tasks of a job array at most.",
+            help="submit: maximum number of tasks in the job array.",
         )
         self.add_argument(
-            "--time", metavar="TIME", help="submit: how long a task may take, as sbatch has it."
+            "--time", metavar="TIME", help="submit: time limit of a task, as for sbatch."
         )
         self.add_argument(
-            "--dry-run", action="store_true", help="submit: print the script, and do nothing else."
+            "--dry-run", action="store_true", help="submit: print the script and exit."
         )
         self.add_argument("--unchecked", action="store_true", help=argparse.SUPPRESS)
 

@@ -84,8 +84,8 @@ def read_grid(name: str) -> GridFile:
     file = read_config_file(name)
     given = {".".join(path): raw for path, raw in file.entries}
     problems = [
-        f"{file.place((key,))}: {key} is no part of a grid file, which has {', '.join(KEYS)}."
-        f"{did_you_mean(key, KEYS)}"
+        f"{file.place((key,))}: {key} is not a key of a grid file, which has "
+        f"{', '.join(KEYS)}.{did_you_mean(key, KEYS)}"
         for key in given
         if key not in KEYS
     ]

@@ -83,7 +83,7 @@ class LocalWorkers:
                                 warn(f"a worker ended with exit status {worker.returncode}.")
                     time.sleep(_MOMENT)
             except Interrupted as interrupt:
-                say("waiting for the workers to save where they are ...")
+                say("waiting for the workers to save their state ...")
                 for worker in workers.values():
                     worker.send_signal(interrupt.signal_number)
                 stopped = 128 + interrupt.signal_number

@@ -36,7 +36,7 @@ def best_values(directory: str) -> ConfigFile:
 
 @lru_cache(maxsize=256)
 def _best_values(directory: str, stamps: tuple[tuple[str, int], ...]) -> ConfigFile:
-    must = "from_study must name the output directory of a study that is over"
+    must = "from_study must name the output directory of a finished study"
     records: list[dict[str, Any]] = []
     for path, _ in stamps:
         with suppress(OSError, ValueError):

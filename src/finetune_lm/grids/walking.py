@@ -138,7 +138,7 @@ class Worker:
             say(f"{run.name}: failed: {reason}")
             if gpu_is_lost():
                 raise GpuLostError(
-                    "the GPU cannot be used by this process any more. A new one goes on."
+                    "this process cannot use the GPU any more; a new process continues."
                 ) from error
         else:
             replace(record, n_unended=0, finished=True).write(directory)

@@ -86,8 +86,8 @@ class KLSettings:
         """
         known = list(cls.__dataclass_fields__)
         problems = [
-            f"{name} is no argument of KLBaselineLoss, which takes {', '.join(known)}."
-            f"{did_you_mean(name, known)}"
+            f"{name} is not an argument of KLBaselineLoss, which takes "
+            f"{', '.join(known)}.{did_you_mean(name, known)}"
             for name in kwargs
             if name not in known
         ]

@@ -157,8 +157,8 @@ class _Reader:
 
     def error(self, reason: str) -> UserError:
         return UserError(
-            f"[{self._text}] is no index: {reason}. Indices are like 5, -1, 0:100, (1,5,9), 3,: "
-            f"and ...,0."
+            f"[{self._text}] is not an index: {reason}. Indices are like 5, -1, 0:100, (1,5,9), "
+            "3,: and ...,0."
         )
 
 

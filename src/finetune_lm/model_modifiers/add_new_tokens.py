@@ -169,7 +169,7 @@ def _word_problems(added_tokens: Any) -> list[str]:
         elif word.strip().startswith((META_SPACE, CONTINUATION)):
             problems.append(
                 f"added_tokens must be words as they stand in a text but has {word!r} in it. "
-                f"Leave away the mark before it, which is put there where it belongs."
+                "Leave out the mark before it; it is added where it belongs."
             )
     return problems
 
@@ -208,11 +208,11 @@ def _new_words(tokenizer: Any, spelling: Spelling, words: Sequence[str]) -> dict
             say(f"add_new_tokens: {word!r} is one token already and is left alone.")
         elif not read or any(character.isspace() for character in read):
             problems.append(
-                f"added_tokens must be words of this model's tokenizer, but of {word!r} it makes "
-                f"{read!r}."
+                "added_tokens must be words that this model's tokenizer leaves as they are, but "
+                f"it reads {word!r} as {read!r}."
             )
         elif read in new:
-            say(f"add_new_tokens: {new[read]!r} and {word!r} are one word for this tokenizer.")
+            say(f"add_new_tokens: {new[read]!r} and {word!r} are the same word for this tokenizer.")
         else:
             new[read] = word
     if problems:

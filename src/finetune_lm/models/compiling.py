@@ -48,8 +48,8 @@ def compiler_problem(error: BaseException) -> str | None:
     if dynamo is None or not isinstance(error, dynamo.TorchDynamoException):
         return None
     return (
-        f"the model cannot be compiled so: {first_line(error)} Leave --compile out, or change "
-        f"--compile_kwargs: the numbers are the same."
+        f"the model cannot be compiled in this way: {first_line(error)} Leave --compile out, or "
+        "change --compile_kwargs: the numbers are the same."
     )
 
 

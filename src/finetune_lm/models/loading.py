@@ -380,7 +380,7 @@ def _check_kind(name: str, task: Task, config: Any, auto_model: Any) -> None:
     if type(config) in auto_model._model_mapping or hasattr(config, "auto_map"):
         return
     raise UserError(
-        f"model_task must fit the model, but {name!r} (of type {config.model_type!r}) is no "
+        f"model_task must fit the model, but {name!r} (of type {config.model_type!r}) is not a "
         f"{task.description}."
     )
 
@@ -416,7 +416,7 @@ def _in_short(error: Exception) -> str:
     """The first line of what a library says, with what kind of error it is if that helps."""
     if "Weights only load failed" in str(error):
         return (
-            "its weights are a pickle of more than numbers, which could run any program. "
+            "its weights are a pickle that holds more than numbers and could run any program. "
             "Save them as safetensors."
         )
     kind = type(error).__name__

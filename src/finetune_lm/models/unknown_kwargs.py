@@ -51,7 +51,7 @@ def check_config_kwargs(name: str, config: Any, unused: Mapping[str, Any], given
         UserError: Naming those that it does not have.
     """
     unknown = [key for key in given if key in unused and key not in _WHERE]
-    what = f"nothing that the configuration of {name!r} (of type {config.model_type!r}) has"
+    what = f"not in the configuration of {name!r} (of type {config.model_type!r})"
     _refuse("config_kwargs", unknown, {*config.to_dict(), *_WHERE}, what)
 
 
@@ -83,7 +83,7 @@ def check_tokenizer_kwargs(
         and (not hasattr(tokenizer, key) or isinstance(getattr(cls, key, None), property))
     ]
     _refuse(
-        "tokenizer_kwargs", unknown, known, f"nothing that the {cls.__name__} of {name!r} takes"
+        "tokenizer_kwargs", unknown, known, f"not an argument of the {cls.__name__} of {name!r}"
     )
 
 
@@ -128,7 +128,7 @@ def check_tokenizer_effects(
         if not is_default and _what_it_does(without) == does:
             idle.append(key)
     known = {*type(tokenizer).SPECIAL_TOKENS_ATTRIBUTES, *_READ, *saved} - set(idle)
-    what = f"nothing that changes the {type(tokenizer).__name__} of {name!r}"
+    what = f"without effect on the {type(tokenizer).__name__} of {name!r}"
     _refuse("tokenizer_kwargs", idle, known, what)
 
 
@@ -202,7 +202,7 @@ def check_model_kwarg(name: str, error: TypeError, config: Any, given: Mapping[s
                 f"model_kwargs.{key} is part of the configuration of {name!r}. "
                 f"Give it as --config_kwargs.{key}."
             ) from error
-    what = f"nothing that loading {name!r} takes"
+    what = f"not an argument for loading {name!r}"
     _refuse("model_kwargs", unknown, _OF_MODELS | _WHERE, what)
 
 

@@ -350,7 +350,7 @@ def added_ids(tokenizer: Any, baseline_tokenizer: Any) -> set[int]:
     for token, i in before.items():
         if now.get(token) != i:
             raise UserError(
-                "a model that is compared with its baseline must have the same tokens, and perhaps "
-                f"more, but {token!r} has the id {now.get(token)} and had {i}."
+                "a model that is compared with its baseline must keep the tokens of the "
+                f"baseline, but {token!r} has the id {now.get(token)} and had {i}."
             )
     return set(now.values()) - set(before.values())

@@ -83,9 +83,9 @@ def _check_finite(name: str, model: Any) -> None:
     spoiled = [key for key, parameter in model.named_parameters() if not _is_finite(parameter)]
     if spoiled:
         raise UserError(
-            f"model_name_or_path {name!r} must have finite weights, but {spoiled[0]}"
-            f"{_and_more(len(spoiled))} has infinite ones or such as are no numbers. Save the "
-            f"model anew, or take an earlier checkpoint."
+            f"model_name_or_path {name!r} must have finite weights, but "
+            f"{spoiled[0]}{_and_more(len(spoiled))} has infinite or NaN values. Save the model "
+            "again, or use an earlier checkpoint."
         )
 
 

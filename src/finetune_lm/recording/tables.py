@@ -221,8 +221,8 @@ class TableWriter:
         if (checksum, n_bytes) != (state.checksum, state.n_bytes):
             raise UserError(
                 f"{self.path} must begin with the {state.n_bytes} bytes that the run had written "
-                f"when its checkpoint was made, but it has {n_bytes} or other ones. Put it back, "
-                f"or start again in another output_dir."
+                f"when its checkpoint was made, but it has {n_bytes} or has changed. Put it "
+                "back, or start again in another output_dir."
             )
         self.path.touch()
         os.truncate(self.path, state.n_bytes)

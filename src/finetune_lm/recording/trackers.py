@@ -128,7 +128,7 @@ class Trackers(Recorder):
         except (Exception, SystemExit) as error:
             self._trackers.pop(name, None)
             warn(
-                f"{name} failed and is told nothing more; the run goes on. "
+                f"{name} failed and gets no more data; the run continues. "
                 f"{type(error).__name__}: {first_line(error)}"
             )
         finally:

@@ -104,7 +104,7 @@ def make_accelerator(use_gpu: bool, precision: str = FP32) -> accelerate.Acceler
             accelerator = accelerate.Accelerator(cpu=not use_gpu, mixed_precision=mixed)
     except ValueError as error:
         raise UserError(
-            f"precision {precision} is not to be had on this device: {error} Use {FP32}."
+            f"precision {precision} is not supported on this device: {error} Use {FP32}."
         ) from error
     if use_gpu and accelerator.device.type == "cpu":
         warn("use_gpu is set but torch finds no GPU here: running on the CPU.")
@@ -170,4 +170,4 @@ def _checkpoint_gradients(model: Any) -> None:
             raise ValueError(f"{type(model).__name__} has no such thing.")
         enable()
     except ValueError as error:
-        raise UserError(f"gradient_checkpointing is not for this model: {error}") from error
+        raise UserError(f"gradient_checkpointing does not work with this model: {error}") from error

@@ -216,7 +216,7 @@ def _check_no_results(
     if not found:
         return
     if (output_dir / CHECKPOINTS).is_dir():
-        remedy += f" To go on with the run that was stopped there: --resume {output_dir}"
+        remedy += f" To resume the run that was stopped there: --resume {output_dir}"
     if args.train_file is not None or not (output_dir / RUN_JSON).is_file():
         raise UserError(
             f"output_dir must not have results of another run, but {output_dir} has "

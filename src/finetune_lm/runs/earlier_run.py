@@ -140,9 +140,9 @@ class EarlierRun:
     def warn_of_changed_files(self) -> None:
         """Warn of files of the run that are not as it has written them."""
         if self.problem:
-            warn(f"{self.problem}; the run goes on by what its last checkpoint says.")
+            warn(f"{self.problem}; the run is resumed from what its last checkpoint says.")
         for name in _changed_files(self.directory, self.record):
-            warn(f"{self.directory / name} is not as the run has written it: edited or damaged.")
+            warn(f"{self.directory / name} has changed since the run wrote it: edited or damaged.")
 
     def tell_of_moved_files(self, config: dict[str, Any]) -> None:
         """Say which data files are elsewhere now, of a run that has passed `check`."""
@@ -181,10 +181,10 @@ class EarlierRun:
     def _model_problem(self, what: str, before: str, now: str) -> str | None:
         if what == "config" and before.partition(":")[0] != now.partition(":")[0]:
             return None  # another version of transformers, which is warned of
-        has = {"weights": "its weights are other ones", "config": "its configuration is another"}
+        has = {"weights": "its weights have changed", "config": "its configuration has changed"}
         return (
-            f"model_name_or_path must be the model that it was when the run began, but "
-            f"{has.get(what, what)} now. Put it back, or start again in another output_dir."
+            "model_name_or_path must be the model that it was when the run began, but "
+            f"{has.get(what, what)}. Put it back, or start again in another output_dir."
         )
 
     def warn_of_surroundings(self, device: str) -> None:
@@ -243,7 +243,7 @@ def warn_of_changed_model(name: str) -> None:
     run = directory.resolve().parent
     with suppress(OSError, ValueError):
         for file in _changed_files(run, unsealed(run / RUN_JSON), directory.resolve().name):
-            warn(f"{run / file} is not as the run there has written it: edited or damaged.")
+            warn(f"{run / file} has changed since the run there wrote it: edited or damaged.")
 
 
 def _changed_files(directory: Path, record: dict[str, Any], *within: str) -> list[str]:
@@ -263,8 +263,8 @@ def _clause(path: tuple[str, ...], before: Any, now: Any) -> str:
 
 def _changed(path: str) -> str:
     return (
-        f"{path} must say what it did when the run began, but it has changed, it or its metadata. "
-        f"Put it back, or start another run."
+        f"{path} must say what it did when the run began, but it or its metadata have changed. "
+        "Put it back, or start another run."
     )
 
 

@@ -161,10 +161,10 @@ def _of_words(
 
 def cannot_write(output_dir: Path, error: OSError) -> UserError:
     """What to say of an error about writing into a directory."""
-    then = f" When that is mended: --resume {output_dir}" if _resumable(output_dir) else ""
+    then = f" When that is fixed: --resume {output_dir}" if _resumable(output_dir) else ""
     return UserError(
-        f"{output_dir} cannot be written into: {error.strerror or error}. What was written "
-        f"before is kept.{then}"
+        f"{output_dir} cannot be written to: {error.strerror or error}. What was written before "
+        f"is kept.{then}"
     )
 
 

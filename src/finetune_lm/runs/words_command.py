@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from finetune_lm.recording.word_table import WordTable
 
 _DESCRIPTION = """\
-Make tables of words of the tables of tokens that runs have left, beside them:
-words.csv.gz, probe_words.csv.gz and PREFIX-test_words.csv.gz, to the byte as
---word_tables writes them. Those that are there are replaced.
+Make tables of words from the tables of tokens in the output directories of runs:
+words.csv.gz, probe_words.csv.gz and PREFIX-test_words.csv.gz, identical to the byte
+to those that --word_tables writes. Existing tables of words are replaced.
 """
 
 

@@ -146,7 +146,8 @@ class Scorer:
             free_memory()
             if len(batch) == 1:
                 say_once(
-                    "fast: the model is called as usual, since memory does not do for comparing."
+                    "fast: the model is called as usual, since there is too little memory to "
+                    "compare."
                 )
                 return False
             batch = batch.select(slice(0, len(batch) // 2))
@@ -184,7 +185,7 @@ class Scorer:
         is_same = _is_near(fast, plain, kind) and _is_near(own, plain, kind, _TOLERANCE_OF_OWN_LOSS)
         if layer.selects and not is_same:
             say_once(
-                f"fast: the model is called as usual, since its own loss is another ({own:.6g} "
+                f"fast: the model is called as usual, since its own loss differs ({own:.6g} "
                 f"instead of {fast:.6g})."
             )
         return is_same

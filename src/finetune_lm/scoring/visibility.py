@@ -70,7 +70,7 @@ def check_order(name: str, task: Task, model: Any, *, is_exact: bool = True) -> 
         sees_later = not _is_same(logits[0], logits[1], is_exact)
     except Exception as error:
         # Models have as many reasons as there are kinds of them to need other inputs.
-        warn(f"{name} could not be asked whether it sees later tokens: {_in_short(error)}")
+        warn(f"it could not be tested whether {name} sees later tokens: {_in_short(error)}")
         return
     if sees_later:
         raise UserError(

@@ -34,4 +34,4 @@ def drop_from_cache(args: ModelArguments) -> None:
     if hashes:
         plan = cache.delete_revisions(*hashes)
         plan.execute()
-        say(f"{name}: {plan.expected_freed_size_str} of the cache are free again.")
+        say(f"{name}: {plan.expected_freed_size_str} of the cache were freed.")

@@ -162,7 +162,7 @@ def _known_revisions(args: ModelArguments) -> list[str]:
                 f"the revisions of {name} cannot be listed: {first_line(error)}. Name them one by "
                 f"one: --model_revision step1000 step2000"
             ) from error
-        say(f"the revisions of {name} are those in the cache, since the Hub is not to be had.")
+        say(f"the Hub cannot be reached, so the revisions of {name} are those in the cache.")
         return cached
     return list(dict.fromkeys(ref.name for ref in (*refs.branches, *refs.tags)))
 

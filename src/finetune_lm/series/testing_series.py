@@ -207,9 +207,9 @@ class _Series:
             self._tokenizer = member.revision, own
         elif self._tokenizer[1] != own:
             raise _OtherTokenizerError(
-                f"all checkpoints of a series must have one tokenizer, but that of "
-                f"{member.revision} is another than that of {self._tokenizer[0]}. Test them "
-                f"separately, or give one --tokenizer_name."
+                "all checkpoints of a series must have the same tokenizer, but that of "
+                f"{member.revision} differs from that of {self._tokenizer[0]}. Test them "
+                "separately, or give one --tokenizer_name."
             )
 
 
@@ -268,7 +268,7 @@ def _is_tested(directory: Path, args: AllArguments) -> bool:
     earlier = EarlierRun.read(directory)
     if changes := earlier.given_anew(config_dict(*args)):
         raise UserError(
-            f"{directory} has a test by other arguments: {', '.join(changes)}. Give another "
-            f"--output_dir."
+            f"{directory} has a test with other arguments: {', '.join(changes)}. Give another "
+            "--output_dir."
         )
     return earlier.is_finished

@@ -85,7 +85,7 @@ def _problems(
     model, data, optimization = parsed.model, parsed.data, parsed.optimization
     if model is None or data is None or optimization is None or _is_only_shown(parsed):
         yield (
-            "behind -- must stand the arguments of a run or a study, none of --version, "
+            "after -- must come the arguments of a run or a study, without --version, "
             "--print_config and --preview."
         )
         return
@@ -97,11 +97,11 @@ def _problems(
     text = "\n".join(words)
     if model.token or without_token(text, *all_args) != text:
         yield (
-            "a script must not show tokens and passwords. Set HF_TOKEN, which a job takes over; "
+            "a script must not show tokens and passwords. Set HF_TOKEN, which the job inherits; "
             "put other secrets into a file that only you can read, and give --config FILE."
         )
     if parsed.resume is None and data.output_dir is None:
-        yield "output_dir must be given: a job that is started again looks there for what it did."
+        yield "output_dir must be given: a job that is started again continues from there."
     if NOW in (data.output_dir or ""):
         yield f"output_dir must be the same whenever the job is started but has {NOW} in it."
     if optimization.do_optimize:
@@ -114,7 +114,7 @@ def _problems(
     if parsed.resume is None:
         yield from _problems_of_earlier(all_args)
     if data.train_file and data.checkpoint_every == 0:
-        yield "checkpoint_every must not be 0, which leaves nothing to go on from."
+        yield "checkpoint_every must not be 0, which leaves nothing to resume from."
     for name in _SEVERAL_TASKS:
         if (options.value(name) or "1") != "1":
             yield f"--{name} must be 1, since a run is one process, but got {options.value(name)}."
@@ -136,8 +136,8 @@ def _problems_of_earlier(all_args: AllArguments) -> Iterator[str]:
         config["seed"] = earlier.config.get("seed")
     for change in earlier.given_anew(config):
         yield (
-            f"output_dir must not have another run, but in {directory} is one that the job would "
-            f"go on with, and {change}. Give another --output_dir."
+            f"output_dir must not have another run, but {directory} has one that the job would "
+            f"resume, and {change}. Give another --output_dir."
         )
 
 

@@ -12,13 +12,13 @@ from finetune_lm.slurm.batch_script import batch_script
 from finetune_lm.slurm.sbatch_options import SbatchOptions
 
 _DESCRIPTION = """\
-Print a script for sbatch that makes the run or the study which ARGS say, goes on with it whenever
-its time was up or another job took its place, and leaves the rest to SLURM:
+Print a script for sbatch that does the run or the study of ARGS, and resumes it whenever its time
+was up or another job took its place:
 
   finetune-lm sbatch --time 4:00:00 --gres gpu:1 -- \\
     --config mine.yaml --use_gpu --output_dir outputs/mine | sbatch
 
-Before -- stand options of sbatch, long or short. ARGS must have an --output_dir. With --array the
+Before -- come options of sbatch, long or short. ARGS must have an --output_dir. With --array the
 tasks are processes of one study, or a run each: {task} in ARGS stands for the number of the task,
 as in --seed {task} --output_dir outputs/mine/{task}."""
 
@@ -36,8 +36,8 @@ class _Parser(SubcommandParser):
         middle = words.index("--") if "--" in words else len(words)
         if not words[middle + 1 :]:
             raise UserError(
-                "what the job does must stand behind --, as in finetune-lm sbatch --time 1:00:00 "
-                "-- --config mine.yaml --output_dir outputs/mine."
+                "the arguments of the run must come after --, as in finetune-lm sbatch --time "
+                "1:00:00 -- --config mine.yaml --output_dir outputs/mine."
             )
         options = [word for word in words[:middle] if word != "--debug"]
         return argparse.Namespace(options=options, words=words[middle + 1 :])

@@ -20,7 +20,7 @@ _LONG_NAMES = {
 
 _INCOMPATIBLE = {
     "wrap": "is for jobs without a script",
-    "no-requeue": "keeps a job from going on after it was stopped",
+    "no-requeue": "keeps a stopped job from being resumed",
 }
 
 _ARRAY = re.compile(r"(?P<numbers>\d+(-\d+(:\d+)?)?(,\d+(-\d+(:\d+)?)?)*)(?P<limit>%\d+)?")
@@ -118,8 +118,8 @@ def _array_problems(array: str) -> Iterator[str]:
         or found["limit"] == "%0"
     ):
         yield (
-            f"--array must be the numbers of its tasks, such as 1-40, 1,3,5 or 0-8:2, with %N "
-            f"behind them for N at a time, but got {array or 'nothing'}."
+            "--array must be the numbers of its tasks, such as 1-40, 1,3,5 or 0-8:2, with %N "
+            f"after them for N at a time, but got {array or 'nothing'}."
         )
 
 
@@ -130,8 +130,8 @@ def _read(words: Sequence[str], problems: list[str]) -> Iterator[tuple[str, str 
         found = re.fullmatch(r"--([A-Za-z][\w-]*)(?:=(.*))?|-([A-Za-z])(.*)", word, re.DOTALL)
         if found is None:
             problems.append(
-                f"{word!r} must be an option of sbatch, such as --time 1:00:00, or its value. What "
-                f"the job does stands behind --."
+                f"{word!r} must be an option of sbatch, such as --time 1:00:00, or its value. "
+                "The arguments of the run come after --."
             )
             continue
         name, value, letter, attached = found.groups()

@@ -168,9 +168,9 @@ def _check_names(cls: Any, kwargs: Mapping[str, Any], where: str) -> None:
         return
     own = takes.own()
     problems = [
-        f"{where}{_SUFFIX}.{name} is no argument of {short_name(cls)}, which takes "
-        f"{', '.join(own) or 'none'}.{did_you_mean(name, own, f'{where}{_SUFFIX}.')} A default is "
-        f"taken away by __delete_field__."
+        f"{where}{_SUFFIX}.{name} is not an argument of {short_name(cls)}, which takes "
+        f"{', '.join(own) or 'none'}.{did_you_mean(name, own, f'{where}{_SUFFIX}.')} "
+        "__delete_field__ removes a default."
         for name in kwargs
         if name not in own
     ]

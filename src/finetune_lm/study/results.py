@@ -137,7 +137,7 @@ def _reason(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str | None:
         return None
     reason: str | None = trial.user_attrs.get(REASON)
     if reason is None and any(t.user_attrs.get(REPEATS) == trial.number for t in trials):
-        return "its process was not heard of any more"
+        return "its process no longer reported"
     return reason
 
 
@@ -273,11 +273,11 @@ def best_run_args(result: StudyResult) -> tuple[ModelArguments, DataTrainingArgu
             return result.best_model_args, args
         if _is_same_run(directory, result.best_model_args, args):
             if _is_stopped(directory):
-                say(f"the run of the best trial in {directory} is gone on with.")
+                say(f"the run of the best trial in {directory} continues.")
                 return result.best_model_args, args
-            say(f"the best trial has been run again before: {directory}")
+            say(f"the best trial has already been run again: {directory}")
             return None
-    say(f"the best trial is not run again: {directory} is there already.")
+    say(f"the best trial is not run again: {directory} exists already.")
     return None
 
 

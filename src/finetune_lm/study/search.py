@@ -150,9 +150,8 @@ def _told(study: optuna.Study, plan: Plan) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         say(
-            "the study goes on when the same command is given again, with "
-            f"--output_dir {plan.output_dir} --study_kwargs.study_name {plan.name} "
-            "--study_kwargs.load_if_exists."
+            f"to continue the study, repeat the command with --output_dir {plan.output_dir} "
+            f"--study_kwargs.study_name {plan.name} --study_kwargs.load_if_exists."
         )
         raise
 
@@ -227,8 +226,8 @@ def _on_record(
             return None
         return (
             f"study_kwargs.storage {plan.place.shown} was lost: "
-            f"{short_reason(error).rstrip('. ')}. What it has is kept; go on with "
-            f"--study_kwargs.load_if_exists."
+            f"{short_reason(error).rstrip('. ')}. What it has is kept; continue with "
+            "--study_kwargs.load_if_exists."
         )
 
     with end_on_record(run_record, directory.path, [plan.model_args], problem):
@@ -283,8 +282,8 @@ class OptunaMessages:
         new = [name for name in self._experimental if name not in self._has_told]
         if new:
             warn(
-                f"Optuna {optuna.__version__} calls {', '.join(new)} experimental: another version "
-                f"of it may do otherwise."
+                f"Optuna {optuna.__version__} calls {', '.join(new)} experimental: other "
+                "versions may behave differently."
             )
             self._has_told.update(new)
 

@@ -220,6 +220,6 @@ def _cannot_write(place: StoragePlace, error: OSError) -> UserError:
 
 def _is_there(place: StoragePlace, name: str) -> UserError:
     return UserError(
-        f"study {name!r} is in {place.shown} already. To go on with it give "
-        f"--study_kwargs.load_if_exists, to begin another give another --study_kwargs.study_name."
+        f"study {name!r} is in {place.shown} already. To continue it, give "
+        "--study_kwargs.load_if_exists; to begin another, give another --study_kwargs.study_name."
     )

@@ -156,8 +156,8 @@ def _of_name(name: str, args: DataTrainingArguments) -> tuple[str, Place, Any]:
             f"arguments for data and training, and for those of {MODIFIER_KWARGS}."
         )
     raise UserError(
-        f"params.{name} is no argument for data and training, and none of the optimizer or of a "
-        f"loss.{did_you_mean(name, _all_names(args), 'params.')}"
+        f"params.{name} is not an argument for data and training, nor one of the optimizer or of "
+        f"a loss.{did_you_mean(name, _all_names(args), 'params.')}"
     )
 
 

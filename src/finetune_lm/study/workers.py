@@ -228,8 +228,8 @@ class LostTrials:
             return
         self._has_said.add(trial.number)
         say(
-            f"trial {trial.number} is under way in {worker}. Whether that still lives cannot be "
-            f"told from here, so the trial is left alone."
+            f"trial {trial.number} is under way in {worker}. Whether that process still runs "
+            "cannot be found out from here, so the trial is left alone."
         )
 
     def _give_up(self, trial: FrozenTrial, reason: str) -> None:
@@ -262,7 +262,7 @@ def queue_again(study: optuna.Study, trial: FrozenTrial, *, counts: bool) -> Non
         return  # it had not even got its values
     attrs = {REPEATS: trial.number, ATTEMPT: attempt + 1 if counts else attempt}
     study.enqueue_trial(trial.params, user_attrs=attrs)
-    say(f"trial {trial.number} did not come to its end, and its values are queued again.")
+    say(f"trial {trial.number} was cut off, and its values are queued again.")
 
 
 def queue_stale(study: optuna.Study, trial: FrozenTrial) -> None:

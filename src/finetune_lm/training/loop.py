@@ -99,8 +99,8 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
     stop_if_asked()
     if stopping.best_epoch is None:
         raise UserError(
-            "losses must be finite but no epoch had a validation loss that is finite, so none is "
-            "the best. What was recorded is kept. A lower lr often helps."
+            "losses must be finite but no epoch had a finite validation loss, so there is no "
+            "best epoch. What was recorded is kept. A lower lr often helps."
         )
 
 
@@ -157,8 +157,8 @@ def train_epoch(
     if progress.n_not_finite and progress.means.is_empty:
         raise UserError(
             f"losses must be finite but in epoch {epoch} none of the {progress.n_not_finite} "
-            f"training batches had such a loss, so nothing is learned any more. What was recorded "
-            f"is kept. A lower lr often helps."
+            "training batches had a finite loss, so the model cannot learn. What was recorded is "
+            "kept. A lower lr often helps."
         )
     assert split.losses is not None
     means = progress.means.means(split.dataset.name, split.losses.reduced)

@@ -122,7 +122,7 @@ def _made(
             optimizer = cls(params=params, **kwargs, **faster)
     except (TypeError, ValueError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
-        more = " A default is taken away by __delete_field__." if group is None else ""
+        more = " __delete_field__ removes a default." if group is None else ""
         raise UserError(
             f"train_optimizer {short_name(cls)} does not take what {gives} gives ({given}): "
             f"{error}.{more}"

@@ -53,8 +53,8 @@ class Schedule:
                 self.scheduler.step()
         except ValueError as error:
             raise UserError(
-                f"lr_scheduler {self.name} has come to its end: {error} Give lr_scheduler_kwargs "
-                f"for as many steps as there are."
+                f"lr_scheduler {self.name} ended before the training did: {error} Give "
+                "lr_scheduler_kwargs enough steps."
             ) from error
 
     def epoch_is_over(self, validation_loss: float) -> None:

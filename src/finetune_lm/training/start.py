@@ -73,7 +73,7 @@ def begin_training(
     )
     if saved is not None:
         state.restore(saved)
-        say(f"Going on with the run in {output_dir} from {saved.position}.")
+        say(f"Resuming the run in {output_dir} from {saved.position}.")
     elif checkpoints.are_kept:
         checkpoints.write(state.capture_origin())
     return state
@@ -147,7 +147,7 @@ def _check_epochs(saved: Saved, stopping: EarlyStopping, args: DataTrainingArgum
     stopping.load_state_dict(saved.state["stopping"])
     if stopping.n_epochs < args.epochs and not stopping.should_stop():
         raise UserError(
-            f"epochs and patience cannot be raised any more: the training is over, after "
+            "epochs and patience cannot be raised any more: training ended after "
             f"{stopping.n_epochs} epochs, and its last weights are not kept. Start another run."
         )
 

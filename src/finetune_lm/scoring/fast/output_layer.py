@@ -267,10 +267,10 @@ class OutputLayer:
                         return
                     if is_ragged:
                         say_once(
-                            "fast: padding stays, since without it this model gives other logits."
+                            "fast: padding stays, since this model gives other logits without it."
                         )
             say_once(
-                "fast: the model is called as usual, since its output layer is used unusually."
+                "fast: the model is called as usual, since it uses its output layer in its own way."
             )
             self._is_checked = True
         finally:
