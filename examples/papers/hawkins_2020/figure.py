@@ -21,7 +21,7 @@ COLOURS = {
 
 
 def changes(grid: str) -> pd.DataFrame:
-    """How much dearer a token has become: a row for each kind of sentence, weight and seed."""
+    """Bits per token that were added: a row for each kind of sentence, weight and seed."""
     run = ["dataset_name", "weight", "seed"]
     before = finetune_lm.load_grid(grid, "probes").groupby(run)["surprisal"].mean()
     after = finetune_lm.load_grid(grid, "tests").groupby(run)["surprisal"].mean()
@@ -52,7 +52,7 @@ def draw(rows: pd.DataFrame, png: str) -> None:
     axis.axhline(0, color="0.4", linewidth=0.8)
     axis.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
     axis.set_xlabel("weight of the KL term (scaleby)")
-    axis.set_ylabel("change of surprisal (bits a token)")
+    axis.set_ylabel("change of surprisal (bits per token)")
     axis.grid(axis="y", alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)

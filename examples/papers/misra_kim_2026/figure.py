@@ -78,7 +78,7 @@ def draw(found: pd.DataFrame, png: str) -> None:
         axis.set_title(f"taught: {dative.replace('_', ' ')}", fontsize=10)
         axis.set_xlabel("recipient, theme")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("cheaper than before (bits a token)")
+    axes[0].set_ylabel("cheaper than before (bits per token)")
     handles = [plt.Line2D([], [], color=c, marker="o", linestyle="") for c in COLOURS.values()]
     names = [f"asked: {name.replace('_', ' ')}" for name in COLOURS]
     figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
