@@ -23,8 +23,9 @@ DEFAULT_MAX_LENGTH = 1024
 
 LM = "lm"
 MLM = "mlm"
+MNTP = "mntp"
 SEQ2SEQ = "seq2seq"
-TASK_NAMES = (LM, MLM, SEQ2SEQ)
+TASK_NAMES = (LM, MLM, MNTP, SEQ2SEQ)
 """The kinds of model, as ``model_task`` names them."""
 
 ONCE = "once"

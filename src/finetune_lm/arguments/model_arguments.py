@@ -124,8 +124,9 @@ class ModelArguments(Arguments):
     )
     model_task: str | None = option(
         None,
-        "What the model does: lm predicts the next token, mlm fills masks, seq2seq turns one "
-        "text into another. Needed only if the kind of the model cannot be found out.",
+        "What the model does: lm predicts the next token, mlm fills masks, mntp fills masks by the "
+        "output before each (GPT-BERT's masked mode), seq2seq turns one text into another. Needed "
+        "only if the kind of the model cannot be found out, or if it has two modes.",
         affects=Affects.INPUTS,
         default_text="found from the model",
     )

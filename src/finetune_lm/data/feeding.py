@@ -59,7 +59,7 @@ def kind_problems(place: str, function: Callable[..., Any], name: str, task: Tas
         task: What kind it is.
     """
     kinds = getattr(function, "tasks", ())
-    if not kinds or task.name in kinds:
+    if not kinds or task.name in kinds or task.prepared_as in kinds:
         return []
     wanted = " and ".join(f"{TASKS[kind].description}s ({kind})" for kind in kinds)
     return [

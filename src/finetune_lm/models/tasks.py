@@ -65,6 +65,12 @@ class Task(ABC):
     loss_type: str | None = None
     """The loss that transformers takes where the name of a model's class does not tell it."""
 
+    is_told_by_config: bool = True
+    """Whether a model's configuration tells that it is of this kind."""
+
+    prepared_as: str = ""
+    """The kind whose preprocessing functions are for it besides its own; empty if none."""
+
     reports_greedy_rows: bool = False
     """Whether a table also has rows for the model's own best token at each position."""
 
@@ -99,6 +105,15 @@ class Task(ABC):
             inputs: What it is called with for both.
         """
         return {name: tensor for name, tensor in inputs.items() if name != "labels"}
+
+    def outputs(self, model: Any, inputs: dict[str, Tensor]) -> Any:
+        """What a model returns for a batch, with the loss of its labels.
+
+        Args:
+            model: The model.
+            inputs: What it is called with, on its device.
+        """
+        return model(**inputs)
 
     @abstractmethod
     def masking_problem(self, vocabulary: Vocabulary) -> str | None:
@@ -186,6 +201,40 @@ class MaskedLM(Task):
         return counted & (singled_out | (inputs["input_ids"] != labels))
 
 
+class MaskedNextTokenLM(MaskedLM):
+    """GPT-BERT in its masked mode: a masked token is predicted by the output before its own.
+
+    Such a model learns masked tokens as the same model learns the next token (*masked next-token
+    prediction*, Charpentier & Samuel 2024, arXiv 2410.24159): it sees both sides, and what stands
+    before a token predicts it. Models disagree about whether they shift labels themselves, so their
+    loss is computed here.
+    """
+
+    name = constants.MNTP
+    description = "masked next-token language model"
+    model_names = frozenset()
+    label_offset = 1
+    is_told_by_config = False
+    prepared_as = constants.MLM
+
+    def counted(self, labels: Tensor) -> Tensor:
+        """Nothing stands before the first token of a row, so it cannot count."""
+        counted = super().counted(labels)
+        counted[:, 0] = False
+        return counted
+
+    def outputs(self, model: Any, inputs: dict[str, Tensor]) -> Any:
+        """The mean over all labels that count is the loss, whatever the model's own would be."""
+        from torch.nn.functional import cross_entropy
+
+        labels = inputs["labels"]
+        outputs = model(**self.without_labels(model, inputs))
+        rows, positions = self.predictions(labels)
+        targets = labels[rows, positions + self.label_offset]
+        outputs.loss = cross_entropy(outputs.logits[rows, positions].float(), targets)
+        return outputs
+
+
 class Seq2SeqLM(Task):
     """T5, Flan-T5, BART: a label sequence is predicted from an input sequence, token by token."""
 
@@ -226,7 +275,9 @@ def _shifted(labels: Tensor, config: Any) -> Tensor:
     return decoded.masked_fill(decoded == IGNORED_LABEL, config.pad_token_id)
 
 
-TASKS: dict[str, Task] = {task.name: task for task in (CausalLM(), MaskedLM(), Seq2SeqLM())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (CausalLM(), MaskedLM(), MaskedNextTokenLM(), Seq2SeqLM())
+}
 """Every kind of model by its name."""
 
 
@@ -278,7 +329,8 @@ def _tasks_of_config(config: Any) -> list[Task]:
     """The kinds that a config fits: by the architecture it was saved from, else by its family."""
     from transformers.models.auto import modeling_auto
 
-    families = {task: getattr(modeling_auto, task.mapping_name) for task in TASKS.values()}
+    told = [task for task in TASKS.values() if task.is_told_by_config]
+    families = {task: getattr(modeling_auto, task.mapping_name) for task in told}
     if getattr(config, "is_encoder_decoder", False):
         # BART is listed as a masked LM too; whatever has a decoder is used as seq2seq.
         families = {task: table for task, table in families.items() if task.is_encoder_decoder}
@@ -292,7 +344,7 @@ def _tasks_of_config(config: Any) -> list[Task]:
         return by_architecture
     # Of a model that brings its own code this says what the code is for.
     own_code = getattr(config, "auto_map", None) or {}
-    by_own_code = [task for task in TASKS.values() if task.auto_class in own_code]
+    by_own_code = [task for task in told if task.auto_class in own_code]
     if by_own_code:
         return by_own_code
     return [task for task, table in families.items() if config.model_type in table]

@@ -169,7 +169,7 @@ class Forward:
         import torch
 
         def call(part: Batch) -> Any:
-            return self._model(**on_device(part.inputs, device))
+            return self._scorer.task.outputs(self._model, on_device(part.inputs, device))
 
         if self._pads:
             outputs = self._in_halves(batch, call, joined_outputs)

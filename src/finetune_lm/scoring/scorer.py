@@ -166,7 +166,7 @@ class Scorer:
         model.eval()
         try:
             with torch.no_grad():
-                outputs = model(**on_device(batch.inputs, device))
+                outputs = self.task.outputs(model, on_device(batch.inputs, device))
                 own = outputs.loss.item()
                 _, *asked = self.asked(batch)
                 plain = mean_cost(outputs.logits, *asked)
