@@ -313,6 +313,7 @@ BASE = [
         (["--max_grad_norm", "-1"], "max_grad_norm must be above 0 but got -1."),
         (["--max_grad_norm", "nan"], "max_grad_norm must be above 0 but got nan."),
         (["--max_grad_norm", "x"], "max_grad_norm must be a number or None but got 'x'"),
+        (["--train_optimizer_kwargs.lr", "x"], "lr must be a number but got 'x' (text)."),
         (["--lr_scheduler", "cosin"], "Did you mean cosine?"),
         (["--lr_scheduler", "3"], "lr_scheduler must be text"),
         (["--lr_scheduler", "torch.optim.lr_scheduler.StepL"], "cannot be imported"),

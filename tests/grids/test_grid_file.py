@@ -173,6 +173,7 @@ from_study: []
         "from_study must be the directory of a study.",
     ):
         assert part in told, part
+    assert "seed must have" not in told
 
 
 @pytest.mark.parametrize(

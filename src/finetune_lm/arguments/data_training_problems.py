@@ -10,7 +10,11 @@ from finetune_lm.arguments.given_functions import preprocessing_problems
 from finetune_lm.arguments.given_losses import loss_problems
 from finetune_lm.arguments.given_measures import measure_problems
 from finetune_lm.arguments.given_trackers import tracker_problems
-from finetune_lm.arguments.optimizer_settings import group_problems, schedule_problems
+from finetune_lm.arguments.optimizer_settings import (
+    group_problems,
+    number_problems,
+    schedule_problems,
+)
 from finetune_lm.constants import (
     BOS_TOKEN,
     DATASET_TYPES,
@@ -61,6 +65,7 @@ def object_problems(args: DataTrainingArguments) -> list[str]:
         *comma_problems(
             "train_optimizer_kwargs", taken_by(args.train_optimizer), args.optimizer_kwargs()
         ),
+        *number_problems("train_optimizer_kwargs", args.optimizer_kwargs()),
         *preprocessing_problems(
             args.data_preprocessing_fn,
             args.data_preprocessing_fn_kwargs,

@@ -14,7 +14,7 @@ from finetune_lm.arguments.calls import (
     taken_by,
     takes_named,
 )
-from finetune_lm.arguments.checking import show
+from finetune_lm.arguments.checking import number_with_comma, show
 from finetune_lm.arguments.references import short_name
 from finetune_lm.arguments.suggestions import choices, did_you_mean, meant_by
 
@@ -45,6 +45,7 @@ def group_problems(groups: Mapping[str, Mapping[str, Any]], optimizer: Any) -> l
     problems = []
     for name, group in groups.items():
         prefix = f"{NAME}.{name}"
+        problems += number_problems(prefix, group)
         problems += _params_problems(f"{prefix}.{PARAMS}", group.get(PARAMS))
         cls = group.get(OPTIMIZER, optimizer)
         if not callable(cls):
@@ -55,6 +56,15 @@ def group_problems(groups: Mapping[str, Mapping[str, Any]], optimizer: Any) -> l
         else:
             problems += _kwargs_problems(prefix, cls, group)
     return problems
+
+
+def number_problems(name: str, kwargs: Mapping[str, Any]) -> list[str]:
+    """Return a message for each text among what every optimizer takes as a number, if at all."""
+    return [
+        f"{name}.{key} must be a number but got {show(value)}."
+        for key in ("lr", "weight_decay")
+        if isinstance(value := kwargs.get(key), str) and number_with_comma(value) is None
+    ]
 
 
 def _params_problems(name: str, patterns: Any) -> list[str]:

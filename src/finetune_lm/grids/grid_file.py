@@ -194,7 +194,7 @@ def _axes(file: ConfigFile, raw: Any, problems: list[str]) -> Iterator[Axis]:
         if not _AXIS.fullmatch(name):
             problems.append(f"{place}: {name!r} must be a name of letters, digits and _.")
             continue
-        line = file.lines.get(("vary", name), 1)
+        line, n_problems = file.lines.get(("vary", name), 1), len(problems)
         if isinstance(values, dict):
             sets = {}
             for label, arguments in values.items():
@@ -210,7 +210,8 @@ def _axes(file: ConfigFile, raw: Any, problems: list[str]) -> Iterator[Axis]:
             found = [each for value in listed for each in _spread(value, place, problems)]
             axis = Axis(name, tuple(found), is_argument=_is_argument(name), line=line)
         if not found:
-            problems.append(f"{place}: {name} must have at least one value.")
+            if len(problems) == n_problems:
+                problems.append(f"{place}: {name} must have at least one value.")
             continue
         texts = [text_of(value) for value in found]
         problems += [
