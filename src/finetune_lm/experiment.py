@@ -81,7 +81,7 @@ def conduct(
     if is_series(model_args):
         return run_series(all_args, earlier, conduct)
     if all_args[2].do_optimize:
-        return study(all_args)
+        return study(all_args, pack)
     plan = make_plan(all_args, earlier)
 
     # These are slow to import, so a mistake above is told at once.
@@ -135,16 +135,16 @@ def conduct(
     return RunResult(plan.directory, best_loss, best_epoch, plan.table_path if testing else None)
 
 
-def study(all_args: AllArguments) -> StudyResult:
+def study(all_args: AllArguments, pack: Pack | None = None) -> StudyResult:
     """Search for hyperparameters, and do the run of the best trial again if that is wanted."""
     all_args[2].resolve()  # imports Optuna
 
     from finetune_lm.study.results import best_run_args
     from finetune_lm.study.search import search
 
-    result = search(*all_args)
+    result = search(*all_args, pack.models if pack else None)
     best_args = best_run_args(result) if all_args[2].keep_best_trial else None
     if best_args is not None:
         with earlier_in(Path(str(best_args[1].output_dir))) as earlier:
-            conduct((*best_args, OptimizationArguments()), earlier)
+            conduct((*best_args, OptimizationArguments()), earlier, pack)
     return result

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from finetune_lm.grids.grid_checks import check_grid
 from finetune_lm.grids.grid_file import read_grid
 from finetune_lm.grids.grid_runs import runs_of
 from finetune_lm.grids.run_states import State
+from finetune_lm.models import kept_models
 from grid_files import runs, states, write_grid
 
 N_TRIALS = 3
@@ -52,7 +54,10 @@ def studies(tmp_path_factory):
         patch.chdir(place)
         write_grid(KINDS, STUDY)
         patch.setattr("finetune_lm.study.trials.Trials._follow_up", _stopping())
+        load, loaded = kept_models.load_untouched, []
+        patch.setattr(kept_models, "load_untouched", lambda *a: loaded.append(1) or load(*a))
         assert main(["grid", "grid.yaml", "run"]) == 143
+        assert len(loaded) == 1  # for both studies
         assert states() == {"kind=short": State.FINISHED, "kind=long": State.STOPPED}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -81,7 +86,7 @@ def in_a_copy(studies, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
 
 
-def test_each_study_has_its_trials_whatever_stopped_it():
+def test_each_study_has_its_trials_whatever_stopped_it(capfd):
     trials = finetune_lm.load_grid("grid.yaml")
     complete = trials[trials["state"] == "COMPLETE"]
     assert complete.groupby("kind").size().to_dict() == {"long": N_TRIALS, "short": N_TRIALS}
@@ -89,6 +94,7 @@ def test_each_study_has_its_trials_whatever_stopped_it():
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")}
     assert main(["grid", "grid.yaml", "run"]) == 0
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")} == before
+    assert capfd.readouterr().err == "2 runs: 2 finished\n"
 
 
 def second(**base: Any) -> list[Any]:
@@ -135,6 +141,15 @@ def test_the_best_trial_again_comes_to_the_best_value():
     result = finetune_lm.run(model, data, optimization)
     complete = trials[(trials["kind"] == "long") & (trials["state"] == "COMPLETE")]
     assert result.best_loss == complete["value"].min()
+    # One that was done in a process that had done another study before.
+    [first] = complete[complete["number"] == 0].to_dict("records")
+    tried = {
+        "train_optimizer_kwargs": {**data.train_optimizer_kwargs, "lr": first["lr"]},
+        "max_grad_norm": first["max_grad_norm"],
+        "per_device_train_batch_size": first["per_device_train_batch_size"],
+        "output_dir": "first",
+    }
+    assert finetune_lm.run(model, replace(data, **tried), optimization).best_loss == first["value"]
 
 
 def test_a_study_that_is_not_over_is_a_mistake():

@@ -232,8 +232,8 @@ def test_a_model_that_is_kept_no_more_is_free():
             pack._n_modules = 0  # as if the last run had imported something
             with pack.one_run():
                 assert all(model() is None for model in kept[:-1]), name
-                loaded_by(pack._models, ModelArguments(name))
-                stock = pack._models._stock
+                loaded_by(pack.models, ModelArguments(name))
+                stock = pack.models._stock
                 assert stock is not None
                 assert stock.loaded is not None
                 kept.append(weakref.ref(stock.loaded.model))

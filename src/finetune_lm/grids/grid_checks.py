@@ -219,8 +219,9 @@ def _raw_file_problems(run: GridRun) -> list[str]:
 def _plan_study(all_args: AllArguments) -> None:
     """See that a study can be planned. What is warned of is said when it is begun."""
     from finetune_lm.study.plan import make_plan
+    from finetune_lm.study.search import OptunaMessages
 
-    with contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.redirect_stderr(io.StringIO()), OptunaMessages().active():
         make_plan(*all_args)
 
 

@@ -183,7 +183,7 @@ class Worker:
         if optimization.max_trials is None and n_trials is not None:
             # Those of earlier processes count.
             more.append((("max_trials",), str(n_trials)))
-        conduct(run.arguments(more))
+        conduct(run.arguments(more), pack=self._pack)
 
 
 @contextmanager

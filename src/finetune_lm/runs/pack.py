@@ -43,7 +43,7 @@ class Pack:
     """
 
     def __init__(self) -> None:
-        self._models = KeptModels()
+        self.models = KeptModels()
         self._around = ExitStack()
         self._n_modules = 0
 
@@ -95,7 +95,7 @@ class Pack:
         self, model_args: ModelArguments, data_args: DataTrainingArguments, files: Files
     ) -> tuple[accelerate.Accelerator, LoadedModel, dict[str, list[Dataset]]]:
         """What `preparing.load` returns."""
-        return preparing.load(model_args, data_args, files, self._models)
+        return preparing.load(model_args, data_args, files, self.models)
 
 
 def _put_back_environment(stack: ExitStack) -> None:

@@ -23,6 +23,7 @@ from finetune_lm.arguments import (
 )
 from finetune_lm.data.files import file_hashes
 from finetune_lm.messages import say, warn
+from finetune_lm.models.loading import Loader
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.on_record import cannot_write, end_on_record
 from finetune_lm.runs.record import RunRecord
@@ -66,6 +67,7 @@ def search(
     model_args: ModelArguments,
     data_args: DataTrainingArguments,
     optimization_args: OptimizationArguments,
+    loader: Loader | None = None,
 ) -> StudyResult:
     """Search for hyperparameters, as one process of a study.
 
@@ -73,6 +75,7 @@ def search(
         model_args: Which model, and how it is loaded and changed.
         data_args: Which data, how the model learns.
         optimization_args: What to search for, and how.
+        loader: Loads the model; by default anew.
 
     Returns:
         What the study has found by now, in all of its processes.
@@ -84,7 +87,7 @@ def search(
     messages = OptunaMessages()
     with messages.active():
         plan = make_plan(model_args, data_args, optimization_args)
-        plan, runner, record = _load(plan)
+        plan, runner, record = _load(plan, loader)
         messages.tell_experimental()
         directory = make_study_dir(plan.output_dir)
         # Signals wait until the end of it all, when it is on record how the search ended.
@@ -107,7 +110,7 @@ def search(
         return study_result(study, plan.parameters, plan.model_args, plan.data_args, directory.path)
 
 
-def _load(plan: Plan) -> tuple[Plan, TrialRunner, StudyRecord]:
+def _load(plan: Plan, loader: Loader | None) -> tuple[Plan, TrialRunner, StudyRecord]:
     """Load all that trials share, and find the study or begin it.
 
     A study is begun only when everything is loaded, so that a mistake leaves none behind. One that
@@ -119,7 +122,7 @@ def _load(plan: Plan) -> tuple[Plan, TrialRunner, StudyRecord]:
         seed = (found or mine).seed
         plan = plan.seeded(seed)
         searched = {str(parameter.place[0]) for parameter in plan.parameters}
-        runner = TrialRunner(plan.model_args, plan.data_args, searched)
+        runner = TrialRunner(plan.model_args, plan.data_args, searched, loader)
         mine = replace(mine, identity={**plan.identity, MODEL: runner.loaded.origin})
         if found is not None:
             check_same(found, mine, plan.name, plan.place)

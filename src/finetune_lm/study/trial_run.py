@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import accelerate
 
     from finetune_lm.data.dataset import Dataset
-    from finetune_lm.models.loading import LoadedModel
+    from finetune_lm.models.loading import LoadedModel, Loader
 
 
 # What a callback or a loss may hang onto a module, and forget.
@@ -159,6 +159,7 @@ class TrialRunner:
         model_args: Which model, and how it is loaded and changed.
         data_args: The arguments without a study.
         searched: The arguments that trials differ in.
+        loader: Loads the model; by default anew.
 
     Raises:
         UserError: If the model is not there, or something does not go with something else.
@@ -169,12 +170,13 @@ class TrialRunner:
         model_args: ModelArguments,
         data_args: DataTrainingArguments,
         searched: Iterable[str],
+        loader: Loader | None = None,
     ) -> None:
         self._model_args = model_args
         searched = set(searched)
         self._loads_anew = bool({"seed", MODIFIER_KWARGS} & searched)
         # Where trials change the model in other ways, it is read once all the same.
-        self._loader = KeptModels() if MODIFIER_KWARGS in searched else None
+        self._loader = loader or (KeptModels() if MODIFIER_KWARGS in searched else None)
         self._feeds_anew = bool(searched & _FED)
         self._shared = self._load(data_args)
         # What can be found wrong with losses and callbacks is found before there is a study. And
