@@ -14,7 +14,8 @@ from finetune_lm.evaluation.splits import Split
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.recording.columns import MetadataColumns
-from finetune_lm.recording.token_rows import RunColumns, TokenRows
+from finetune_lm.recording.run_columns import RunColumns
+from finetune_lm.recording.token_rows import TokenRows
 from finetune_lm.recording.waiting_rows import WaitingRows
 from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer

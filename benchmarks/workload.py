@@ -38,8 +38,9 @@ from finetune_lm.models.tasks import TASKS
 from finetune_lm.recording.columns import MetadataColumns
 from finetune_lm.recording.loss_history import LossHistory
 from finetune_lm.recording.recorder import BatchAt, Measured, Recorder, Recorders
+from finetune_lm.recording.run_columns import RunColumns
 from finetune_lm.recording.run_so_far import RunSoFar
-from finetune_lm.recording.token_rows import RunColumns, TokenRows
+from finetune_lm.recording.token_rows import TokenRows
 from finetune_lm.recording.token_table import TokenTable
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.device import make_accelerator

@@ -19,8 +19,9 @@ from finetune_lm.models.tasks import TASKS
 from finetune_lm.models.vocabulary import Vocabulary
 from finetune_lm.recording.columns import MetadataColumns
 from finetune_lm.recording.recorder import Measured
+from finetune_lm.recording.run_columns import RunColumns
 from finetune_lm.recording.scored_tokens import ScoredTokens
-from finetune_lm.recording.token_rows import RunColumns, TokenRows
+from finetune_lm.recording.token_rows import TokenRows
 from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
 

@@ -94,7 +94,7 @@ def test_a_measure(tmp_path):
     stations = ["given_measures", "make_measures", "Forward.__call__"]
     check(calls, stations, not_through="scoring/")
     # How the rows of logits come to a measure is the business of the package, as in `test_a_text`.
-    check(calls, ["TokenRows._measured", "measuring.py: finished"], most=8)
+    check(calls, ["measure_columns.py: measure_columns", "measuring.py: finished"], most=8)
 
 
 def test_a_trial(tmp_path):

@@ -15,7 +15,8 @@ from finetune_lm.constants import BY_LOSS, BY_PAIR_ACCURACY, BY_PAIR_DIFFERENCE
 from finetune_lm.formulas import parse_prediction
 from finetune_lm.recording.columns import MetadataColumns
 from finetune_lm.recording.recorder import Measured
-from finetune_lm.recording.token_rows import RunColumns, TokenRows
+from finetune_lm.recording.run_columns import RunColumns
+from finetune_lm.recording.token_rows import TokenRows
 
 if TYPE_CHECKING:
     from finetune_lm.arguments import DataTrainingArguments

@@ -25,7 +25,8 @@ from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.vocabulary import padding_id
 from finetune_lm.randomness import LOSSES, stream_seed
 from finetune_lm.ranks import world
-from finetune_lm.recording.token_rows import RunColumns, TokenRows
+from finetune_lm.recording.run_columns import RunColumns
+from finetune_lm.recording.token_rows import TokenRows
 from finetune_lm.runs.run_plan import Plan
 from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer, scorer_of

@@ -19,8 +19,8 @@ from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.weights import hash_of_weights
 from finetune_lm.recording.columns import SEED
 from finetune_lm.recording.progress_bars import TestBar
+from finetune_lm.recording.run_columns import RunColumns
 from finetune_lm.recording.tables import TableWriter
-from finetune_lm.recording.token_rows import RunColumns
 from finetune_lm.recording.token_table import word_rows
 from finetune_lm.recording.waiting_rows import WaitingRows
 from finetune_lm.recording.word_table import WordTable

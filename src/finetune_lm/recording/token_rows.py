@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from finetune_lm.constants import IGNORED_LABEL
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.label_words import LabelWords, TokenWords
 from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.data.units import NO_REGION
 from finetune_lm.data.words import NO_PLACE, NO_WORD
-from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
-from finetune_lm.models.loading import LoadedModel
-from finetune_lm.models.tasks import Task
-from finetune_lm.models.vocabulary import Vocabulary, vocabulary_of
 from finetune_lm.recording.baseline_surprisals import BaselineSurprisals
 from finetune_lm.recording.columns import (
     BASELINE_SURPRISAL,
@@ -35,85 +29,17 @@ from finetune_lm.recording.columns import (
     SEQUENCE_TYPE,
     STEP,
     STRADDLES,
-    MetadataColumns,
-    table_columns,
 )
+from finetune_lm.recording.measure_columns import measure_columns
+from finetune_lm.recording.run_columns import RunColumns
 from finetune_lm.recording.scored_tokens import ScoredTokens
+from finetune_lm.recording.tokens_in_texts import TokensInTexts
 from finetune_lm.recording.word_columns import PLL
-from finetune_lm.scoring.measuring import Tokens, finished, spread
+from finetune_lm.scoring.measuring import spread
 from finetune_lm.scoring.surprisal import Scores
 
 if TYPE_CHECKING:
     from finetune_lm.recording.recorder import Measured
-
-
-@dataclass(frozen=True)
-class RunColumns:
-    """What all rows of a run have in common.
-
-    Attributes:
-        model_name: The model as named on the command line.
-        task: What kind it is.
-        n_params: Its size, readable.
-        seed: The run's seed.
-        vocabulary: The tokenizer's entries.
-        metadata: The metadata columns of the table.
-        losses: The names of its loss columns, in order. A table with losses has the learning rate
-            as well, another one tells what was seen before.
-        seen_in: For each data file by its path, in which file each of its lines stood that was
-            learned from or that chose the epoch; None where it stood in neither.
-        measures: The type of each column of a measure, in order.
-        over_word: What a table of words takes of each of them: ``sum``, ``first`` or nothing.
-        has_baseline: Whether there is a pass before the training, with which others are compared.
-    """
-
-    model_name: str
-    task: Task
-    n_params: str
-    seed: int
-    vocabulary: Vocabulary
-    metadata: MetadataColumns
-    losses: Sequence[str] = ()
-    seen_in: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
-    measures: Mapping[str, pa.DataType] = field(default_factory=dict)
-    over_word: Mapping[str, str | None] = field(default_factory=dict)
-    has_baseline: bool = False
-
-    @classmethod
-    def of(
-        cls,
-        loaded: LoadedModel,
-        seed: int,
-        metadata: MetadataColumns,
-        losses: Sequence[str] = (),
-        seen_in: Mapping[str, Sequence[str | None]] | None = None,
-    ) -> Self:
-        """What the rows of a table about this model have in common, measures aside."""
-        return cls(
-            loaded.name,
-            loaded.task,
-            loaded.n_params,
-            seed,
-            vocabulary_of(loaded.tokenizer),
-            metadata,
-            losses,
-            seen_in or {},
-        )
-
-    def names(self, *, with_step: bool = False) -> list[str]:
-        """The columns of the table, in order; with ``step`` if it is that of the probes."""
-        besides = {
-            SEQUENCE_TYPE: self.task.reports_greedy_rows,
-            STEP: with_step,
-            BASELINE_SURPRISAL: self.has_baseline,
-        }
-        return table_columns(
-            losses=self.losses,
-            metadata=self.metadata.names,
-            units=self.metadata.unit_names,
-            measures=list(self.measures),
-            besides=[name for name, is_there in besides.items() if is_there],
-        )
 
 
 class TokenRows:
@@ -183,7 +109,7 @@ class TokenRows:
                 pa.string(),
             )
         self.before = BaselineSurprisals() if run.has_baseline and dataset_type != "train" else None
-        self._words = LabelWords.of_texts(dataset.labels, dataset.places, dataset.units)
+        self._texts = TokensInTexts(dataset, run.task, run.vocabulary)
 
     def of_batches(self, measured: Sequence[Measured]) -> pa.Table:
         """The rows of batches of one pass, one after another.
@@ -198,7 +124,7 @@ class TokenRows:
         batch = Batch.joined([each.batch for each in measured])
         parts = [_asked(each) for each in measured]
         tokens = ScoredTokens.joined(parts, [len(each.batch) for each in measured])
-        words = self._label_words(batch, tokens.row, tokens.position)
+        words = self._texts.words(batch, tokens.row, tokens.position)
         columns = self._columns(batch, tokens, words)
         if self.run.has_baseline:
             is_first = measured[0].epoch < 0
@@ -206,8 +132,8 @@ class TokenRows:
         if self.run.measures:
             places = None
             if any(hasattr(measure, "finish") for measure in self._measures):
-                places = self._tokens(batch, tokens, words)
-            columns |= self._measured(tokens, places)
+                places = self._texts.for_measures(batch, tokens, words)
+            columns |= measure_columns(self.run.measures, self._measures, tokens, places)
         if self.run.task.reports_greedy_rows:
             columns[SEQUENCE_TYPE] = pa.repeat(LABEL_SEQUENCE, len(tokens))
             columns = _interleaved(tokens.row, columns, self._greedy_columns(batch, tokens))
@@ -285,7 +211,7 @@ class TokenRows:
         columns["is_unknown"] = pa.array(self.run.vocabulary.is_unknown(token_id))
 
         if REGION in self.run.metadata.unit_names:
-            names = pa.array(self._words.region_names, pa.string())
+            names = pa.array(self._texts.region_names, pa.string())
             number = pa.array(words.region, mask=words.region == NO_REGION)
             columns[REGION] = names.take(number)
         if STRADDLES in self.run.metadata.unit_names:
@@ -314,75 +240,6 @@ class TokenRows:
             return pa.array(surprisal, mask=~tokens.is_predicted)
         values, is_there = self.before.of(batch, tokens.row)
         return pa.array(values, mask=~(is_there & tokens.is_predicted))
-
-    def _measured(self, tokens: ScoredTokens, places: Tokens | None) -> dict[str, pa.Array]:
-        """The columns of the measures."""
-        columns = {name: pa.nulls(len(tokens), kind) for name, kind in self.run.measures.items()}
-        found: dict[str, npt.NDArray[np.float32]] = {}
-        for measure in self._measures:
-            found |= finished(measure, tokens.scores, tokens.is_predicted, places)
-        for name, values in found.items():
-            kind = self.run.measures[name]
-            if pa.types.is_integer(kind) and len(
-                broken := values[~np.isnan(values) & ~(values % 1 == 0)]
-            ):
-                raise UserError(
-                    f"a measure whose column {name} is among its integers must return whole "
-                    f"numbers but returned {broken[0]}."
-                )
-            columns[name] = pa.array(values, from_pandas=True).cast(kind)
-        return columns
-
-    def _tokens(self, batch: Batch, tokens: ScoredTokens, words: TokenWords) -> Tokens:
-        """The tokens, and where they stand, for measures that ask."""
-        task, vocabulary = self.run.task, self.run.vocabulary
-        row, position = tokens.row, tokens.position
-        labels, is_label = batch.inputs["labels"].numpy(), batch.is_label.numpy()
-        instead = batch.inputs["input_ids"].numpy() if task.labels_parallel_inputs else -1
-        ids = np.where(labels == IGNORED_LABEL, instead, labels)
-        has_next = position + 1 < ids.shape[1]
-        behind = np.where(has_next, position + 1, position)
-        has_next &= is_label[row, behind]
-        behind = np.where(has_next, behind, position)
-        next_id = np.where(has_next, ids[row, behind], -1)
-        is_of_text = is_label & ~vocabulary.is_structural(ids)
-        is_of_text &= np.arange(ids.shape[1]) >= batch.n_start.numpy()[:, None]
-        next_words = self._label_words(batch, row, behind)
-        width = int(words.word_num.max(initial=0)) + 1
-        no_word = words.word_num == NO_WORD
-        names = np.array([*self._words.region_names, None], dtype=object)
-        return Tokens(
-            token_id=tokens.token_id,
-            surprisal=spread(tokens.scores.surprisal, tokens.is_predicted),
-            word=np.where(no_word, NO_WORD, row * width + words.word_num),
-            word_text=words.words,
-            num_in_word=words.token_num_in_word,
-            straddles=~no_word & (words.token_num_in_word == 0) & ~words.begins_word,
-            begins=position == is_of_text.argmax(axis=1)[row],
-            ends_word=~has_next | (next_words.word_num != words.word_num),
-            next_id=next_id,
-            is_cut=self.dataset.places.cuts[batch.example[row]] >= 0,
-            in_order=task.predicts_in_order,
-            regions=names[np.where(words.region == NO_REGION, -1, words.region)],
-        )
-
-    def _label_words(self, batch: Batch, row: IntArray, position: IntArray) -> TokenWords:
-        """The words of the reported labels, from their text where they still are its tokens."""
-        aligned = batch.aligned[row]
-        if aligned.all():
-            return self._words.at(batch.example[row], position)
-        labels, input_ids = batch.inputs["labels"].numpy(), batch.inputs["input_ids"].numpy()
-        # What is not to be predicted still is part of the words around it.
-        instead = input_ids if self.run.task.labels_parallel_inputs else self.run.vocabulary.filler
-        labels = np.where(labels == IGNORED_LABEL, instead, labels)
-        lengths = batch.is_label.sum(dim=1).tolist()
-        sequences = [ids[:length] for ids, length in zip(labels, lengths, strict=True)]
-        spelled = LabelWords.of_ids(self.run.vocabulary, sequences)
-        return TokenWords.choose(
-            aligned,
-            self._words.at(batch.example[row[aligned]], position[aligned]),
-            spelled.at(row[~aligned], position[~aligned]),
-        )
 
     def _greedy_columns(self, batch: Batch, tokens: ScoredTokens) -> dict[str, pa.Array]:
         """The columns of rows for the model's own best token at each position of the labels."""

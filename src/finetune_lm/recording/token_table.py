@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune_lm.recording.recorder import ProbePass, Recorder
+from finetune_lm.recording.run_columns import RunColumns
 from finetune_lm.recording.tables import TableState, TableWriter
-from finetune_lm.recording.token_rows import RunColumns
 from finetune_lm.recording.word_rows import WordRows
 from finetune_lm.recording.word_table import WordTable
 
