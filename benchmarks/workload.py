@@ -24,7 +24,7 @@ import transformers
 from finetune_lm import DataTrainingArguments
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
-from finetune_lm.data.files import Examples
+from finetune_lm.data.examples import Examples
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.evaluation.evaluate import evaluate

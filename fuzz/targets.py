@@ -31,12 +31,8 @@ from finetune_lm.arguments import (
     references,
 )
 from finetune_lm.arguments.command_line import argument_names
-from finetune_lm.data.files import (
-    JSON_SUFFIXES,
-    TEXT_SUFFIXES,
-    file_hashes,
-    read_examples,
-)
+from finetune_lm.data.examples import JSON_SUFFIXES, TEXT_SUFFIXES, file_hashes
+from finetune_lm.data.reading_examples import read_examples
 from finetune_lm.errors import UserError
 from finetune_lm.recording.columns import MetadataColumns
 

@@ -10,7 +10,7 @@ import torch
 
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset, DatasetOptions
-from finetune_lm.data.files import Examples
+from finetune_lm.data.examples import Examples
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged_arrays import Ragged
 from finetune_lm.data.tokenization import Encoding, TextEncoder

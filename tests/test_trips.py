@@ -49,7 +49,7 @@ def test_a_text(tmp_path):
     with counted() as calls:
         call(tmp_path, "--test_file", f"{DATA}/flomped_test.txt.gz", "--max_test_samples", "4")
     stations = [
-        "data/files.py: read_examples",
+        "reading_examples.py: read_examples",
         "Dataset.__init__",
         "Dataset.batches",
         "Forward.__call__",
@@ -83,7 +83,7 @@ def test_a_sentence_of_the_kl_term(tmp_path):
             *(f"{loss}.max_samples_per_dataset", "20", f"{loss}.n_examples_per_batch", "4"),
         )
     stations = ["Dataset.__init__", "KLBaselineLoss.__call__", "KLBaselineLoss._draw"]
-    check(calls, [*stations, "data/files.py: read_examples"], not_through="scoring/")
+    check(calls, [*stations, "reading_examples.py: read_examples"], not_through="scoring/")
     stations = ["BaselineData.baseline_logits", "OutputLayer.judged", "KLDivergence.__init__"]
     check(calls, stations, not_through="scoring/forward")
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_lm.data.files import dataset_name, distinct_names, read_examples
+from finetune_lm.data.examples import dataset_name, distinct_names
+from finetune_lm.data.reading_examples import read_examples
 from finetune_lm.errors import UserError
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import finetune_lm
 from finetune_lm.cli import main
-from finetune_lm.data.files import Examples
+from finetune_lm.data.examples import Examples
 from finetune_lm.data.seen import seen_before
 from finetune_lm.models.tasks import TASKS
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_lm.data.detokenizing import joined
-from finetune_lm.data.files import Examples, ReadingOfPairs, read_examples
+from finetune_lm.data.examples import Examples
 from finetune_lm.data.items import items_of
+from finetune_lm.data.reading_examples import ReadingOfPairs, read_examples
 from finetune_lm.errors import UserError
 
 PAIRS = ReadingOfPairs()

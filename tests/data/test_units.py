@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_lm.data.files import read_examples
 from finetune_lm.data.ragged_arrays import Ragged
+from finetune_lm.data.reading_examples import read_examples
 from finetune_lm.data.units import Region, read_units, regions_of_tokens
 from finetune_lm.data.words import TokenPlaces, align, word_spans
 from finetune_lm.errors import UserError

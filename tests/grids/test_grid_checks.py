@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_lm.cli import main
-from finetune_lm.data import files
+from finetune_lm.data import reading_examples
 from finetune_lm.errors import UserError
 from finetune_lm.grids.grid_checks import check_grid
 from grid_files import DATA, runs, write_grid
@@ -94,13 +94,13 @@ def test_the_command_says_so_and_begins_nothing(capsys):
 
 def test_each_file_is_read_once(monkeypatch):
     read: list[str] = []
-    original = files._read_examples
+    original = reading_examples._read_examples
 
     def counted(path: str, *more: Any) -> Any:
         read.append(path)
         return original(path, *more)
 
-    monkeypatch.setattr(files, "_read_examples", counted)
+    monkeypatch.setattr(reading_examples, "_read_examples", counted)
     kl = {
         "loss_classes.train": ["loss_classes.OutputsDefaultLoss", "loss_classes.KLBaselineLoss"],
         "loss_classes_kwargs.train.KLBaselineLoss.dataset": str(DATA / "sentences.txt.gz"),
@@ -112,15 +112,15 @@ def test_each_file_is_read_once(monkeypatch):
 
 def test_a_file_is_read_again_when_it_has_changed(tmp_path):
     path = write_lines(tmp_path / "a.txt.gz", ["one"])
-    with files.reading_once():
-        first = files.read_examples(path)
-        assert files.read_examples(path) is first
+    with reading_examples.reading_once():
+        first = reading_examples.read_examples(path)
+        assert reading_examples.read_examples(path) is first
         write_lines(tmp_path / "a.txt.gz", ["one", "two"])
-        assert files.read_examples(path).texts == ["one", "two"]
+        assert reading_examples.read_examples(path).texts == ["one", "two"]
         write_lines(tmp_path / "a.txt.gz", ["one", "two"], metadata=[{"x": 1}, {"x": 2}])
-        assert files.read_examples(path).metadata == [{"x": 1}, {"x": 2}]
-        assert files.read_examples(path, 1).metadata == [{"x": 1}]
-    assert files.read_examples(path) is not first
+        assert reading_examples.read_examples(path).metadata == [{"x": 1}, {"x": 2}]
+        assert reading_examples.read_examples(path, 1).metadata == [{"x": 1}]
+    assert reading_examples.read_examples(path) is not first
 
 
 def test_runs_that_were_made_with_other_arguments_are_told():

@@ -14,7 +14,7 @@ import pyarrow as pa
 from finetune_lm.constants import IGNORED_LABEL, ONCE, PER_BATCH
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.encoding import check_parallel, encode
-from finetune_lm.data.files import Examples
+from finetune_lm.data.examples import Examples
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged_arrays import IntArray, Ragged, as_tensor, real_mask, unpadded
 from finetune_lm.data.tokenization import TextEncoder

@@ -11,8 +11,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.data.files import MOST_KEPT_LINES, Examples
+from finetune_lm.data.examples import Examples
 from finetune_lm.data.ragged_arrays import Ragged
+from finetune_lm.data.reading_examples import MOST_KEPT_LINES
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.errors import UserError
 from finetune_lm.whole_files import checksum, sealed, unsealed, write_whole

@@ -10,7 +10,7 @@ from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import BOS_TOKEN, DEFAULT_MAX_LENGTH, PER_BATCH, PROBE
 from finetune_lm.data.dataset import Dataset, DatasetOptions
-from finetune_lm.data.files import Examples, Files
+from finetune_lm.data.examples import Examples, Files
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.data_preprocessing import expand_with_masks, identity

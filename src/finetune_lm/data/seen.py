@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_lm.constants import PROBE
-from finetune_lm.data.files import Examples, Files
+from finetune_lm.data.examples import Examples, Files
 from finetune_lm.messages import say
 from finetune_lm.models.tasks import Task
 

@@ -13,7 +13,7 @@ from finetune_lm.arguments.given_measures import (
 )
 from finetune_lm.constants import LOSS_DATASET_TYPES, PROBE
 from finetune_lm.data.dataset import Dataset
-from finetune_lm.data.files import distinct_names
+from finetune_lm.data.examples import distinct_names
 from finetune_lm.data.seen import seen_before
 from finetune_lm.evaluation.losses import LossEntry, Losses
 from finetune_lm.evaluation.made_measures import column_types, make_measures

@@ -10,16 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, config_dict
 from finetune_lm.arguments.data_training_arguments import DrawnSeed
+from finetune_lm.data.examples import METADATA_ENDINGS, Files
 from finetune_lm.data.feeding import check_kinds, used_types
-from finetune_lm.data.files import (
-    METADATA_ENDINGS,
-    Files,
-    ReadingOfPairs,
-    read_examples,
-    read_files,
-    reading_once,
-)
+from finetune_lm.data.files import read_files
 from finetune_lm.data.patterns import files_of_patterns
+from finetune_lm.data.reading_examples import ReadingOfPairs, read_examples, reading_once
 from finetune_lm.errors import UserError
 from finetune_lm.grids.grid_file import GridFile
 from finetune_lm.grids.grid_runs import GridRun

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset, DatasetOptions
+from finetune_lm.data.examples import Examples, check_texts
 from finetune_lm.data.feeding import encoder_options, kind_problems, tokenizer_problems
-from finetune_lm.data.files import Examples, check_texts, read_examples
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged_arrays import IntArray
+from finetune_lm.data.reading_examples import read_examples
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.data_preprocessing import identity
 from finetune_lm.errors import UserError, first_line

@@ -11,7 +11,7 @@ from typing import Any, Self
 from finetune_lm.arguments.given_functions import function_problems
 from finetune_lm.arguments.suggestions import choices, did_you_mean
 from finetune_lm.constants import ONCE, PREPROCESSING_STRATEGIES
-from finetune_lm.data.files import JSON_SUFFIXES, TEXT_SUFFIXES
+from finetune_lm.data.examples import JSON_SUFFIXES, TEXT_SUFFIXES
 from finetune_lm.data_preprocessing import identity
 from finetune_lm.errors import UserError
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from finetune_lm.data.files import Examples
+    from finetune_lm.data.examples import Examples
     from finetune_lm.data.ragged_arrays import IntArray
     from finetune_lm.loss_classes._kl_data import BaselineData, KLBatch
     from finetune_lm.loss_classes._kl_settings import KLSource
@@ -195,7 +195,7 @@ class KLBaselineLoss:
         Raises:
             UserError: Naming the file, and the line where it is one line that is wrong.
         """
-        from finetune_lm.data.files import read_examples
+        from finetune_lm.data.reading_examples import read_examples
         from finetune_lm.loss_classes._kl_settings import KLSettings
 
         sources = KLSettings.of(kwargs).sources

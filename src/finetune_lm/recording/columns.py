@@ -9,7 +9,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from finetune_lm.arguments.references import numbered_names
-from finetune_lm.data.files import Examples
+from finetune_lm.data.examples import Examples
 from finetune_lm.data.units import REGIONS, UNIT_KEYS
 from finetune_lm.errors import UserError
 

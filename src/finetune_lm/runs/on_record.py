@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.arguments import config_text, config_yaml, without_token
 from finetune_lm.arguments.given_measures import columns_of_measures
 from finetune_lm.constants import CONFIG_YAML
-from finetune_lm.data.files import Files, distinct_names, file_hashes
+from finetune_lm.data.examples import Files, distinct_names, file_hashes
 from finetune_lm.errors import UserError
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.ranks import world

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from finetune_lm import messages
 from finetune_lm.data.encoding import keeping_encoded
-from finetune_lm.data.files import Files, reading_once
+from finetune_lm.data.examples import Files
+from finetune_lm.data.reading_examples import reading_once
 from finetune_lm.models.kept_models import KeptModels
 from finetune_lm.runs import preparing
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from finetune_lm.arguments.redaction import hides_secrets
+from finetune_lm.data.examples import Files
 from finetune_lm.data.feeding import check_kinds, load_datasets, used_types
-from finetune_lm.data.files import Files, read_files
+from finetune_lm.data.files import read_files
 from finetune_lm.data.preview import render
 from finetune_lm.errors import UserError
 from finetune_lm.full_collections import without_full_collections

@@ -17,7 +17,7 @@ from finetune_lm.arguments import (
 )
 from finetune_lm.arguments.declared import RESULT, Affects, what_affects
 from finetune_lm.constants import DATASET_TYPES
-from finetune_lm.data.files import Files, content_hash, distinct_names
+from finetune_lm.data.examples import Files, content_hash, distinct_names
 from finetune_lm.runs.source_hashes import source_hashes
 
 AllArguments = tuple[ModelArguments, DataTrainingArguments, OptimizationArguments]

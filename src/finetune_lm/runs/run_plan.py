@@ -13,9 +13,8 @@ from finetune_lm.arguments.hooks import CallbackEntry, of_a_run
 from finetune_lm.arguments.moved_files import say_where
 from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import PROBE
+from finetune_lm.data.examples import Examples, Files
 from finetune_lm.data.files import (
-    Examples,
-    Files,
     arguments_of_missing_files,
     check_contrasts,
     check_selection,

@@ -12,7 +12,8 @@ from finetune_lm.arguments.checking import show
 from finetune_lm.arguments.declared import default_of
 from finetune_lm.arguments.optimization_arguments import direction_of
 from finetune_lm.arguments.references import resolve_references, short_name
-from finetune_lm.data.files import Files, check_selection, read_files
+from finetune_lm.data.examples import Files
+from finetune_lm.data.files import check_selection, read_files
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.messages import warn
 from finetune_lm.runs.directory import JOURNAL

@@ -21,7 +21,7 @@ from finetune_lm.arguments import (
     OptimizationArguments,
     config_yaml,
 )
-from finetune_lm.data.files import file_hashes
+from finetune_lm.data.examples import file_hashes
 from finetune_lm.messages import say, warn
 from finetune_lm.models.loading import Loader
 from finetune_lm.runs.interruption import Interruption

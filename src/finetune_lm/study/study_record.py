@@ -21,7 +21,7 @@ from finetune_lm.arguments import (
 from finetune_lm.arguments.data_training_arguments import DrawnSeed
 from finetune_lm.arguments.declared import VALIDATION_LOSS
 from finetune_lm.arguments.optimization_arguments import direction_of
-from finetune_lm.data.files import Files
+from finetune_lm.data.examples import Files
 from finetune_lm.errors import UserError
 from finetune_lm.runs.directory import as_file_name
 from finetune_lm.runs.run_identity import identity_of, names_of_differences
