@@ -236,9 +236,9 @@ class _Ranks(World):
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            raise self._why() from error
+            raise self.why() from error
 
-    def _why(self) -> OtherRankError:
+    def why(self) -> OtherRankError:
         """Which rank has ended the run, and what it has said of it."""
         others = [rank for rank in range(self.size) if rank != self.rank]
         try:
@@ -375,11 +375,23 @@ def joined() -> Iterator[World]:
             # Nobody is gone while another may still need it.
             ranks.gather(None)
     except BaseException as error:
+        if _is_of_messages(error):  # those of a model that is split among ranks are its own
+            lost = ranks.why()
+            ranks.leave(lost)
+            raise lost from error
         ranks.leave(error)
         raise
     finally:
         _joined = None
         ranks.close()
+
+
+def _is_of_messages(error: BaseException) -> bool:
+    """Whether a message between ranks has failed."""
+    from torch.distributed import DistError
+
+    is_gloo = type(error) is RuntimeError and "gloo" in str(error)
+    return is_gloo or isinstance(error, DistError)
 
 
 def launched() -> tuple[int, int]:

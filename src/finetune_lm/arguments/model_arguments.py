@@ -112,6 +112,12 @@ class ModelArguments(Arguments):
         "time, the same numbers.",
         affects=Affects.LEARNING,
     )
+    fsdp: bool = option(
+        False,
+        "Split weights, gradients and optimizer states among the processes of a launch (FSDP2), "
+        "for a model that is too large for one device. fast then has no effect.",
+        affects=Affects.LEARNING,
+    )
     compile: bool = option(
         False,
         "Compile the model with torch.compile. fast then has no effect.",
@@ -208,6 +214,8 @@ class ModelArguments(Arguments):
         if self.model_task is not None:
             problems += choice_problem("model_task", self.model_task, TASK_NAMES)
         problems += choice_problem("precision", self.precision, PRECISIONS)
+        if self.fsdp and self.compile:
+            problems.append("fsdp cannot be given with compile. Leave out one of them.")
         if self.compile_kwargs and not self.compile:
             problems += [
                 f"compile_kwargs.{key} has no use without --compile." for key in self.compile_kwargs

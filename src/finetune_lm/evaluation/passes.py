@@ -144,6 +144,8 @@ def measure_batch(
     if not learns:
         return measured, None
     to_learn = loss.of_share(found.counts)
+    if outputs.nothing is not None:
+        to_learn = outputs.nothing if to_learn is None else to_learn + outputs.nothing
     if to_learn is not None and not to_learn.requires_grad:
         raise UserError(
             "a training loss must depend on the model, but it gets no gradient from "

@@ -232,22 +232,29 @@ class KLBaselineLoss:
 
         from finetune_lm.loss_classes._kl_divergence import KLDivergence
         from finetune_lm.loss_classes._sum_in_pieces import SumInPieces
+        from finetune_lm.models.sharding import is_sharded
 
         del outputs, labels
         parts: list[_Part] = []
+        of_all_ranks: list[_Part] = []
         self.epoch_weight = n_of_all = 0
         for (source, data), kept in zip(self._data, self._kept, strict=True):
             # The same on all ranks, each of which then takes its share.
             batches = self._batched(self._draw(source, data), data, kept)
             n_scored = sum(batch.n_scored for batch in batches)
             n_of_all += n_scored
-            batches = [batch.of_this_rank() for batch in batches]
+            whole, batches = batches, [batch.of_this_rank() for batch in batches]
             self.epoch_weight += sum(batch.n_scored for batch in batches)
             weight = source.scaleby
             if not self.return_all:
                 weight /= max(n_scored, 1) * len(self._data)
             parts += [_Part(batch, data, kept, weight) for batch in batches if batch.n_scored]
+            of_all_ranks += [_Part(batch, data, kept, weight) for batch in whole]
         self._n_calls += 1
+        if is_sharded(self._model):
+            with self._in_its_mode():
+                summed = torch.stack([self._called_by_all(part) for part in of_all_ranks]).sum()
+            return summed / max(n_of_all, 1) if self.return_all else summed
         if not parts:
             # 0, and still a function of the model, in case it is the only loss.
             nothing: Tensor = next(self._model.parameters()).reshape(-1)[0] * 0.0
@@ -276,6 +283,14 @@ class KLBaselineLoss:
                     [value] = self._output_layer.judged(divergence, *asked)
                     total.add(value)
             return total.total()
+
+    def _called_by_all(self, whole: _Part) -> Tensor:
+        """The sum over this rank's share of a batch, by a model that all ranks call together."""
+        share = whole.batch.of_this_rank()
+        if share.n_scored:
+            return self._weighted_divergences(replace(whole, batch=share)).sum()
+        some = whole.batch.select([0])
+        return self._output_layer.logits(some.inputs, some.rows[:0], some.positions[:0]).sum()
 
     def _batched(
         self, examples: IntArray, data: BaselineData, kept: KeptStates | None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from finetune_lm.models.sharding import part_of, same_part
+
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
@@ -24,13 +26,15 @@ class FrozenEntries:
 
     def __init__(self, parameter: Parameter, frozen: Tensor) -> None:
         self._parameter = parameter
-        frozen = frozen.to(parameter.device)
+        # Of a parameter that is split among processes, what is here.
+        frozen = same_part(frozen, parameter).to(parameter.device)
+        values = part_of(parameter.detach())
         index = _listed(frozen)
-        n_frozen = int(frozen.sum()) * (parameter.numel() // frozen.numel())
-        size_of_list = n_frozen * parameter.element_size() + sum(
+        n_frozen = int(frozen.sum()) * (values.numel() // max(frozen.numel(), 1))
+        size_of_list = n_frozen * values.element_size() + sum(
             place.nbytes for place in index if not isinstance(place, slice)
         )
-        size_of_mask = parameter.nbytes + frozen.nbytes
+        size_of_mask = values.nbytes + frozen.nbytes
         self._index = index if size_of_list <= size_of_mask else None
         self._mask = None if size_of_list <= size_of_mask else frozen
         self._kept: Tensor | None = None
@@ -41,9 +45,9 @@ class FrozenEntries:
 
         Without a gradient an optimizer leaves the parameter alone, and so does this.
         """
-        gradient = self._parameter.grad
-        if gradient is None:
+        if self._parameter.grad is None:
             return
+        gradient = part_of(self._parameter.grad)
         if self._index is not None:
             gradient[self._index] = 0
         else:
@@ -53,7 +57,7 @@ class FrozenEntries:
 
     def keep(self) -> None:
         """Keep the values of the entries."""
-        values = self._parameter.detach()
+        values = part_of(self._parameter.detach())
         if self._index is not None:
             self._kept = values[self._index]
         else:
@@ -71,7 +75,7 @@ class FrozenEntries:
         import torch
 
         assert self._kept is not None
-        values = self._parameter.detach()
+        values = part_of(self._parameter.detach())
         if self._index is not None:
             values[self._index] = self._kept
         else:

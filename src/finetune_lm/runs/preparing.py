@@ -11,7 +11,9 @@ from finetune_lm.data.files import read_files
 from finetune_lm.data.preview import render
 from finetune_lm.errors import UserError
 from finetune_lm.full_collections import without_full_collections
+from finetune_lm.models.adapters import adapter_of
 from finetune_lm.models.loading import Loader
+from finetune_lm.models.sharding import shard
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.runs.device import prepare_model, prepare_process
 from finetune_lm.runs.earlier_run import warn_of_changed_model
@@ -77,6 +79,13 @@ def load_without_data(
         ) from error
     loaded.is_exact = is_exact(loaded.model, model_args.precision)
     check_order(loaded.name, loaded.task, loaded.model, is_exact=loaded.is_exact)
+    if model_args.fsdp:
+        if adapter_of(loaded.model) is not None:
+            raise UserError(
+                "fsdp cannot be given with model_modifiers.add_adapter, which needs the model's "
+                "weights whole. Leave out one of them."
+            )
+        shard(loaded.model, accelerator.device)
     return accelerator, loaded
 
 

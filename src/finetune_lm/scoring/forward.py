@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +12,8 @@ import numpy as np
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch, on_device
 from finetune_lm.data.dataset import Dataset
+from finetune_lm.errors import UserError
+from finetune_lm.models.sharding import is_sharded
 from finetune_lm.ranks import world
 from finetune_lm.scoring.halving import in_halves
 from finetune_lm.scoring.joined_outputs import joined_outputs
@@ -44,11 +46,14 @@ class Outputs:
             no share in a batch.
         score: Tells what tokens cost.
         batch: The batch that all this is about: the one that was asked for, or this rank's share.
+        nothing: 0, and still a function of the model, for a rank that has nothing to learn from its
+            share. Only where all ranks must go back through the model together.
     """
 
     for_losses: Any
     score: Score
     batch: Batch
+    nothing: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,12 @@ class Forward:
         self._batch_size = batch_size
         self._pads = pads
         self._measures = needs.measures
+        self._is_sharded = is_sharded(scorer.model)
+        if self._is_sharded and not pads:
+            raise UserError(
+                "fsdp needs a model whose examples may be padded, so that all processes call it "
+                "equally often, but this one would see the padding. Leave --fsdp out."
+            )
         self._may_be_fast = self._is_fast = scorer.fast and not needs.logits and pads
         # Batches that are preprocessed as they come are not the same twice. Where padding counts in
         # the loss, a batch is to have as much of it as it has alone.
@@ -123,7 +134,9 @@ class Forward:
         if not alone and self._may_group and len(rows):
             scored = self._from_together(batch, device)
         if scored is None:
-            batch = _of_this_rank(batch)
+            whole, batch = batch, _of_this_rank(batch)
+            if self._is_sharded:
+                return self._together_with_others(whole, batch, device)
             if not len(batch):
                 return Outputs(None, _nothing, batch)
             rows, _ = self._scorer.task.predictions(batch.inputs["labels"])
@@ -131,6 +144,18 @@ class Forward:
                 return self._plain(batch, device)
             scored = self._alone(batch, device)
         return Outputs(_LossOnly(scored.loss), self._looked_up(scored, batch), batch)
+
+    def _together_with_others(self, whole: Batch, share: Batch, device: torch.device) -> Outputs:
+        """The plain outputs for a rank's share, which may be none of the whole batch's examples."""
+        outputs = self._plain(share if len(share) else whole.select(slice(1)), device)
+        logits = outputs.for_losses.logits
+        nothing = logits.reshape(-1)[0] * 0.0
+        if logits.requires_grad and logits._is_view():
+            # A loss that changes a view would undo what puts the weights together for the way back.
+            outputs.for_losses.logits = logits.clone()
+        if not len(share):
+            return Outputs(None, _nothing, share, nothing)
+        return replace(outputs, nothing=nothing)
 
     def _looked_up(self, scored: TargetScores, batch: Batch) -> Score:
         rows, positions = self._scorer.task.predictions(batch.inputs["labels"])
@@ -208,8 +233,9 @@ class Forward:
         """
         import torch
 
-        if torch.is_grad_enabled():
-            # What is learned from is one step, whose size is not for the machine to choose.
+        if torch.is_grad_enabled() or self._is_sharded:
+            # What is learned from is one step, whose size is not for the machine to choose; and
+            # ranks that share a model call it equally often.
             return do(batch)
         done = in_halves(batch, do, _halves, _described)
         parts, results = map(list, zip(*done, strict=True))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.data.batch import Batch, on_device
 from finetune_lm.messages import say_once
 from finetune_lm.models.baseline import origin_of
+from finetune_lm.models.sharding import is_sharded
 from finetune_lm.models.tasks import Task
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.scoring.halving import free_memory
@@ -48,7 +49,7 @@ class Scorer:
         # All who ask for a model's scorer share it.
         self._model_of = weakref.ref(model)
         self.task = task
-        self.fast = fast
+        self.fast = fast and not is_sharded(model)
         self._layers: dict[bool, OutputLayer] = {}
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from finetune_lm.models.sharding import part_of, same_part, split_as, whole_of
 from finetune_lm.models.untouched import shared_weights
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 class BestState:
     """A copy of a model's weights, on the device where the model is.
 
-    Made once and overwritten in place from then on. Weights that are tied are kept once.
+    Made once and overwritten in place from then on. Weights that are tied are kept once; of a model
+    that is split among ranks each keeps its part.
 
     Args:
         model: The model.
@@ -27,26 +29,28 @@ class BestState:
         self._moving = moving
         self._copies: dict[str, Tensor] | None = None
 
-    @property
     def weights(self) -> dict[str, Tensor] | None:
-        """What is kept, by name; None before anything is."""
-        return self._copies
+        """What is kept, whole, by name; None before anything is. All ranks have to ask."""
+        if self._copies is None:
+            return None
+        copies = self._copies
+        return {n: whole_of(split_as(weight, copies[n])) for n, weight in self._weights().items()}
 
     def keep(self) -> None:
         """Take the weights as they are now."""
         import torch
 
         with torch.no_grad():
-            weights = self._weights()
+            weights = {name: part_of(weight) for name, weight in self._weights().items()}
             if self._copies is None:
                 self._copies = {name: weight.clone() for name, weight in weights.items()}
                 return
             torch._foreach_copy_([self._copies[name] for name in weights], list(weights.values()))
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Take weights that were kept before."""
+        """Take weights that `weights` gave before."""
         self._copies = {
-            name: weights[name].to(weight.device, copy=True)
+            name: same_part(weights[name], weight).to(weight.device, copy=True)
             for name, weight in self._weights().items()
         }
 
@@ -55,8 +59,12 @@ class BestState:
 
     def restore(self) -> None:
         """Put the kept weights back into the model, if any were kept."""
+        import torch
+
         if self._copies is not None:
-            put_weights(self._model, self._copies, moving=self._moving)
+            with torch.no_grad():
+                for name, weight in self._weights().items():
+                    part_of(weight).copy_(self._copies[name])
 
 
 def weights_of(model: Any, *, moving: bool = True) -> dict[str, Tensor]:
@@ -73,10 +81,17 @@ def weights_of(model: Any, *, moving: bool = True) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in named if id(tensor) not in fixed}
 
 
-def put_weights(model: Any, weights: Mapping[str, Tensor], *, moving: bool = True) -> None:
-    """Give a model the weights that `weights_of` gave of one like it."""
+def put_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
+    """Give a model the weights that `weights_of` gave of one like it, whole."""
     import torch
 
     with torch.no_grad():
-        for name, tensor in weights_of(model, moving=moving).items():
-            tensor.copy_(weights[name])
+        for name, weight in weights_of(model).items():
+            part_of(weight).copy_(same_part(weights[name], weight))
+
+
+def saved_weights(model: Any) -> dict[str, Tensor]:
+    """All weights that are saved with a model, whole. All ranks have to ask."""
+    saved = model.state_dict().keys()
+    named = weights_of(model, moving=False)
+    return {name: whole_of(weight) for name, weight in named.items() if name in saved}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
@@ -13,6 +14,7 @@ from finetune_lm.evaluation.splits import TrainingSplits
 from finetune_lm.messages import warn
 from finetune_lm.models.adapters import adapter_of
 from finetune_lm.models.loading import LoadedModel
+from finetune_lm.models.sharding import is_sharded
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.progress_bars import EpochBar
 from finetune_lm.recording.recorder import Recorder
@@ -21,6 +23,7 @@ from finetune_lm.runs import directory as place
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.record import RunRecord
 from finetune_lm.runs.requeueing import something_is_kept
+from finetune_lm.training.best_state import saved_weights
 from finetune_lm.training.start import (
     LOSSES,
     PROBE_PAIRS,
@@ -117,19 +120,29 @@ def _save_training(run: Run, state: TrainingState, record: RunRecord) -> None:
         return
     assert state.best is not None
     state.best.restore()
+    saves = run.args.save_best_model_state_to_disk and stopping.best_epoch is not None
+    model = run.loaded.model
+    weights = saved_weights(model) if saves and is_sharded(model) else None
     if not run.world.is_first:
         return
     _plot_losses(run, state, record.directory)
-    if run.args.save_best_model_state_to_disk and stopping.best_epoch is not None:
-        _save_model(run.loaded, record.directory)
+    if saves:
+        _save_model(run.loaded, record.directory, weights)
         record.add(files=checksums(record.directory, *place.SEALED))
 
 
-def _save_model(loaded: LoadedModel, output_dir: Path) -> None:
+def _save_model(
+    loaded: LoadedModel, output_dir: Path, weights: dict[str, Any] | None = None
+) -> None:
     """Save the model as it is now, and its tokenizer, ready for ``from_pretrained``.
 
     Of a model with an adapter that is the adapter. If the model is to be saved with the adapter
     merged into it, the adapter is saved beside it.
+
+    Args:
+        loaded: Both.
+        output_dir: Where.
+        weights: The model's, whole, if ranks hold parts of them.
 
     Raises:
         UserError: If they cannot be written.
@@ -144,7 +157,8 @@ def _save_model(loaded: LoadedModel, output_dir: Path) -> None:
     for name, part in parts.items():
         try:
             with write_whole(output_dir / name) as aside:
-                part.save_pretrained(aside)
+                given = {"state_dict": weights} if part is loaded.model and weights else {}
+                part.save_pretrained(aside, **given)
         except Exception as error:
             # The libraries that write weights and vocabularies have errors of their own for a full
             # disk, which are no OSError.

@@ -9,7 +9,7 @@ from finetune_lm.evaluation.probes import measure_probes
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.recording.recorder import ProbePass
 from finetune_lm.runs.context import Run
-from finetune_lm.training.best_state import put_weights, weights_of
+from finetune_lm.training.best_state import BestState
 from finetune_lm.training.optimizer_modes import has_modes, set_mode
 from finetune_lm.training.progress import BEFORE_TRAINING, Progress
 from finetune_lm.training.step import Learner
@@ -75,10 +75,11 @@ def _as_judged(learner: Learner) -> Iterator[None]:
         yield
         return
     # To the last bit, which the optimizer's own way back is not.
-    learning = {name: weight.clone() for name, weight in weights_of(learner.model).items()}
+    learning = BestState(learner.model)
+    learning.keep()
     set_mode(learner.optimizer, learner.callbacks, learning=False)
     try:
         yield
     finally:
         set_mode(learner.optimizer, learner.callbacks, learning=True)
-        put_weights(learner.model, learning)
+        learning.restore()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.evaluation.splits import Split, TrainingSplits
+from finetune_lm.models.sharding import split_state, whole_of
 from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.ranks import world
 from finetune_lm.training.best_state import BestState, put_weights, weights_of
@@ -53,13 +54,13 @@ class TrainingState:
         parts = {}
         for name, part in self.parts.items():
             with users_code(f"the state of {name}"):
-                parts[name] = part.state_dict()
+                parts[name] = whole_of(part.state_dict())
         return Saved(
             TRAINING,
             str(self.progress),
             {**self._common(), "parts": parts},
-            weights=weights_of(self.model),
-            best=self.best.weights if self.best is not None else None,
+            weights=whole_of(weights_of(self.model)),
+            best=self.best.weights() if self.best is not None else None,
             best_epoch=self.stopping.best_epoch,
         )
 
@@ -69,7 +70,7 @@ class TrainingState:
             TRAINED,
             "the end of the training",
             self._common(),
-            best=self.best.weights if self.best is not None else None,
+            best=self.best.weights() if self.best is not None else None,
             best_epoch=self.stopping.best_epoch,
         )
 
@@ -135,8 +136,11 @@ class TrainingState:
                     f"{', '.join(state['parts'])}, and the run has {', '.join(self.parts)}."
                 )
             for name, part in self.parts.items():
+                kept = state["parts"][name]
+                if name == "optimizer":
+                    kept = split_state(kept, part)
                 with users_code(f"the state of {name}"):
-                    part.load_state_dict(state["parts"][name])
+                    part.load_state_dict(kept)
         # Last, since making or loading something may draw random numbers.
         restore_generators(state["generators"])
         world().load_state_dict(state["ranks"])

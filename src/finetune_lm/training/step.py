@@ -11,6 +11,7 @@ from finetune_lm.errors import users_code
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.models.loading import LoadedModel
+from finetune_lm.models.sharding import is_sharded
 from finetune_lm.models.untouched import keep_apart
 from finetune_lm.ranks import world
 from finetune_lm.runs.device import renew_scaler
@@ -111,7 +112,8 @@ class Update:
         """Update the weights with the gradients of the batches that there are."""
         learner, batch = self._learner, self._last_batch
         optimizer, callbacks = learner.optimizer, learner.callbacks
-        world().add_up(learner.model.parameters())
+        if not is_sharded(learner.model):  # else they are added up as they come
+            world().add_up(learner.model.parameters())
         # In half precision the gradients are those of a loss that was made larger.
         learner.accelerator.unscale_gradients(optimizer)
         if self._n_batches > 1:

@@ -1,0 +1,162 @@
+"""A model whose weights, gradients and optimizer states are split among several processes (FSDP2).
+
+Each process holds a part of each parameter, its rows or whatever its first dimension counts, and is
+given the whole of a layer while that is computed. So the processes call such a model, forward and
+backward, equally often and together, or wait for each other for ever.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from finetune_lm.errors import UserError
+from finetune_lm.messages import warn
+from finetune_lm.ranks import world
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def shard(model: Any, device: torch.device) -> None:
+    """Split a model among the processes of a run, layer by layer.
+
+    Its parameters are others afterwards (``DTensor``), so what refers to them comes later.
+
+    Args:
+        model: The model, the same in all processes.
+        device: Where this process computes.
+
+    Raises:
+        UserError: If torch is too old for it.
+    """
+    if world().size == 1:
+        warn("fsdp does nothing here, since there is only one process. Start it by torchrun.")
+        return
+    from torch.distributed import fsdp
+    from torch.distributed.device_mesh import init_device_mesh
+
+    kind = getattr(fsdp, "FSDPModule", None)
+    if kind is None or not hasattr(kind, "set_gradient_divide_factor"):
+        raise UserError("fsdp needs torch 2.8 or later. Install a newer torch.")
+    # Nobody changes them: `Forward` sees to that.
+    warnings.filterwarnings("ignore", message=".*returned a view tensor")
+    mesh = init_device_mesh(device.type, (world().size,))
+    for layer in _layers(model):
+        fsdp.fully_shard(layer, mesh=mesh)
+    # Nothing stays whole behind a pass without gradients, so that parameters are parts whenever
+    # somebody looks.
+    fsdp.fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    for module in model.modules():
+        if isinstance(module, kind):
+            # What each process has found is its summand of the gradients, of which there is no
+            # mean. Not every backend multiplies while it adds.
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def _layers(model: Any) -> list[Any]:
+    """The layers that are computed one after the other, and share no parameters with others."""
+    import torch
+
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    lists = [each for each in model.modules() if isinstance(each, torch.nn.ModuleList)]
+    found = [each for several in lists for each in several if type(each).__name__ in names]
+    n_names = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    of_its_own = [
+        Counter(id(p) for _, p in layer.named_parameters(remove_duplicate=False)).items()
+        for layer in found
+    ]
+    return [
+        layer
+        for layer, counts in zip(found, of_its_own, strict=True)
+        if all(n_names[parameter] == n for parameter, n in counts)
+    ]
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether a model is split among processes."""
+    return any(_is_part(parameter) for parameter in model.parameters())
+
+
+def part_of(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor, as it is in memory: all of it, unless it is split."""
+    split: Any = tensor
+    part: Tensor = split.to_local() if _is_part(tensor) else tensor
+    return part
+
+
+def same_part(whole: Tensor, like: Tensor) -> Tensor:
+    """What this process holds of a tensor if it is split as another of its shape is.
+
+    Args:
+        whole: All of it, or something that broadcasts to that.
+        like: The other.
+    """
+    if not _is_part(like) or not whole.ndim or len(whole) == 1 < len(like):
+        return whole
+    # As `fully_shard` does it.
+    parts = whole.chunk(world().size)
+    return parts[world().rank] if world().rank < len(parts) else whole[:0]
+
+
+def whole_of(value: Any) -> Any:
+    """Tensors that are split, put together, in whatever dictionaries and lists they stand.
+
+    All processes have to ask. All but the first, which writes, are given something empty for them.
+    """
+    if isinstance(value, Mapping):
+        return {key: whole_of(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(whole_of, value)) if type(value) in (list, tuple) else value
+    if not _is_part(value):
+        return value
+    whole = value.full_tensor().detach()
+    return whole.cpu() if world().is_first else whole.new_empty(0, device="cpu")
+
+
+def split_as(tensor: Tensor, part: Tensor) -> Tensor:
+    """What is split as a tensor is, and of which this process holds this part."""
+    if not _is_part(tensor):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    of: Any = tensor
+    return DTensor.from_local(
+        part,
+        of.device_mesh,
+        of.placements,
+        run_check=False,
+        shape=tensor.shape,
+        stride=tensor.stride(),
+    )
+
+
+def split_state(state: dict[str, Any], optimizer: Any) -> dict[str, Any]:
+    """An optimizer's state of whole tensors, split as its parameters are."""
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    if not any(map(_is_part, parameters)):
+        return state
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    of_parameter = dict(zip(numbers, parameters, strict=True))
+    return {
+        **state,
+        "state": {
+            number: {name: _split_as(of_parameter[number], value) for name, value in kept.items()}
+            for number, kept in state["state"].items()
+        },
+    }
+
+
+def _split_as(parameter: Any, value: Any) -> Any:
+    if not _is_part(parameter) or getattr(value, "shape", None) != parameter.shape:
+        return value
+    return split_as(parameter.detach(), same_part(value.to(parameter.device), parameter).clone())
+
+
+def _is_part(tensor: Any) -> bool:
+    """Whether a tensor is split among processes."""
+    return hasattr(tensor, "full_tensor") and hasattr(tensor, "to_local")
