@@ -57,6 +57,7 @@ OTHER = {
     "precision": "bf16",
     "gradient_checkpointing": True,
     "compile": True,
+    "fsdp": True,
     "compile_kwargs": {"mode": "default"},
     "model_task": "mlm",
     "model_modifier_fns": ["model_modifiers.add_new_tokens"],

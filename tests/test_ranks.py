@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import transformers
+from safetensors.torch import load_file
 
 from commands import run_command
 from launched import run_launched
@@ -105,6 +107,23 @@ def test_several_make_the_rows_of_one(tmp_path, kind, n):
     assert {"metrics.csv.gz", "words.csv.gz", "probe_words.csv.gz"} < set(tables)
     metrics = pd.read_csv(tmp_path / "one" / "metrics.csv.gz")
     assert metrics["KLBaselineLoss"].max() > 1e-4  # something was learned
+    # The same with a model that is split among them.
+    split = run_launched(
+        *arguments(kind, n, "--fsdp", "--output_dir", "split"),
+        n=n,
+        cwd=tmp_path,
+        environment=ENVIRONMENT,
+    )
+    assert [each.returncode for each in split] == [0] * n, "".join(each.stderr for each in split)
+    assert_same_tables(tmp_path / "one", tmp_path / "split")
+    expected, found = (
+        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "split")
+    )
+    assert {name: weight.shape for name, weight in expected.items()} == {
+        name: weight.shape for name, weight in found.items()
+    }
+    loaded = transformers.AutoModel.from_pretrained(tmp_path / "split" / "model")
+    assert "FSDP" not in str(loaded.config.architectures)
 
 
 def test_a_test_is_shared_out_and_comes_out_the_same_to_the_byte(tmp_path):
