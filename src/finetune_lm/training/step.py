@@ -74,6 +74,7 @@ class Update:
         self._learner = learner
         self._n_wanted = n_batches
         self._max_grad_norm = max_grad_norm
+        self._is_sharded = is_sharded(learner.model)
         self.n_done = 0
         """How many updates were made."""
         self._n_batches = 0
@@ -112,7 +113,7 @@ class Update:
         """Update the weights with the gradients of the batches that there are."""
         learner, batch = self._learner, self._last_batch
         optimizer, callbacks = learner.optimizer, learner.callbacks
-        if not is_sharded(learner.model):  # else they are added up as they come
+        if not self._is_sharded:  # else they are added up as they come
             world().add_up(learner.model.parameters())
         # In half precision the gradients are those of a loss that was made larger.
         learner.accelerator.unscale_gradients(optimizer)
