@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -55,3 +56,29 @@ print(json.dumps(run.table(rows)))
 """
     )
     assert [line.split("|")[-2].strip() for line in lines] == ["met", "---", "yes", "no", ""]
+
+
+def test_the_kl_term_that_ours_is_compared_with_is_the_same(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import torch
+
+    from careful_loop import kl_term
+    from families import family
+    from finetune_lm.loss_classes._kl_divergence import kl_divergence
+    from whole_job import SHARPENED_TO, _sharpened
+
+    first, other = (copy.deepcopy(family("gpt2").model).eval() for _ in range(2))
+    with torch.no_grad():
+        first.transformer.wte.weight.mul_(1.1)
+        ids = torch.tensor([[1, 5, 6, 7], [1, 8, 9, 0]])
+        mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+        found = kl_term(first, other, {"input_ids": ids, "attention_mask": mask})
+        each = []
+        for row, n in ((0, 4), (1, 3)):
+            q, p = (model(ids[row : row + 1, :n]).logits[0, :-1] for model in (first, other))
+            each.append(kl_divergence(q, p).mean())
+        torch.testing.assert_close(found, torch.stack(each).mean(), rtol=1e-4, atol=1e-7)
+        # Three things to be seen, of which each is followed by its own.
+        weight = _sharpened(torch.eye(3), torch.eye(3), torch.arange(3))
+        cost = torch.nn.functional.cross_entropy(weight, torch.arange(3))
+        assert 0.8 * SHARPENED_TO < cost <= SHARPENED_TO
