@@ -36,7 +36,7 @@ def test_everything_that_users_can_name(package: str, name: str) -> None:
     assert help_for([f"{package}.{name}"]) == help_for([name.lower()]) == text
     assert text.startswith(f"  {package}.{name}\n      ")
     parameters = inspect.signature(function).parameters.values()
-    own = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    own = {"*" if p.kind is p.VAR_KEYWORD else p.name for p in parameters}
     own -= {"model", "tokenizer", "inputs"}
     blocks = re.findall(r"^  --(\S+)\n      default: (\S.*)\n((?:      .+\n?)+)", text, re.M)
     assert {argument.rpartition(".")[2] for argument, _, _ in blocks} == own

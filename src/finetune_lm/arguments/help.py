@@ -240,17 +240,18 @@ def callable_help(name: str) -> CallableHelp | None:
     own = {} if takes is None else takes.own(given)
     about = _about_arguments(function)
     prefix = _prefix(dotted, function)
+    arguments = [
+        (f"{prefix}{key}", _as_given(parameter.default), about.get(key, ""))
+        for key, parameter in own.items()
+    ]
+    others = [p.name for p in takes.parameters.values() if p.kind is p.VAR_KEYWORD] if takes else []
+    arguments += [
+        (f"{prefix}*", "none", f"Any other name: {about[each]}") for each in others if each in about
+    ]
     return CallableHelp(
         dotted,
         " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split()),
-        [
-            (
-                f"{prefix}{key}",
-                _as_given(parameter.default),
-                about.get(key, ""),
-            )
-            for key, parameter in own.items()
-        ],
+        arguments,
     )
 
 

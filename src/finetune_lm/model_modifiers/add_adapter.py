@@ -41,7 +41,7 @@ def add_adapter(
         tokenizer: Its tokenizer.
         peft_type: The kind of adapter, by PEFT's name: ``LORA``, ``IA3``, ``LOHA``, ``VERA``, ...
         merge: Whether the model is to be saved with the adapter merged into it.
-        **settings: What PEFT's configuration of the adapter is made with: ``r``, ``lora_alpha``,
+        **settings: Settings of PEFT's configuration class for the kind: ``r``, ``lora_alpha``,
             ``target_modules`` and so on.
 
     Raises:
