@@ -36,6 +36,7 @@ SUBJECTS = [
     "recording",
     "kl",
     "scoring",
+    "long_texts",
     "token_measures",
     "masking",
     "table",

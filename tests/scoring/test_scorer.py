@@ -131,6 +131,31 @@ def test_batches_that_go_in_together_come_out_as_alone(name, ignore_padding):
     assert (together._together is not None) == ignore_padding
 
 
+@pytest.mark.parametrize("name", ["gpt2", "bert", "t5"])
+def test_no_more_goes_in_together_than_a_number_of_tokens(name, monkeypatch):
+    """However large batches are: memory is for that many, padding included."""
+    from finetune_lm.scoring.fast import together
+
+    fam = family(name)
+    data = data_of(fam)
+    forwards = [forward_of(fam, data, size=6, fast=fast) for fast in (True, False)]
+    batches, usual, sizes = list(data.batches(6)), fam.model.forward, []
+
+    def watched(**inputs):
+        sizes.append(inputs["input_ids"].numel())
+        return usual(**inputs)
+
+    with torch.no_grad():
+        forwards[0](batches[0], CPU)  # is compared with the plain way
+        monkeypatch.setattr(together, "_TOKENS_TOGETHER", 2 * data.longest)
+        monkeypatch.setattr(fam.model, "forward", watched)
+        found = [float(forwards[0](b, CPU, alone=False).for_losses.loss) for b in batches]
+        assert len(sizes) > len(batches)
+        assert max(sizes) <= 2 * data.longest
+        expected = [float(forwards[1](b, CPU, alone=False).for_losses.loss) for b in batches]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_what_is_about_as_long_goes_in_together():
     """Here each batch has the longest sentence or the shortest, so that all would be padded."""
     fam = family("t5")

@@ -146,6 +146,7 @@ class BatchesTogether:
             # What is about as long goes in together, so that there is little padding.
             examples = examples[self._dataset.lengths[examples].argsort(kind="stable")]
             size = self._batch_size
+        size = min(size, max(1, _TOKENS_TOGETHER // max(self._dataset.longest, 1)))
         parts = []
         for batch in self._dataset.batches(size, examples):
             inputs, rows, positions, targets = self._scorer.asked(batch)
