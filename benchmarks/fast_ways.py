@@ -15,7 +15,7 @@ import torch
 import other_kinds
 import step
 import workload
-from finetune_lm.scoring.fast import calling, scratch
+from finetune_lm.scoring.fast import calling, ragged_kinds, scratch
 from finetune_lm.scoring.fast.length_groups import Group
 from measuring import N_TIMES, Row, Worker, smallest_of
 
@@ -45,7 +45,11 @@ PARTS = {
         where=f", vocabulary {workload.SMALL_VOCABULARY}",
         step={"vocabulary": workload.SMALL_VOCABULARY},
     ),
-    "length_groups": Part("a batch as two, of short and of long examples", "seq2seq"),
+    "length_groups": Part(
+        "a batch as two, of short and of long examples",
+        "seq2seq",
+        where=", padding kept",
+    ),
     "scratch": Part(
         "memory for logits that is used again", where=", tuning off", step={"tuned": False}
     ),
@@ -83,6 +87,8 @@ def training_step(shape: str, without: str, more: dict[str, Any]) -> Callable[[]
     }
     if without in switches:
         switches[without]()
+    if shape == "seq2seq":
+        ragged_kinds.PAIR_TYPES = frozenset()
     more = {"tuned": without != "tuning", **more}
     return other_kinds.ours(shape, **more) if shape == "seq2seq" else step.ours(shape, **more)
 

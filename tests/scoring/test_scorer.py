@@ -9,6 +9,7 @@ import torch
 
 from families import MORE_TASKS, TASKS, family
 from finetune_lm.data_preprocessing import mask_random_tokens
+from finetune_lm.scoring.fast import ragged_kinds
 from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.joined_outputs import joined_outputs
 from finetune_lm.scoring.scorer import Scorer
@@ -156,8 +157,9 @@ def test_no_more_goes_in_together_than_a_number_of_tokens(name, monkeypatch):
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_is_about_as_long_goes_in_together():
+def test_what_is_about_as_long_goes_in_together_where_padding_stays(monkeypatch):
     """Here each batch has the longest sentence or the shortest, so that all would be padded."""
+    monkeypatch.setattr(ragged_kinds, "PAIR_TYPES", frozenset())
     fam = family("t5")
     data = dataset(fam, examples(["Long " * 9, "Short"] * 4))
     lengths = []

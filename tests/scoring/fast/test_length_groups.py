@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from families import family
 from finetune_lm.models.tasks import TASKS
+from finetune_lm.scoring.fast import ragged_kinds
 from finetune_lm.scoring.fast.cross_entropy import CrossEntropy
 from finetune_lm.scoring.fast.length_groups import in_groups, split
 from finetune_lm.scoring.fast.output_layer import OutputLayer
@@ -48,7 +49,7 @@ def test_no_cut_takes_fewer_places(lengths):
 
 @pytest.mark.parametrize("name", ["t5", "flan-t5", "bart"])
 @pytest.mark.parametrize("swapped", [False, True])
-def test_two_groups_come_to_the_same(name, swapped):
+def test_two_groups_and_one_row_come_to_the_same(name, swapped, monkeypatch):
     """Long and short inputs with labels as long, or with the others' labels.
 
     In float64, since the gradients of some random models are mostly rounding in float32.
@@ -62,19 +63,23 @@ def test_two_groups_come_to_the_same(name, swapped):
     assert len(long.inputs["input_ids"]) == (2 if swapped else 1)
     for part in ("input_ids", "decoder_input_ids"):
         assert short.inputs[part].shape[1] < inputs[part].shape[1]
-    layer = OutputLayer(fam.model)
     parameters = list(fam.model.parameters())
-    loss, nll, *_ = layer.judged(CrossEntropy(targets), inputs, rows, positions)
-    assert layer.selects
     outputs = fam.model(**batch.inputs)
     expected = torch.nn.functional.cross_entropy(
         outputs.logits[rows, positions].double(), targets, reduction="none"
     ).float()
-    torch.testing.assert_close(nll, expected, rtol=1e-4, atol=1e-4)
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
     plain = torch.autograd.grad(outputs.loss, parameters, allow_unused=True)
-    for one, other in zip(found, plain, strict=True):
-        assert_same_gradient(one, other)
+    for is_ragged in (True, False):
+        if not is_ragged:
+            monkeypatch.setattr(ragged_kinds, "PAIR_TYPES", frozenset())
+        layer = OutputLayer(fam.model)
+        loss, nll, *_ = layer.judged(CrossEntropy(targets), inputs, rows, positions)
+        assert layer.selects
+        assert layer.is_ragged == is_ragged
+        torch.testing.assert_close(nll, expected, rtol=1e-4, atol=1e-4)
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for one, other in zip(found, plain, strict=True):
+            assert_same_gradient(one, other)
 
 
 def test_examples_that_nothing_is_asked_about_stay_out():

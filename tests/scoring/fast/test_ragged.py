@@ -9,9 +9,10 @@ from families import family
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.scoring.fast import ragged, ragged_kinds
 from finetune_lm.scoring.fast.output_layer import OutputLayer
-from helpers import dataset, examples
+from helpers import assert_same_gradient, dataset, examples
 
 LMS = ["gpt2", "llama", "pythia", "olmo", "olmo2", "qwen"]
+PAIRS = ["t5", "flan-t5", "bart"]
 MLMS = ["bert", "roberta", "distilbert", "albert", "electra"]
 ALIKE = [
     "The man has always broken the glass.",
@@ -33,7 +34,7 @@ def plain_logits(fam, inputs, rows, positions):
     return fam.model(**inputs).logits[rows, positions]
 
 
-@pytest.mark.parametrize("name", LMS + MLMS)
+@pytest.mark.parametrize("name", LMS + MLMS + PAIRS)
 def test_logits_and_gradients_without_padding_are_those_with_it(name):
     fam = family(name)
     inputs, rows, positions = batch_of(fam)
@@ -53,7 +54,7 @@ def test_logits_and_gradients_without_padding_are_those_with_it(name):
             assert a is b
             continue
         assert a.layout == torch.strided
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        assert_same_gradient(a, b)
 
 
 @pytest.mark.parametrize("name", LMS)
@@ -106,8 +107,7 @@ def test_a_padding_token_in_a_text_is_counted_as_the_model_counts_it():
 
 
 def test_kinds_that_are_not_known_keep_their_padding():
-    for name in ("t5", "bart"):
-        assert not ragged_kinds.supports(family(name).model)
+    assert not ragged_kinds.supports(family("prophetnet").model)
     chunked = family("bert").model
     chunked.config.chunk_size_feed_forward = 8
     assert not ragged_kinds.supports(chunked)
@@ -149,3 +149,47 @@ def test_a_row_has_each_token_in_order(rows):
     layout = ragged.lay_out(mask)
     assert layout.positions.tolist() == [j for row in rows for j in range(len(row))]
     assert layout.node_of_place[layout.place_of_node].tolist() == list(range(sum(map(len, rows))))
+
+
+def test_examples_that_nothing_is_asked_about_are_neither_read_nor_decoded():
+    fam = family("t5")
+    inputs, rows, positions = batch_of(fam)
+    asked = rows != 1
+    rows, positions = rows[asked], positions[asked]
+    decoder, encoder = ragged.lay_out_pair(inputs, rows, positions)
+    assert not (encoder.rows == 1).any()
+    assert decoder.rows.tolist() == rows.tolist()
+    layer = OutputLayer(fam.model)
+    found = layer.logits(inputs, rows, positions)
+    assert layer.is_ragged
+    torch.testing.assert_close(found, plain_logits(fam, inputs, rows, positions))
+    found.sum().backward()
+    assert all(p.grad.isfinite().all() for p in fam.model.parameters() if p.grad is not None)
+
+
+def test_sentences_of_very_different_lengths_are_attended_to_in_several_rectangles():
+    lengths = torch.tensor([120, 5, 6, 110, 7] + [5] * 20)
+    mask = (torch.arange(120) < lengths[:, None]).long()
+    layout = ragged.lay_out(mask, is_causal=False)
+    assert sorted(layout.shapes) == [(2, 120), (23, 7)]
+    assert layout.node_of_place[layout.place_of_node].tolist() == list(range(int(lengths.sum())))
+    assert layout.nodes(layout.rows, layout.positions).tolist() == list(range(int(lengths.sum())))
+    assert int(layout.is_real.sum()) == int(lengths.sum())
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "t5", "bart"])
+def test_several_rectangles_come_to_the_same(name, monkeypatch):
+    monkeypatch.setattr(ragged, "_WORTH_A_RECTANGLE", 1)
+    fam = family(name)
+    inputs, rows, positions = batch_of(fam)
+    if fam.task != "seq2seq":
+        assert len(ragged.lay_out(inputs["attention_mask"]).shapes) > 1
+    layer = OutputLayer(fam.model)
+    with torch.no_grad():
+        expected = plain_logits(fam, inputs, rows, positions)
+        torch.testing.assert_close(layer.logits(inputs, rows, positions), expected)
+        assert layer.is_ragged
+        if layer.has_beginnings:
+            hidden, which = layer.of_beginnings(inputs, rows, positions)
+            with layer.of_hidden(hidden) as logits:
+                torch.testing.assert_close(logits[which], expected)

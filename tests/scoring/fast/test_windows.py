@@ -9,7 +9,7 @@ from families import WINDOW_TASKS, family
 from finetune_lm import messages
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.scoring.fast.ragged import lay_out
-from finetune_lm.scoring.fast.ragged_attention import UnsupportedAttentionError, laid_out
+from finetune_lm.scoring.fast.ragged_attention import Rows, UnsupportedAttentionError, laid_out
 from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
 from helpers import assert_same_gradient, dataset, examples
@@ -105,8 +105,8 @@ def test_a_batch_that_does_not_fit_goes_in_padded_whoever_asks():
             assert layer.is_ragged
             torch.testing.assert_close(found, fam.model(**inputs).logits[rows, positions])
         [whole] = data.batches(len(data))
-        layout = lay_out(whole.inputs["attention_mask"])
-        with laid_out(fam.model, layout), pytest.raises(UnsupportedAttentionError, match="window"):
+        rows = Rows(lay_out(whole.inputs["attention_mask"]))
+        with laid_out(fam.model, rows), pytest.raises(UnsupportedAttentionError, match="window"):
             fam.model(whole.inputs["input_ids"])
 
 

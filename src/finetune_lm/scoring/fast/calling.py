@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.data.batch import on_device
-from finetune_lm.scoring.fast import ragged, ragged_attention, ragged_kinds
+from finetune_lm.scoring.fast import ragged, ragged_kinds
 from finetune_lm.scoring.fast.activations import in_one_operation, replaceable
 from finetune_lm.scoring.fast.length_groups import Group, in_groups
+from finetune_lm.scoring.fast.ragged_attention import Rows, laid_out
+from finetune_lm.scoring.fast.row_inputs import row_inputs, told_positions
 
 if TYPE_CHECKING:
     import torch
@@ -68,9 +70,13 @@ class Caller:
         """What the layer is fed at the positions, and the logits (none of them if not wanted)."""
         if not self.is_ragged or not self._fits_window(inputs):
             return self._in_groups(inputs, rows, positions, wants_logits)
-        layout = ragged.lay_out(inputs["attention_mask"], is_causal=self.is_causal)
+        encoder = None
+        if "decoder_input_ids" in inputs:
+            layout, encoder = ragged.lay_out_pair(inputs, rows, positions)
+        else:
+            layout = ragged.lay_out(inputs["attention_mask"], is_causal=self.is_causal)
         nodes = layout.nodes(rows, positions)
-        return self._in_a_row(inputs, layout, nodes, wants_logits)
+        return self._in_a_row(inputs, Rows(layout, encoder), nodes, wants_logits)
 
     def _fits_window(self, inputs: dict[str, Tensor]) -> bool:
         return ragged_kinds.window_of(self.model) is None or ragged_kinds.fits_window(
@@ -104,19 +110,19 @@ class Caller:
     def _in_a_row(
         self,
         inputs: dict[str, Tensor],
-        layout: ragged.Layout,
+        in_row: Rows,
         nodes: Tensor,
         wants_logits: bool,
     ) -> tuple[Tensor, Tensor]:
         device = self._device()
-        layout, nodes = layout.to(device), nodes.to(device)
-        ids = inputs["input_ids"].to(device)
+        in_row, nodes = in_row.to(device), nodes.to(device)
         with (
-            ragged_attention.laid_out(self.model, layout),
+            laid_out(self.model, in_row),
+            told_positions(self.model, in_row),
             _fed_with(self.layer, nodes.new_zeros(()), nodes, wants_logits) as fed,
             in_one_operation(self.activations),
         ):
-            logits = self.model(**ragged_attention.row_inputs(self.model, ids, layout)).logits
+            logits = self.model(**row_inputs(self.model, on_device(inputs, device), in_row)).logits
         return fed[0], logits
 
     def of_beginnings(
@@ -131,7 +137,7 @@ class Caller:
         """
         layout = ragged.lay_out_tree(inputs["input_ids"], inputs["attention_mask"])
         distinct, which = layout.nodes(rows, positions).unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        hidden, _ = self._in_a_row(inputs, layout, distinct, wants_logits=False)
+        hidden, _ = self._in_a_row(inputs, Rows(layout), distinct, wants_logits=False)
         return hidden, which.to(hidden.device)
 
 

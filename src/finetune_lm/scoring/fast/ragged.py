@@ -96,7 +96,34 @@ def lay_out(
     if not is_causal:
         is_real = torch.zeros(n_places, dtype=torch.bool)
         is_real[places] = True
+        # A sentence without a token sees something too, so that it comes to numbers.
+        is_real[begins] = True
     return Layout(shapes, begins, nodes, places, rows, positions, is_real)
+
+
+def lay_out_pair(
+    inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
+) -> tuple[Layout, Layout]:
+    """What a decoder and an encoder are fed, each in a row, without what nobody asks about.
+
+    Both have the same sentences in their rectangles, in the same order.
+
+    Args:
+        inputs: With ``attention_mask`` and ``decoder_input_ids``, (n, length) each.
+        rows: The example of each position that is asked about: (k,).
+        positions: Its place in what the decoder is fed: (k,).
+
+    Returns:
+        The layouts of the decoder and of the encoder.
+    """
+    import torch
+
+    n, length = inputs["decoder_input_ids"].shape
+    ends = positions.new_zeros(n).scatter_reduce(0, rows, positions + 1, "amax")
+    decoded = torch.arange(length) < ends[:, None]
+    read = inputs["attention_mask"].bool() & (ends > 0)[:, None]
+    parts = rectangles_of((decoded.sum(dim=1) + read.sum(dim=1)).numpy())
+    return lay_out(decoded, parts=parts), lay_out(read, is_causal=False, parts=parts)
 
 
 def lay_out_tree(input_ids: Tensor, attention_mask: Tensor) -> Layout:

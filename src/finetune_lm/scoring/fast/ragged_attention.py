@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.scoring.fast.ragged import Layout
-from finetune_lm.scoring.fast.ragged_kinds import COUNTED_BEHIND_PADDING, is_causal
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 ATTENTION = "finetune_lm_ragged"
@@ -21,60 +22,65 @@ _HARMLESS = frozenset(
      "position_embeddings", "num_items_in_batch", "past_key_values", "output_router_logits"}
 )  # fmt: skip
 
-_layout: ContextVar[Layout] = ContextVar("layout")
-
 
 class UnsupportedAttentionError(Exception):
     """A layer attends in a way that is not known here."""
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What stands in the row of a model, or in those of an encoder and a decoder.
+
+    Attributes:
+        layout: What predicts: all that the model is fed, or what its decoder is.
+        encoder: What its encoder is fed, if it has one. Its rectangles have the same sentences.
+        masks: By the place in memory of a bias that layers share: it with what is not seen taken
+            out, for each rectangle.
+    """
+
+    layout: Layout
+    encoder: Layout | None = None
+    masks: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict)
+
+    def of(self, module: Any) -> tuple[Layout, Layout]:
+        """Where the queries, and where the keys of an attention layer stand."""
+        if self.encoder is None:
+            return self.layout, self.layout
+        if not module.is_decoder:
+            return self.encoder, self.encoder
+        return self.layout, self.layout if module.is_causal else self.encoder
+
+    def to(self, device: torch.device) -> Rows:
+        """The same on a device."""
+        encoder = None if self.encoder is None else self.encoder.to(device)
+        return Rows(self.layout.to(device), encoder)
+
+
+_rows: ContextVar[Rows] = ContextVar("rows")
+
+
 @contextmanager
-def laid_out(model: Any, layout: Layout) -> Iterator[None]:
+def laid_out(model: Any, rows: Rows) -> Iterator[None]:
     """Let a model's attention layers see sentences while all else sees one row."""
     import transformers
 
     if ATTENTION not in transformers.AttentionInterface._global_mapping:
         transformers.AttentionInterface.register(ATTENTION, _attend)
-    config = model.config
-    usual = config._attn_implementation
-    token = _layout.set(layout)
-    # No mask is registered under this name, so transformers makes none.
-    config._attn_implementation = ATTENTION
+    configs = [model.config]
+    if rows.encoder is not None:
+        # T5's encoder and decoder have copies of their own.
+        configs += [part.config for part in (model.get_encoder(), model.get_decoder())]
+    usual = [config._attn_implementation for config in configs]
+    token = _rows.set(rows)
     try:
+        # No mask is registered under this name, so transformers makes none.
+        for config in configs:
+            config._attn_implementation = ATTENTION
         yield
     finally:
-        config._attn_implementation = usual
-        _layout.reset(token)
-
-
-def row_inputs(model: Any, input_ids: Tensor, layout: Layout) -> dict[str, Any]:
-    """What to call a model with for a batch in one row.
-
-    Args:
-        model: The model.
-        input_ids: The batch, (n, length).
-        layout: Where its tokens stand in the row.
-    """
-    import torch
-
-    ids = input_ids[layout.rows, layout.positions][None]
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "position_ids": _position_ids(model, input_ids, layout)[None],
-    }
-    return {**inputs, "use_cache": False} if is_causal(model) else inputs
-
-
-def _position_ids(model: Any, input_ids: Tensor, layout: Layout) -> Tensor:
-    """The number by which a model knows the position of each token in the row: (k,)."""
-    if model.config.model_type not in COUNTED_BEHIND_PADDING:
-        return layout.positions
-    padding = model.get_input_embeddings().padding_idx
-    # A text may have the padding token in it: the model does not count it either.
-    counts = input_ids != padding
-    position_ids: Tensor = counts.cumsum(dim=1) * counts + padding
-    return position_ids[layout.rows, layout.positions]
+        for config, name in zip(configs, usual, strict=True):
+            config._attn_implementation = name
+        _rows.reset(token)
 
 
 def _attend(
@@ -87,29 +93,34 @@ def _attend(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention within sentences, for queries, keys and values in one row: (1, heads, k, width)."""
-    layout = _layout.get()
+    rows = _rows.get()
+    layout, of_keys = rows.of(module)
     unknown = [name for name, given in kwargs.items() if given is not None]
     unknown = [name for name in unknown if name not in _HARMLESS]
-    if sliding_window is not None and layout.longest > sliding_window:
+    if sliding_window is not None and of_keys.longest > sliding_window:
         unknown.append(f"a window of {sliding_window}")
     if attention_mask is not None or unknown:
         raise UnsupportedAttentionError(unknown)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    spread = (_spread(states, layout) for states in (query, key, value))
+    masks = _seen(of_keys)
+    if position_bias is not None and position_bias.numel() > 1:
+        masks = _biased(rows, position_bias, layout, masks)
+    spread = _spread(query, layout), _spread(key, of_keys), _spread(value, of_keys)
     attended = [
-        _attend_in_rectangle(q, k, v, seen, dropout, scaling)
+        _attend_in_rectangle(q, k, v, mask, dropout, scaling)
         if softcap is None
-        else _attend_capped(q, k, v, seen, dropout, scaling, softcap)
-        for q, k, v, seen in zip(*spread, _seen(layout), strict=True)
+        else _attend_capped(q, k, v, mask, dropout, scaling, softcap)
+        for q, k, v, mask in zip(*spread, masks, strict=True)
     ]
     return _collect(attended, layout), None
 
 
 def _seen(layout: Layout) -> list[Tensor | None]:
-    """Which places of a sentence its tokens see, (n, 1, 1, length), for each rectangle.
+    """Which places of a sentence are seen, (n, 1, 1, length), for each rectangle.
 
     None where a token sees those up to its own.
     """
@@ -120,6 +131,28 @@ def _seen(layout: Layout) -> list[Tensor | None]:
     sizes = [n * length for n, length in layout.shapes]
     parts = torch.split(layout.is_real, sizes)
     return [part.view(n, 1, 1, -1) for part, (n, _) in zip(parts, layout.shapes, strict=True)]
+
+
+def _biased(
+    rows: Rows, bias: Tensor, layout: Layout, masks: list[Tensor | None]
+) -> list[Tensor | None]:
+    """What is added to scores in each rectangle: a bias, (1, heads, longest, longest).
+
+    Layers share it, so it is made once.
+    """
+    import torch
+
+    kept = rows.masks.get(id(bias))
+    if kept is None:
+        found = []
+        for seen, (_, length) in zip(masks, layout.shapes, strict=True):
+            if seen is None:
+                seen = torch.ones(length, length, dtype=torch.bool, device=bias.device).tril()
+            part = bias[:, :, :length, :length]
+            found.append(part.masked_fill(~seen, torch.finfo(bias.dtype).min))
+        # The bias is kept, so that no other takes its place in memory.
+        kept = rows.masks[id(bias)] = bias, found
+    return list(kept[1])
 
 
 def _attend_in_rectangle(

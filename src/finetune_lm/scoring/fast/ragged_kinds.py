@@ -25,12 +25,16 @@ COUNTED_BEHIND_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
 BIDIRECTIONAL_TYPES = COUNTED_BEHIND_PADDING | {"bert", "distilbert", "electra", "albert"}
 """Architectures of which the same holds, but that each token sees the whole sentence."""
 
+PAIR_TYPES = frozenset({"t5", "bart"})
+"""Architectures with an encoder and a decoder of which the same holds, but that positions are given
+to them in ways of their own."""
+
 
 def supports(model: Any) -> bool:
     """Whether a model is of a kind that is known here."""
     config = getattr(model, "config", None)
     return (
-        (is_causal(model) or _is_bidirectional(config))
+        (is_causal(model) or _is_bidirectional(config) or is_pair(model))
         # What is computed again for the backward pass would be computed without the layout.
         and not computes_again(model)
         # Some compute a sentence in chunks, of which its length must be a multiple.
@@ -43,6 +47,11 @@ def supports(model: Any) -> bool:
 def is_causal(model: Any) -> bool:
     """Whether a model is of a kind that is known here and whose tokens see those before them."""
     return getattr(getattr(model, "config", None), "model_type", None) in CAUSAL_TYPES
+
+
+def is_pair(model: Any) -> bool:
+    """Whether a model is of a kind that is known here and has an encoder and a decoder."""
+    return getattr(getattr(model, "config", None), "model_type", None) in PAIR_TYPES
 
 
 def _is_bidirectional(config: Any) -> bool:
