@@ -10,7 +10,7 @@ import transformers
 
 import workload
 from finetune_lm.data.dataset import Dataset
-from finetune_lm.data.files import Examples
+from finetune_lm.data.examples import Examples
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.scoring.forward import Forward, Needs
