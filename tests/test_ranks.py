@@ -144,12 +144,12 @@ def test_a_test_is_shared_out_and_comes_out_the_same_to_the_byte(tmp_path):
     assert one == several
 
 
-def small(*more, with_dropout=True):
+def small(*more, with_dropout=True, size=2):
     """A masked language model that is trained for three epochs of four batches, on two ranks."""
     words = [*option("model_name_or_path", "tiny-mlm"), *option("seed", 2), *option("epochs", 3)]
     for part, name in {"train": "active", "validation": "passive"}.items():
         words += option(f"{part}_file", DATA / f"flomped_{name}.txt.gz")
-        words += option(f"max_{part}_samples", 15) + option(f"per_device_{part}_batch_size", 2)
+        words += option(f"max_{part}_samples", 15) + option(f"per_device_{part}_batch_size", size)
         words += option(f"data_preprocessing_fn.{part}", "data_preprocessing.mask_random_tokens")
         words += option(f"data_preprocessing_fn_strategy.{part}", "per_batch")
     for name in DROPOUT["mlm"] if with_dropout else ():
@@ -238,3 +238,29 @@ def test_what_is_wrong_is_said_once_before_anything_is_written(tmp_path):
     assert (mistake.returncode, silent.returncode) == (2, 2)
     assert "no_such_argument" in mistake.stderr
     assert silent.stderr == ""
+
+
+def test_ranks_do_the_trials_of_a_study_together_and_the_first_asks(tmp_path):
+    """Trials go wrong, are pruned and finish as those of one process."""
+
+    def search(name, n):
+        words = small("--output_dir", name, with_dropout=False, size=4 // n)
+        words += ["--do_optimize", *option("params.lr.values", 1e-6, 1e30, 1e-3, 1e-2)]
+        words += option("params.lr.type", "categorical")
+        words += option("study_kwargs.sampler", "optuna.samplers.RandomSampler")
+        words += option("study_kwargs.pruner", "optuna.pruners.ThresholdPruner")
+        words += option("study_kwargs.pruner_kwargs.upper", 2.64)
+        return [*words, *option("optimize_kwargs.n_trials", 5)]
+
+    ranks = ended(tmp_path, *search("several", 2))
+    assert [each.returncode for each in ranks] == [0, 0], "".join(each.stderr for each in ranks)
+    assert ranks[1].stderr == ""
+    one_process(*search("one", 1), cwd=tmp_path)
+    one, several = (
+        pd.read_csv(tmp_path / d / "optimization_results.csv.gz") for d in ("one", "several")
+    )
+    assert set(one["state"]) == {"COMPLETE", "PRUNED", "FAIL"}
+    same = ["number", "state", "pruned", "lr", "n_epochs", "best_epoch", "seed"]
+    pd.testing.assert_frame_equal(one[same], several[same])
+    pd.testing.assert_series_equal(one["value"], several["value"], atol=1e-4)
+    assert_same_tables(tmp_path / "one" / "best_trial", tmp_path / "several" / "best_trial")

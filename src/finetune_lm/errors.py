@@ -50,6 +50,10 @@ class OtherRankError(UserError):
         self.exit_status = exit_status or 1
 
 
+class GivenUpError(UserError):
+    """Another rank has gone wrong in what all do together, and goes on with what comes next."""
+
+
 class TrialsFailedError(UserError):
     """Trials of a study went wrong; what there is of it is written all the same."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, OptimizationArguments
 from finetune_lm.arguments.redaction import hides_secrets
-from finetune_lm.ranks import joined
+from finetune_lm.ranks import joined, world
 from finetune_lm.runs.directory import CHECKPOINTS
 from finetune_lm.runs.earlier_run import EarlierRun, earlier_in
 from finetune_lm.runs.interruption import Interruption
@@ -143,7 +143,7 @@ def study(all_args: AllArguments, pack: Pack | None = None) -> StudyResult:
     from finetune_lm.study.search import search
 
     result = search(*all_args, pack.models if pack else None)
-    best_args = best_run_args(result) if all_args[2].keep_best_trial else None
+    best_args = world().decided(best_run_args, result) if all_args[2].keep_best_trial else None
     if best_args is not None:
         with earlier_in(Path(str(best_args[1].output_dir))) as earlier:
             conduct((*best_args, OptimizationArguments()), earlier, pack)

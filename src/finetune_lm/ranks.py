@@ -15,11 +15,12 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune_lm import messages
-from finetune_lm.errors import OtherRankError, UserError, first_line
+from finetune_lm.errors import GivenUpError, OtherRankError, UserError, first_line
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.randomness import RANKS, OwnRandomness, stream_seed
 
@@ -75,6 +76,12 @@ class World:
     def gather(self, value: T) -> list[T]:
         """What each rank gives, in their order, told to all."""
         return [value]
+
+    def give_up(self, error: BaseException) -> None:
+        """Let the others leave what all are doing, of which this rank has come out by an error.
+
+        What they are told next, and what they tell, comes to them as `GivenUpError`.
+        """
 
     def all(self, holds: bool) -> bool:
         """Whether something holds on all ranks."""
@@ -154,6 +161,17 @@ class _Ranks(World):
         self._own = OwnRandomness(stream_seed(seed, RANKS, self.rank))
 
     def gather(self, value: T) -> list[T]:
+        values = self._exchange(value)
+        for rank, each in enumerate(values):
+            if isinstance(each, _GivenUp):
+                raise GivenUpError(f"rank {rank}: {each.reason}")
+        return values
+
+    def give_up(self, error: BaseException) -> None:
+        if not isinstance(error, GivenUpError):
+            self._exchange(_GivenUp(_told_as(error)))
+
+    def _exchange(self, value: Any) -> list[Any]:
         told = self._all_bytes(_as_bytes((self._received, value)))
         signals, values = zip(*map(pickle.loads, told), strict=True)
         if self._signal is None:
@@ -319,6 +337,13 @@ class _Ranks(World):
             return bool(psutil.Process(place["pid"]).status() == psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return True
+
+
+@dataclass(frozen=True)
+class _GivenUp:
+    """Stands for what a rank would have told, had it not gone wrong."""
+
+    reason: str
 
 
 class _Pickler(pickle.Pickler):

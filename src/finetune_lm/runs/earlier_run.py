@@ -20,6 +20,7 @@ from finetune_lm.arguments.declared import (
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
 from finetune_lm.messages import say, warn
+from finetune_lm.ranks import world
 from finetune_lm.runs.directory import (
     CHECKPOINTS,
     MANIFEST,
@@ -291,7 +292,7 @@ def _is_raised(before: Any, now: Any) -> bool:
 @contextmanager
 def earlier_in(directory: Path) -> Iterator[EarlierRun | None]:
     """The run that has begun in a directory, locked for who goes on with it; None if none has."""
-    if not (directory / CONFIG_YAML).exists():
+    if not world().decided((directory / CONFIG_YAML).exists):
         yield None
         return
     with RunLock(directory):

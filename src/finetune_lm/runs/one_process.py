@@ -37,7 +37,7 @@ def check_arguments(all_args: AllArguments) -> None:
         problems = over_ranks_problems(all_args[1])
     if problems:
         raise UserError(*problems)
-    if world().size == 1 or all_args[2].do_optimize:
+    if world().size == 1:
         check_one_process(is_study=all_args[2].do_optimize)
 
 

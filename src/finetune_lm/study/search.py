@@ -24,10 +24,12 @@ from finetune_lm.arguments import (
 from finetune_lm.data.examples import file_hashes
 from finetune_lm.messages import say, warn
 from finetune_lm.models.loading import Loader
+from finetune_lm.ranks import world
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.on_record import cannot_write, end_on_record
 from finetune_lm.runs.record import RunRecord
 from finetune_lm.runs.run_identity import MODEL
+from finetune_lm.study.following import Begin, End, follow, tell
 from finetune_lm.study.plan import Plan, make_plan
 from finetune_lm.study.plots import save_plots
 from finetune_lm.study.results import (
@@ -84,6 +86,8 @@ def search(
         UserError: If something is wrong that the user can put right.
         KeyboardInterrupt: If a signal came; the results are written all the same.
     """
+    if not world().is_first:
+        return StudyResult(follow())
     messages = OptunaMessages()
     with messages.active():
         plan = make_plan(model_args, data_args, optimization_args)
@@ -103,6 +107,7 @@ def search(
                     if trials.are_needed():
                         trials.do()
                     trials.end()
+                    tell(End(directory.path))
             finally:
                 _write(study, plan, directory)
                 run_record.add(**summary(study))
@@ -122,6 +127,7 @@ def _load(plan: Plan, loader: Loader | None) -> tuple[Plan, TrialRunner, StudyRe
         seed = (found or mine).seed
         plan = plan.seeded(seed)
         searched = {str(parameter.place[0]) for parameter in plan.parameters}
+        tell(Begin(plan.model_args, plan.data_args, searched))
         runner = TrialRunner(plan.model_args, plan.data_args, searched, loader)
         mine = replace(mine, identity={**plan.identity, MODEL: runner.loaded.origin})
         if found is not None:

@@ -19,6 +19,7 @@ from finetune_lm.evaluation.splits import TrainingSplits, make_splits
 from finetune_lm.model_modifiers.callbacks import make_callbacks
 from finetune_lm.models.kept_models import KeptModels
 from finetune_lm.randomness import generator_states, restore_generators
+from finetune_lm.ranks import world
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.progress_bars import EpochBar
 from finetune_lm.recording.recorder import Recorder
@@ -231,8 +232,10 @@ class TrialRunner:
             _NoCheckpoints(),
             so_far,
         )
-        bar = EpochBar(args.epochs, loss_units(args)[LOSS], in_passing=True)
-        run = run.with_recorders(so_far, bar, recorder)
+        shown: list[Recorder] = []
+        if run.world.is_first:
+            shown = [EpochBar(args.epochs, loss_units(args)[LOSS], in_passing=True)]
+        run = run.with_recorders(so_far, *shown, recorder)
         progress = Progress(args.seed, BEFORE_TRAINING if args.eval_before_training else 0)
         state = TrainingState(self.loaded.model, stopping, best=None, progress=progress)
         try:
@@ -247,6 +250,7 @@ class TrialRunner:
         if self._loads_anew:
             self._shared = self._load(args)
         shared = self._shared
+        world().seed(args.seed)
         shared.initial.restore()
         datasets = shared.datasets
         if self._feeds_anew:

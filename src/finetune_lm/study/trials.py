@@ -19,11 +19,13 @@ from finetune_lm.arguments import (
 from finetune_lm.arguments.values import write_value
 from finetune_lm.errors import TrialsFailedError, UserError, raised_in, users_code
 from finetune_lm.messages import say
+from finetune_lm.ranks import world
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.recorder import EpochResult, Recorder
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.requeueing import something_is_kept
 from finetune_lm.scoring.halving import free_memory
+from finetune_lm.study.following import Try, tell
 from finetune_lm.study.parameters import with_model_values, with_values
 from finetune_lm.study.plan import Plan
 from finetune_lm.study.results import (
@@ -102,8 +104,9 @@ class _Pruning(Recorder):
         """Put down with the trial how the training inside came out."""
         try:
             yield
-        except _UnpromisingError:
+        except _UnpromisingError as error:
             self.is_pruned = True
+            world().give_up(error)
         finally:
             self._trial.set_user_attr(N_EPOCHS, self._stopping.n_epochs)
         self._trial.set_user_attr(BEST_EPOCH, self._stopping.best_epoch)
@@ -222,10 +225,13 @@ class Trials:
         """
         self._begun.append(trial.number)
         prepared: Any = None
+        is_told = False
         try:
             args, model_args = self._arguments(trial)
             stopping = EarlyStopping.of(args)
             pruning = _Pruning(trial, self._study.pruner, args.epochs, stopping)
+            tell(Try(args, model_args))
+            is_told = True
             with (
                 pruning.on_record(),
                 self._runner.prepared(
@@ -242,6 +248,8 @@ class Trials:
             self._fail(trial, f"{_STOPPED}{error or 'SIGINT'}")
             raise
         except Exception as error:
+            if is_told:
+                world().give_up(error)
             place = f"{name} raised " if (name := raised_in(error)) else ""
             reason = without_token(f"{place}{type(error).__name__}: {error}", self._plan.model_args)
             if isinstance(error, UserError):
