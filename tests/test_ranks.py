@@ -178,7 +178,7 @@ def ends(rank, how):
         (0, "raise", "ValueError: there is a mistake"),
         (1, "SIGKILL", "finetune-lm: error: rank 1: the process"),
         (0, "SIGKILL", "finetune-lm: error: rank 0: the process"),
-        (0, "full", "cannot be written into: File too large"),
+        (0, "full", "cannot be written to: File too large"),
     ],
 )
 def test_an_end_of_one_is_the_end_of_all(tmp_path, rank, how, said):
