@@ -42,6 +42,7 @@ class Caller:
         self.is_ragged = False
         self.may_split = False
         self.is_causal = ragged_kinds.is_causal(model)
+        self._window = ragged_kinds.window_of(model)
         self.activations = replaceable(model)
 
     @property
@@ -79,9 +80,7 @@ class Caller:
         return self._in_a_row(inputs, Rows(layout, encoder), nodes, wants_logits)
 
     def _fits_window(self, inputs: dict[str, Tensor]) -> bool:
-        return ragged_kinds.window_of(self.model) is None or ragged_kinds.fits_window(
-            self.model, int(inputs["attention_mask"].sum(dim=1).max())
-        )
+        return self._window is None or int(inputs["attention_mask"].sum(1).max()) <= self._window
 
     def _in_groups(
         self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor, wants_logits: bool

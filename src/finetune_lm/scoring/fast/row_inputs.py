@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.scoring.fast.ragged import Layout
 from finetune_lm.scoring.fast.ragged_attention import Rows
-from finetune_lm.scoring.fast.ragged_kinds import COUNTED_BEHIND_PADDING, is_causal
+from finetune_lm.scoring.fast.ragged_kinds import COUNTED_BEHIND_PADDING
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,8 @@ def row_inputs(model: Any, inputs: dict[str, Tensor], rows: Rows) -> dict[str, A
         decoded = inputs["decoder_input_ids"][rows.layout.rows, rows.layout.positions]
         return {**found, "decoder_input_ids": decoded[None], "use_cache": False}
     found["position_ids"] = _position_ids(model, inputs["input_ids"], rows.layout)[None]
-    return {**found, "use_cache": False} if is_causal(model) else found
+    # An encoder does not know the argument.
+    return found if rows.layout.is_real is not None else {**found, "use_cache": False}
 
 
 def _position_ids(model: Any, input_ids: Tensor, layout: Layout) -> Tensor:
