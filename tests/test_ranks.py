@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -264,3 +266,18 @@ def test_ranks_do_the_trials_of_a_study_together_and_the_first_asks(tmp_path):
     pd.testing.assert_frame_equal(one[same], several[same])
     pd.testing.assert_series_equal(one["value"], several["value"], atol=1e-4)
     assert_same_tables(tmp_path / "one" / "best_trial", tmp_path / "several" / "best_trial")
+
+
+def test_torchrun(tmp_path):
+    """The real launcher. Which seed nobody has chosen is the same for both."""
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    program += ["--nproc-per-node", "2", "-m", "finetune_lm"]
+    words = [
+        *option("model_name_or_path", "tiny-lm"),
+        *option("test_file", DATA / "fillers.txt.gz"),
+    ]
+    words += [*option("max_test_samples", 4), *option("output_dir", "out")]
+    ended = subprocess.run([*program, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("Results are in out") == 1
+    assert len(pd.read_csv(tmp_path / "out" / "tiny-lm-test_results.csv.gz")) > 20
