@@ -177,6 +177,7 @@ def ends(rank, how):
     ("rank", "how", "said"),
     [
         (1, "raise", "finetune-lm: error: rank 1: ValueError: there is a mistake"),
+        (1, "split", "finetune-lm: error: rank 1: ValueError: there is a mistake"),
         (0, "raise", "ValueError: there is a mistake"),
         (1, "SIGKILL", "finetune-lm: error: rank 1: the process"),
         (0, "SIGKILL", "finetune-lm: error: rank 0: the process"),
@@ -184,7 +185,9 @@ def ends(rank, how):
     ],
 )
 def test_an_end_of_one_is_the_end_of_all(tmp_path, rank, how, said):
-    ranks = ended(tmp_path, *small(*ends(rank, how)))
+    # A rank that fails must not ask for the others' parts of the model, which are elsewhere.
+    split, how = (["--fsdp"], "raise") if how == "split" else ([], how)
+    ranks = ended(tmp_path, *small(*ends(rank, how), *split))
     other = ranks[1 - rank]
     # Who is there to say so says so; the first, unless it is gone.
     speaker = other if how == "SIGKILL" else ranks[0]
@@ -217,6 +220,10 @@ def test_a_signal_to_any_stops_all_and_the_run_is_resumed_by_as_many(tmp_path):
     # It is done a second time, where nothing is to end any more.
     resumed = ended(tmp_path, "--resume", "broken")
     assert [each.returncode for each in resumed] == [0, 0], resumed
+    # What makes no run the first does alone.
+    asked = ended(tmp_path, "report", "whole", "--out", "asked.html")
+    assert [each.returncode for each in asked] == [0, 0], asked
+    assert (asked[0].stdout != "", asked[1].stdout) == (True, "")
     for name in ("metrics.csv.gz", "model/model.safetensors"):
         assert (tmp_path / "broken" / name).read_bytes() == (
             tmp_path / "whole" / name

@@ -19,6 +19,11 @@ FROZEN = [
     *("--model_pre_train_step_callbacks", "model_modifiers.PartiallyFrozenModelCallback"),
     *(f"--{KWARGS}", "transformer.wte.weight[1:1600]", "transformer.h.0.*"),
     *("--train_optimizer_kwargs.weight_decay", "0.1", "--gradient_checkpointing"),
+    # Other ways and states than those of AdamW.
+    *("--train_optimizer_groups.biases.params", "*h.1.*.bias"),
+    *("--train_optimizer_groups.biases.optimizer", "torch.optim.SGD"),
+    *("--train_optimizer_groups.biases.lr", "0.01"),
+    *("--train_optimizer_groups.biases.momentum", "0.9"),
 ]
 
 

@@ -20,7 +20,7 @@ from finetune_lm.arguments.command_line import check_words, names_given
 from finetune_lm.arguments.subcommands import SUBCOMMANDS, asks_for_help
 from finetune_lm.errors import UserError, raised_in
 from finetune_lm.messages import say
-from finetune_lm.ranks import joined
+from finetune_lm.ranks import joined, world
 from finetune_lm.runs.interruption import signals_remembered
 from finetune_lm.runs.requeueing import IN_VAIN, begin_session, is_in_vain
 from finetune_lm.streams import (
@@ -160,6 +160,8 @@ def _do_subcommand(name: str, words: list[str]) -> None:
     parser = module.parser()
     if asks_for_help(words):
         _print(parser.format_help())
+    elif not world().is_first and not SUBCOMMANDS[name].makes_runs:
+        return
     elif text := module.do(parser.read(words)):
         _print(text)
 

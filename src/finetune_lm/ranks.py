@@ -99,6 +99,17 @@ class World:
                 afterwards.
         """
 
+    def saying_why(self) -> AbstractContextManager[object]:
+        """Inside, it is an `OtherRankError` that a message of a split model has failed."""
+        return nullcontext()
+
+    def all_have_stopped(self) -> bool:
+        """Whether no rank goes on with what has ended here by an error, nor is gone already.
+
+        Otherwise a message to the others could be taken for another one.
+        """
+        return True
+
     def agreed(self, signal: int | None) -> int | None:
         """The signal that all ranks know of; every rank that asks knows of the same one.
 
@@ -143,6 +154,7 @@ class _Ranks(World):
         self._signal: int | None = None
         self._received: int | None = None
         self._room = 2**12
+        self._n_stops = 0
         self._tell("place", {"host": socket.gethostname(), "pid": os.getpid()})
         with self._noticing():
             # Gradients go by what is fast between their devices, all else by the CPU.
@@ -181,6 +193,29 @@ class _Ranks(World):
     def decided(self, decide: Callable[..., T], *args: Any) -> T:
         # An error on the first rank ends it, and thereby the others.
         return self.gather(decide(*args) if self.is_first else None)[0]  # type: ignore[return-value]
+
+    @contextmanager
+    def saying_why(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if _is_of_messages(error):
+                raise self.why() from error
+            raise
+
+    def all_have_stopped(self) -> bool:
+        self._n_stops += 1  # a study goes on behind some errors
+        here = f"stop {self._n_stops}"
+        until = time.monotonic() + _REASON_SECONDS
+        with suppress(RuntimeError):
+            self._tell(here, {})
+            while time.monotonic() < until:
+                if any(self._told("end", rank) is not None for rank in range(self.size)):
+                    return False
+                if all(self._told(here, rank) is not None for rank in range(self.size)):
+                    return True
+                time.sleep(0.05)
+        return False
 
     def agreed(self, signal: int | None) -> int | None:
         self._received = signal
@@ -395,15 +430,11 @@ def joined() -> Iterator[World]:
     ranks = _Ranks(_store(size), rank, size)
     _joined = ranks
     try:
-        with messages.silent() if rank else nullcontext():
+        with messages.silent() if rank else nullcontext(), ranks.saying_why():
             yield ranks
             # Nobody is gone while another may still need it.
             ranks.gather(None)
     except BaseException as error:
-        if _is_of_messages(error):  # those of a model that is split among ranks are its own
-            lost = ranks.why()
-            ranks.leave(lost)
-            raise lost from error
         ranks.leave(error)
         raise
     finally:

@@ -24,10 +24,13 @@ class Subcommand:
     Attributes:
         module: Where it is done.
         summary: What it does, for the help of the whole.
+        makes_runs: Whether it does what several processes do together; of all else only the first
+            one does anything.
     """
 
     module: str
     summary: str
+    makes_runs: bool = False
 
     def load(self) -> Any:
         """Its module."""
@@ -38,10 +41,12 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "demo": Subcommand(
         "finetune_lm.demo",
         "Teach a tiny model a made-up verb, offline in about a minute, and see what it learned.",
+        makes_runs=True,
     ),
     "grid": Subcommand(
         "finetune_lm.grids.grid_command",
         "Do many runs, described in one file, that differ in some arguments; see docs/grids.md.",
+        makes_runs=True,
     ),
     "sbatch": Subcommand(
         "finetune_lm.slurm.sbatch",

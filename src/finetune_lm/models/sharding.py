@@ -140,6 +140,9 @@ def split_state(state: dict[str, Any], optimizer: Any) -> dict[str, Any]:
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     if not any(map(_is_part, parameters)):
         return state
+    if "optimizers" in state:  # several that make their steps as one
+        each = zip(state["optimizers"], optimizer.optimizers, strict=True)
+        return {"optimizers": [split_state(of_one, one) for of_one, one in each]}
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     of_parameter = dict(zip(numbers, parameters, strict=True))
     return {

@@ -71,7 +71,7 @@ def on_record(
             f"smaller model, or fewer bits for its weights (--model_kwargs.dtype)."
         )
 
-    with end_on_record(record, output_dir, all_args, problem):
+    with end_on_record(record, output_dir, all_args, problem), world().saying_why():
         try:
             if world().is_first:
                 _write_config(plan, start_tokens)

@@ -50,6 +50,11 @@ def check_one_process(*, is_study: bool = False) -> None:
     Raises:
         UserError: If it is.
     """
+    if (size := world().size) > 1:
+        raise UserError(
+            f"grids, series and --preview are for one process, or one for each worker, "
+            f"but torchrun or accelerate launch has started {size} for one run."
+        )
     for name in (*_N_PROCESSES, *(() if is_study else (_N_TASKS,))):
         if _number(name, 1) > 1:
             raise _several(name)

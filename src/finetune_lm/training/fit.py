@@ -66,7 +66,7 @@ def training_on_record(
     except BaseException as error:
         if not getattr(error, "at_once", False):
             try:
-                _save_training(run, state, record)
+                _save_training(run, state, record, has_failed=True)
             except Exception as another:
                 warn(f"the best model could not be saved either: {another}")
         raise
@@ -101,8 +101,17 @@ def _trackers(run: Run, state: TrainingState, record: RunRecord) -> list[Tracker
     return [Trackers(wanted, config, record.directory, numbers, has_news=has_news)]
 
 
-def _save_training(run: Run, state: TrainingState, record: RunRecord) -> None:
-    """Leave what the training has come to: facts, loss curves, the best model."""
+def _save_training(
+    run: Run, state: TrainingState, record: RunRecord, *, has_failed: bool = False
+) -> None:
+    """Leave what the training has come to: facts, loss curves, the best model.
+
+    Args:
+        run: What is run.
+        state: Where the training is.
+        record: Is told.
+        has_failed: Whether an error has ended it, maybe on this rank only.
+    """
     stopping = state.stopping
     tables = {
         TABLE: "metrics_rows",
@@ -121,8 +130,13 @@ def _save_training(run: Run, state: TrainingState, record: RunRecord) -> None:
     assert state.best is not None
     state.best.restore()
     saves = run.args.save_best_model_state_to_disk and stopping.best_epoch is not None
-    model = run.loaded.model
-    weights = saved_weights(model) if saves and is_sharded(model) else None
+    model, weights = run.loaded.model, None
+    if saves and is_sharded(model):
+        if has_failed and not run.world.all_have_stopped():
+            warn("the best model could not be saved, of which each process has a part.")
+            saves = False
+        else:
+            weights = saved_weights(model)
     if not run.world.is_first:
         return
     _plot_losses(run, state, record.directory)

@@ -10,6 +10,7 @@ from finetune_lm.arguments.optimizer_settings import NAME, OPTIMIZER, PARAMS, ow
 from finetune_lm.arguments.references import short_name
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.model_modifiers._parameters import checked_patterns, find_all
+from finetune_lm.models.sharding import part_of
 from finetune_lm.scoring.fast.tuning import fused
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def _made(
             f"{gives}.differentiable must be False but is True: the weights are learned, and "
             f"nothing is learned through their updates."
         )
-    faster = fused(cls, kwargs) if fast else {}
+    params = list(params)
+    faster = fused(cls, kwargs) if fast and _may_be_fused(cls, params) else {}
     try:
         with users_code(f"train_optimizer {short_name(cls)}"):
             optimizer = cls(params=params, **kwargs, **faster)
@@ -133,3 +135,12 @@ def _made(
             f"gradients, but is {short_name(cls)}."
         )
     return optimizer
+
+
+def _may_be_fused(cls: Any, params: list[Any]) -> bool:
+    """Whether there is such a way for parameters as they are: split ones have it with Adam only."""
+    import torch
+
+    groups = [each["params"] if isinstance(each, dict) else [each] for each in params]
+    is_split = any(part_of(each) is not each for group in groups for each in group)
+    return not is_split or cls in (torch.optim.Adam, torch.optim.AdamW)

@@ -138,7 +138,7 @@ class TrainingState:
             for name, part in self.parts.items():
                 kept = state["parts"][name]
                 if name == "optimizer":
-                    kept = split_state(kept, part)
+                    kept = split_state(kept, getattr(part, "optimizer", part))
                 with users_code(f"the state of {name}"):
                     part.load_state_dict(kept)
         # Last, since making or loading something may draw random numbers.
