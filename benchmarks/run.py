@@ -46,6 +46,7 @@ SUBJECTS = [
     "startup",
     "study",
     "grid",
+    "several_devices",
     "checkpoints",
     "long_run",
 ]

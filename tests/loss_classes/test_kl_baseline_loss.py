@@ -393,7 +393,7 @@ def test_a_model_with_other_tokens_is_refused(directories, sentences):
         tokenizer.get_vocab = lambda: vocab
 
     loaded = load(directories["gpt2"], model_modifier_fns=[swap])
-    with pytest.raises(UserError, match="must have the same tokens"):
+    with pytest.raises(UserError, match="must keep the tokens of the baseline"):
         make(loaded, sentences)
 
 
