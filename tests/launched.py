@@ -24,6 +24,7 @@ def launch(*argv: Any, n: int = 2, cwd: Path, **kwargs: Any) -> list[Command]:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {
         "WORLD_SIZE": str(n),
+        "LOCAL_WORLD_SIZE": str(n),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",

@@ -211,7 +211,8 @@ def test_a_signal_to_any_stops_all_and_the_run_is_resumed_by_as_many(tmp_path):
     assert [each.returncode for each in whole] == [0, 0], whole[0].stderr
     stopped = ended(tmp_path, *small(*ends(1, "SIGTERM")))
     assert [each.returncode for each in stopped] == [143, 143], stopped
-    assert "--resume broken" in stopped[0].stderr
+    assert "\ntorchrun --nproc-per-node 2 -m finetune_lm --resume broken\n" in stopped[0].stderr
+    assert stopped[1].stderr == ""
     alone = run_command("--resume", "broken", cwd=tmp_path, environment=ENVIRONMENT)
     assert alone.returncode == 2
     assert (

@@ -20,7 +20,7 @@ from finetune_lm.arguments.command_line import check_words, names_given
 from finetune_lm.arguments.subcommands import SUBCOMMANDS, asks_for_help
 from finetune_lm.errors import UserError, raised_in
 from finetune_lm.messages import say
-from finetune_lm.ranks import joined, world
+from finetune_lm.ranks import joined, launcher, world
 from finetune_lm.runs.interruption import signals_remembered
 from finetune_lm.runs.requeueing import IN_VAIN, begin_session, is_in_vain
 from finetune_lm.streams import (
@@ -192,7 +192,7 @@ def _told(interrupt: KeyboardInterrupt, parsed: ParsedArguments | None) -> str:
     if output_dir is None:
         return "finetune-lm: interrupted.\n"
     is_module = Path(sys.argv[0]).name == "__main__.py"
-    program = "python -m finetune_lm" if is_module else "finetune-lm"
+    program = launcher() or ("python -m finetune_lm" if is_module else "finetune-lm")
     token = " --token ..." if parsed and parsed.model and parsed.model.token else ""
     return (
         f"finetune-lm: interrupted by {interrupt}. What was measured is kept. To "

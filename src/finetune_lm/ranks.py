@@ -456,6 +456,16 @@ def launched() -> tuple[int, int]:
     return (_number("RANK", 0), size) if size > 1 else (0, 1)
 
 
+def launcher() -> str | None:
+    """How so many processes are started, for people; None where there is only one."""
+    _, size = launched()
+    if size == 1:
+        return None
+    here = _number("LOCAL_WORLD_SIZE", size)
+    nodes = f"--nnodes {size // here} " if here < size else ""
+    return f"torchrun {nodes}--nproc-per-node {here} -m finetune_lm"
+
+
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, "").strip()
     return int(text) if text.isdecimal() else default

@@ -154,7 +154,8 @@ class Interruption:
         # Nothing is printed here: the signal may have come in the middle of a print.
         if self._received is None:
             self._received, self._received_at = number, time.monotonic()
-            self._is_told = tell_in_handler(f"\n{_told(number)}")
+            # Of several ranks the first tells it.
+            self._is_told = not world().is_first or tell_in_handler(f"\n{_told(number)}")
         elif (
             number == signal.SIGINT
             and not self._is_saving

@@ -149,7 +149,7 @@ class Forward:
         """The plain outputs for a rank's share, which may be none of the whole batch's examples."""
         outputs = self._plain(share if len(share) else whole.select(slice(1)), device)
         logits = outputs.for_losses.logits
-        nothing = logits.reshape(-1)[0] * 0.0
+        nothing = logits.reshape(-1)[0].nan_to_num() * 0.0  # also where it is infinite
         if logits.requires_grad and logits._is_view():
             # A loss that changes a view would undo what puts the weights together for the way back.
             outputs.for_losses.logits = logits.clone()
