@@ -29,7 +29,7 @@ def careful_loop(directory: str, texts: dict[str, Any], job: Any) -> None:
     if job.with_kl:
         baseline = transformers.AutoModelForCausalLM.from_pretrained(directory).eval()
         kl_ids = _ids(tokenizer, texts["kl"])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-6, weight_decay=0.0)
     train, validation = (_ids(tokenizer, texts[kind]) for kind in ("train", "validation"))
     size = workload.BATCH_SIZE
     best, best_state, tables = float("inf"), {}, []

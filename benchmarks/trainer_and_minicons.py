@@ -42,7 +42,7 @@ def trainer_and_minicons(directory: str, texts: dict[str, Any], job: Any) -> Non
             per_device_train_batch_size=workload.BATCH_SIZE,
             per_device_eval_batch_size=workload.BATCH_SIZE,
             num_train_epochs=job.epochs,
-            learning_rate=1e-4,
+            learning_rate=2e-6,
             eval_strategy="epoch",
             prediction_loss_only=True,
             report_to=[],
