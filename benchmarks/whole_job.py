@@ -256,8 +256,9 @@ def _smollm2() -> Any:
 
     Its weights are random but for the last layer, which is fitted to what comes next in some of the
     sentences by least squares, and sharpened until these cost one nat a token or the least that
-    they can: 1.7 nats, and the other sentences some 4. Otherwise nothing would be as likely as it is in a trained model,
-    and the comparisons of fast ways with plain ones would be met by other numbers.
+    they can: 1.7 nats, and the other sentences some 4. Otherwise nothing would be as likely as it
+    is in a trained model, and the comparisons of fast ways with plain ones would be met by other
+    numbers.
     """
     torch.manual_seed(1)
     config = transformers.LlamaConfig(
@@ -283,7 +284,7 @@ def _smollm2() -> Any:
             fed.append(hidden[:-1])
             following.append(torch.tensor(ids))
         hidden, targets = torch.cat(fed), torch.cat(following)
-        tokens, which = targets.unique(return_inverse=True)
+        tokens, which = targets.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         squares = hidden.T @ hidden + torch.eye(config.hidden_size)
         of_each = torch.nn.functional.one_hot(which).float()
         weight = torch.zeros(config.vocab_size, config.hidden_size)
