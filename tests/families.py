@@ -288,7 +288,8 @@ _WINDOW_CONFIGS = {
     "qwen3-moe": "Qwen3MoeConfig",
 }
 WINDOW = 32
-WINDOW_TOKENIZERS = dict.fromkeys(_WINDOW_CONFIGS, llama_tokenizer)
+# The class of Qwen2's tokenizer adds a token to any vocabulary that has not got it.
+WINDOW_TOKENIZERS = {**dict.fromkeys(_WINDOW_CONFIGS, llama_tokenizer), "qwen2": qwen_tokenizer}
 WINDOW_TASKS = dict.fromkeys(_WINDOW_CONFIGS, TASKS["llama"])
 _SMALL = {
     "hidden_size": 16,

@@ -280,7 +280,10 @@ def test_a_finished_run_is_left_as_it_is(capsys):
     assert (again.best_epoch, again.best_loss) == (result.best_epoch, result.best_loss)
     pd.testing.assert_frame_equal(again.test_results, result.test_results)
     model, data = arguments(*setup("lm", **{**SHORT, "epochs": 5, "output_dir": "parts"}))
-    with pytest.raises(UserError, match=r"finished cannot be resumed.* epochs was 2 and is 5"):
+    with pytest.raises(
+        UserError,
+        match=r"a finished run cannot be resumed with other arguments.* epochs was 2 and is 5",
+    ):
         finetune_lm.resume("parts", model, data)
 
 
