@@ -145,6 +145,7 @@ class KLBaselineLoss:
         from finetune_lm.loss_classes._kl_settings import KLSettings
         from finetune_lm.models.baseline import origin_of
         from finetune_lm.models.compiling import is_compiled
+        from finetune_lm.models.sharding import is_sharded
         from finetune_lm.models.vocabulary import added_ids
         from finetune_lm.randomness import own_generator
         from finetune_lm.scoring.scorer import scorer_of
@@ -152,6 +153,7 @@ class KLBaselineLoss:
         settings = KLSettings.of(given)
         self.return_all = return_all
         self._model = model
+        self._is_sharded = is_sharded(model)
         self._dropout = dropout
         self._batch_size = batch_size
         self._reduction = settings.reduction_used
@@ -232,28 +234,27 @@ class KLBaselineLoss:
 
         from finetune_lm.loss_classes._kl_divergence import KLDivergence
         from finetune_lm.loss_classes._sum_in_pieces import SumInPieces
-        from finetune_lm.models.sharding import is_sharded
 
         del outputs, labels
-        parts: list[_Part] = []
-        of_all_ranks: list[_Part] = []
-        self.epoch_weight = n_of_all = 0
+        drawn: list[_Part] = []
+        n_of_all = 0
         for (source, data), kept in zip(self._data, self._kept, strict=True):
             # The same on all ranks, each of which then takes its share.
             batches = self._batched(self._draw(source, data), data, kept)
             n_scored = sum(batch.n_scored for batch in batches)
             n_of_all += n_scored
-            whole, batches = batches, [batch.of_this_rank() for batch in batches]
-            self.epoch_weight += sum(batch.n_scored for batch in batches)
             weight = source.scaleby
             if not self.return_all:
                 weight /= max(n_scored, 1) * len(self._data)
-            parts += [_Part(batch, data, kept, weight) for batch in batches if batch.n_scored]
-            of_all_ranks += [_Part(batch, data, kept, weight) for batch in whole]
+            drawn += [_Part(batch, data, kept, weight) for batch in batches]
         self._n_calls += 1
-        if is_sharded(self._model):
+        shares = [replace(part, batch=part.batch.of_this_rank()) for part in drawn]
+        parts = [share for share in shares if share.batch.n_scored]
+        self.epoch_weight = sum(part.batch.n_scored for part in parts)
+        if self._is_sharded:
             with self._in_its_mode():
-                summed = torch.stack([self._called_by_all(part) for part in of_all_ranks]).sum()
+                pairs = zip(drawn, shares, strict=True)
+                summed = torch.stack([self._called_by_all(*pair) for pair in pairs]).sum()
             return summed / max(n_of_all, 1) if self.return_all else summed
         if not parts:
             # 0, and still a function of the model, in case it is the only loss.
@@ -284,11 +285,10 @@ class KLBaselineLoss:
                     total.add(value)
             return total.total()
 
-    def _called_by_all(self, whole: _Part) -> Tensor:
+    def _called_by_all(self, whole: _Part, share: _Part) -> Tensor:
         """The sum over this rank's share of a batch, by a model that all ranks call together."""
-        share = whole.batch.of_this_rank()
-        if share.n_scored:
-            return self._weighted_divergences(replace(whole, batch=share)).sum()
+        if share.batch.n_scored:
+            return self._weighted_divergences(share).sum()
         some = whole.batch.select([0])
         return self._output_layer.logits(some.inputs, some.rows[:0], some.positions[:0]).sum()
 
