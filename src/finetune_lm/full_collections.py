@@ -24,3 +24,20 @@ def without_full_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+@contextmanager
+def passing_over_what_is_there() -> Iterator[None]:
+    """Inside, nothing is looked through that is there now.
+
+    To look through all objects of torch and transformers takes longer than an epoch may. What
+    somebody around this passes over already is passed over afterwards, too.
+    """
+    was_passed_over = gc.get_freeze_count() > 0
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not was_passed_over:
+            gc.unfreeze()

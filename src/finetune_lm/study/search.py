@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import re
 import warnings
@@ -22,6 +21,7 @@ from finetune_lm.arguments import (
     config_yaml,
 )
 from finetune_lm.data.examples import file_hashes
+from finetune_lm.full_collections import passing_over_what_is_there
 from finetune_lm.messages import say, warn
 from finetune_lm.models.loading import Loader
 from finetune_lm.ranks import world
@@ -102,7 +102,7 @@ def search(
             study = _open(plan)
             _write_config(directory, plan)
             try:
-                with run_record.timed("search"), _told(study, plan), _quick_garbage_collection():
+                with run_record.timed("search"), _told(study, plan), passing_over_what_is_there():
                     trials = Trials(study, plan, runner, directory, interruption)
                     if trials.are_needed():
                         trials.do()
@@ -163,20 +163,6 @@ def _told(study: optuna.Study, plan: Plan) -> Iterator[None]:
             f"--study_kwargs.study_name {plan.name} --study_kwargs.load_if_exists."
         )
         raise
-
-
-@contextmanager
-def _quick_garbage_collection() -> Iterator[None]:
-    """Leave what is there now out of garbage collection, of which each trial does several.
-
-    To look through all objects of torch and transformers takes longer than an epoch may.
-    """
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _write(study: optuna.Study, plan: Plan, directory: StudyDirectory) -> None:
