@@ -8,11 +8,7 @@ tells the others what came of it: all then know what one process would, and deci
 from __future__ import annotations
 
 import io
-import json
-import os
 import pickle
-import socket
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -20,7 +16,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune_lm import messages
-from finetune_lm.errors import GivenUpError, OtherRankError, UserError, first_line
+from finetune_lm.ends import Ends, told_as
+from finetune_lm.errors import GivenUpError, UserError
+from finetune_lm.launching import common_store, launched
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.randomness import RANKS, OwnRandomness, stream_seed
 
@@ -32,11 +30,6 @@ T = TypeVar("T")
 LONGEST_WAIT = timedelta(hours=2)
 """For a rank that is there and says nothing: it may be saving a model. One that ends is noticed at
 once, whatever it ended by."""
-
-_REASON_SECONDS = 3.0
-"""How long to wait for a rank that is gone to have said why."""
-
-_LONGEST_START = timedelta(minutes=10)
 
 _AT_ONCE = 2**26
 """How many numbers of gradients are put together in one message, or a few more."""
@@ -149,13 +142,11 @@ class _Ranks(World):
         from torch.distributed.distributed_c10d import PrefixStore
 
         self.rank, self.size = rank, size
-        self._store = store
+        self._ends = Ends(store, rank, size)
         self._own = OwnRandomness(0)
         self._signal: int | None = None
         self._received: int | None = None
         self._room = 2**12
-        self._n_stops = 0
-        self._tell("place", {"host": socket.gethostname(), "pid": os.getpid()})
         with self._noticing():
             # Gradients go by what is fast between their devices, all else by the CPU.
             dist.init_process_group(
@@ -181,7 +172,7 @@ class _Ranks(World):
 
     def give_up(self, error: BaseException) -> None:
         if not isinstance(error, GivenUpError):
-            self._exchange(_GivenUp(_told_as(error)))
+            self._exchange(_GivenUp(told_as(error)))
 
     def _exchange(self, value: Any) -> list[Any]:
         told = self._all_bytes(_as_bytes((self._received, value)))
@@ -200,22 +191,11 @@ class _Ranks(World):
             yield
         except Exception as error:
             if _is_of_messages(error):
-                raise self.why() from error
+                raise self._ends.why() from error
             raise
 
     def all_have_stopped(self) -> bool:
-        self._n_stops += 1  # a study goes on behind some errors
-        here = f"stop {self._n_stops}"
-        until = time.monotonic() + _REASON_SECONDS
-        with suppress(RuntimeError):
-            self._tell(here, {})
-            while time.monotonic() < until:
-                if any(self._told("end", rank) is not None for rank in range(self.size)):
-                    return False
-                if all(self._told(here, rank) is not None for rank in range(self.size)):
-                    return True
-                time.sleep(0.05)
-        return False
+        return self._ends.all_have_stopped()
 
     def agreed(self, signal: int | None) -> int | None:
         self._received = signal
@@ -289,57 +269,18 @@ class _Ranks(World):
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            raise self.why() from error
-
-    def why(self) -> OtherRankError:
-        """Which rank has ended the run, and what it has said of it."""
-        others = [rank for rank in range(self.size) if rank != self.rank]
-        try:
-            self._tell("here", {})
-            until = time.monotonic() + _REASON_SECONDS
-            while time.monotonic() < until:
-                for rank in others:
-                    if (ended := self._told("end", rank)) is not None:
-                        return OtherRankError(rank, ended["text"], ended["status"])
-                time.sleep(0.05)
-            gone = [rank for rank in others if self._told("here", rank) is None]
-            lost = next(filter(self._has_ended, gone), next(iter(gone), others[0]))
-            place = self._told("place", lost) or {}
-            where = f" (process {place['pid']} on {place['host']})" if place else ""
-        except RuntimeError:  # what they all reach is gone, which as a rule is with the first
-            lost, where = 0, ""
-        return OtherRankError(
-            lost, f"the process{where} is gone. It was killed, by hand or for want of memory."
-        )
+            raise self._ends.why() from error
 
     def leave(self, error: BaseException) -> None:
         """Let the other ranks know that this one ends, and why.
 
         An error that another rank tells the user has ``is_told`` afterwards.
         """
-        status = 128 + getattr(error, "signal_number", 2)
-        if isinstance(error, Exception):
-            status = getattr(error, "exit_status", 1)
-        with suppress(RuntimeError):
-            self._tell("end", {"text": _told_as(error), "status": status})
+        self._ends.tell(error)
         self.close()
-        if not self.is_first and self._is_told_by_first(error):
+        if not self.is_first and self._ends.is_told_by_first(error):
             with suppress(AttributeError):
                 error.is_told = True  # type: ignore[attr-defined]
-
-    def _is_told_by_first(self, error: BaseException) -> bool:
-        """Whether the first rank tells the user of an error that has ended this one."""
-        if isinstance(error, OtherRankError) and error.rank == 0:
-            # Somebody must, where it cannot.
-            return error.is_said or self.rank > 1
-        until = time.monotonic() + _REASON_SECONDS
-        with suppress(RuntimeError):
-            while time.monotonic() < until:
-                if (first := self._told("end", 0)) is not None:
-                    # Of what is no user's mistake it knows the reason, not where it arose.
-                    return isinstance(error, UserError) or bool(first["text"] == _told_as(error))
-                time.sleep(0.05)
-        return False
 
     def close(self) -> None:
         """Be gone for the others."""
@@ -349,29 +290,6 @@ class _Ranks(World):
         if dist.is_initialized():
             with suppress(RuntimeError):
                 dist.destroy_process_group()
-
-    def _tell(self, what: str, value: dict[str, Any]) -> None:
-        self._store.set(f"{what}/{self.rank}", json.dumps(value))
-
-    def _told(self, what: str, rank: int) -> dict[str, Any] | None:
-        """What a rank has told the others; None if it has not."""
-        key = f"{what}/{rank}"
-        if not self._store.check([key]):
-            return None
-        told: dict[str, Any] = json.loads(self._store.get(key))
-        return told
-
-    def _has_ended(self, rank: int) -> bool:
-        """Whether the process of a rank on this machine is there no more."""
-        import psutil
-
-        place = self._told("place", rank)
-        if place is None or place["host"] != socket.gethostname():
-            return False
-        try:
-            return bool(psutil.Process(place["pid"]).status() == psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return True
 
 
 @dataclass(frozen=True)
@@ -398,11 +316,6 @@ def _as_bytes(value: Any) -> bytes:
     return file.getvalue()
 
 
-def _told_as(error: BaseException) -> str:
-    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-    return f"{kind}{error}"
-
-
 _alone = World()
 _joined: World | None = None
 
@@ -427,7 +340,7 @@ def joined() -> Iterator[World]:
     if size == 1 or _joined is not None:
         yield world()
         return
-    ranks = _Ranks(_store(size), rank, size)
+    ranks = _Ranks(common_store(size), rank, size)
     _joined = ranks
     try:
         with messages.silent() if rank else nullcontext(), ranks.saying_why():
@@ -448,47 +361,6 @@ def _is_of_messages(error: BaseException) -> bool:
 
     is_gloo = type(error) is RuntimeError and "gloo" in str(error)
     return is_gloo or isinstance(error, DistError)
-
-
-def launched() -> tuple[int, int]:
-    """Which of how many processes of a launcher (torchrun, accelerate launch) this one is."""
-    size = _number("WORLD_SIZE", 1)
-    return (_number("RANK", 0), size) if size > 1 else (0, 1)
-
-
-def launcher() -> str | None:
-    """How so many processes are started, for people; None where there is only one."""
-    _, size = launched()
-    if size == 1:
-        return None
-    here = _number("LOCAL_WORLD_SIZE", size)
-    nodes = f"--nnodes {size // here} " if here < size else ""
-    return f"torchrun {nodes}--nproc-per-node {here} -m finetune_lm"
-
-
-def _number(name: str, default: int) -> int:
-    text = os.environ.get(name, "").strip()
-    return int(text) if text.isdecimal() else default
-
-
-def _store(size: int) -> Any:
-    """What all ranks reach.
-
-    Raises:
-        UserError: If they do not find each other.
-    """
-    from torch.distributed.distributed_c10d import PrefixStore
-    from torch.distributed.rendezvous import rendezvous
-
-    try:
-        store, _, _ = next(iter(rendezvous("env://", timeout=_LONGEST_START)))
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"{size} processes (WORLD_SIZE) must find each other by MASTER_ADDR and MASTER_PORT, "
-            f"as torchrun and accelerate launch see to, but do not: {first_line(error)}"
-        ) from error
-    # A launcher that starts all of them again keeps it.
-    return PrefixStore(f"finetune_lm/{_number('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def _alike(gradients: Iterable[Any]) -> Iterator[list[Tensor]]:

@@ -1,0 +1,52 @@
+"""How the processes that make one run together were started, and where they find each other."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from finetune_lm.errors import UserError, first_line
+
+_LONGEST_START = timedelta(minutes=10)
+
+
+def launched() -> tuple[int, int]:
+    """Which of how many processes of a launcher (torchrun, accelerate launch) this one is."""
+    size = _number("WORLD_SIZE", 1)
+    return (_number("RANK", 0), size) if size > 1 else (0, 1)
+
+
+def launcher() -> str | None:
+    """How so many processes are started, for people; None where there is only one."""
+    _, size = launched()
+    if size == 1:
+        return None
+    here = _number("LOCAL_WORLD_SIZE", size)
+    nodes = f"--nnodes {size // here} " if here < size else ""
+    return f"torchrun {nodes}--nproc-per-node {here} -m finetune_lm"
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, "").strip()
+    return int(text) if text.isdecimal() else default
+
+
+def common_store(size: int) -> Any:
+    """What all ranks reach.
+
+    Raises:
+        UserError: If they do not find each other.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    try:
+        store, _, _ = next(iter(rendezvous("env://", timeout=_LONGEST_START)))
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{size} processes (WORLD_SIZE) must find each other by MASTER_ADDR and MASTER_PORT, "
+            f"as torchrun and accelerate launch see to, but do not: {first_line(error)}"
+        ) from error
+    # A launcher that starts all of them again keeps it.
+    return PrefixStore(f"finetune_lm/{_number('TORCHELASTIC_RESTART_COUNT', 0)}", store)
