@@ -141,16 +141,7 @@ def trainer(shape: str, vocabulary: int) -> Callable[[], float]:
         n = _n_batches(vocabulary)
         made_trainer = transformers.Trainer(
             made.learner.model,
-            transformers.TrainingArguments(
-                output_dir=str(workload.scratch_directory()),
-                per_device_train_batch_size=workload.BATCH_SIZE,
-                max_steps=n + 1,
-                report_to=[],
-                save_strategy="no",
-                logging_strategy="no",
-                disable_tqdm=True,
-                use_cpu=True,
-            ),
+            workload.quiet_training(workload.scratch_directory(), max_steps=n + 1),
             transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False),
             rows,
             callbacks=[clock],

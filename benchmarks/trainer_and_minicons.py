@@ -37,19 +37,13 @@ def trainer_and_minicons(directory: str, texts: dict[str, Any], job: Any) -> Non
     out = workload.scratch_directory()
     made = kind(
         model,
-        transformers.TrainingArguments(
-            output_dir=str(out / "trainer"),
-            per_device_train_batch_size=workload.BATCH_SIZE,
+        workload.quiet_training(
+            out / "trainer",
             per_device_eval_batch_size=workload.BATCH_SIZE,
             num_train_epochs=job.epochs,
             learning_rate=2e-6,
             eval_strategy="epoch",
             prediction_loss_only=True,
-            report_to=[],
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-            use_cpu=True,
         ),
         transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False),
         *(

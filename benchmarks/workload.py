@@ -408,6 +408,20 @@ def tuning() -> Any:
         return None
 
 
+def quiet_training(directory: Path, **settings: Any) -> Any:
+    """Arguments of a Trainer that learns on the CPU, and neither saves nor says anything."""
+    return transformers.TrainingArguments(
+        output_dir=str(directory),
+        per_device_train_batch_size=BATCH_SIZE,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+        **settings,
+    )
+
+
 def bare_step(model: Any, *, tuned: bool) -> Callable[[Batch], None]:
     """The step of a loop that people write by hand, which records nothing.
 
