@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.constants import LM
 from finetune_lm.models.baseline import origin_of
 from finetune_lm.models.compiling import is_compiled
+from finetune_lm.models.inference import without_learning
 from finetune_lm.models.spelling import Spelling
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.scoring.scorer import scorer_of
@@ -42,15 +43,10 @@ def costs_of_chains(
     rows, positions = places
     ids = inputs["input_ids"]
     costs = torch.zeros(len(rows), len(chains))
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for j, chain in enumerate(chains):
-                for part in _parts(positions, len(chain)):
-                    costs[part, j] = _costs(layer, ids[rows[part]], positions[part], chain)
-    finally:
-        model.train(was_training)
+    with without_learning(model):
+        for j, chain in enumerate(chains):
+            for part in _parts(positions, len(chain)):
+                costs[part, j] = _costs(layer, ids[rows[part]], positions[part], chain)
     return costs
 
 

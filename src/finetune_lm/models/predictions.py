@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from finetune_lm.models.inference import without_learning
 from finetune_lm.models.loading import length_limit
 from finetune_lm.models.tasks import sample_inputs
 
@@ -39,14 +40,9 @@ def sample_predictions(model: Any, tokenizer: Any, with_ids: list[int] | None = 
     ids[: len(wanted)] = torch.tensor(wanted, dtype=ids.dtype)
     # Spread, so that some of them have others on both sides.
     ids = ids.reshape(length, _N_TEXTS).T.contiguous()
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            device = next(model.parameters()).device
-            logits: Tensor = model(**sample_inputs(model, ids.to(device))).logits
-    finally:
-        model.train(was_training)
+    with without_learning(model):
+        device = next(model.parameters()).device
+        logits: Tensor = model(**sample_inputs(model, ids.to(device))).logits
     return logits.float().log_softmax(dim=-1).cpu()
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.data.batch import Batch, on_device
 from finetune_lm.messages import say_once
 from finetune_lm.models.baseline import origin_of
+from finetune_lm.models.inference import without_learning
 from finetune_lm.models.sharding import is_sharded
 from finetune_lm.models.tasks import Task
 from finetune_lm.out_of_memory import is_out_of_memory
@@ -160,13 +161,9 @@ class Scorer:
 
         Both are compared with what the plain way's logits cost in float64.
         """
-        import torch
-
         model = self.model
-        was_training = model.training
-        model.eval()
         try:
-            with torch.no_grad():
+            with without_learning(model):
                 outputs = self.task.outputs(model, on_device(batch.inputs, device))
                 own = outputs.loss.item()
                 _, *asked = self.asked(batch)
@@ -180,8 +177,6 @@ class Scorer:
                 raise
             say_once(f"fast: the model is called as usual, since it must be: {error}")
             return False
-        finally:
-            model.train(was_training)
         kind = layer.autocast_to or model.dtype
         is_same = _is_near(fast, plain, kind) and _is_near(own, plain, kind, _TOLERANCE_OF_OWN_LOSS)
         if layer.selects and not is_same:

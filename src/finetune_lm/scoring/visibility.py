@@ -15,6 +15,7 @@ from finetune_lm.constants import FP32, IGNORED_LABEL, MLM
 from finetune_lm.data.batch import on_device
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
+from finetune_lm.models.inference import without_learning
 from finetune_lm.models.tasks import TASKS, Task
 from finetune_lm.randomness import generator_states, restore_generators
 
@@ -130,22 +131,20 @@ def _asked_in_passing(model: Any) -> Iterator[None]:
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
-    was_training, states = model.training, generator_states()
+    states = generator_states()
     # BigBird does without its blocks from the first short text on.
     kinds = [
         (module, module.attention_type)
         for module in model.modules()
         if hasattr(module, "set_attention_type") and hasattr(module, "attention_type")
     ]
-    model.eval()
     try:
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        with without_learning(model), torch.compiler.set_stance("force_eager"):
             yield
     finally:
         for module, kind in reversed(kinds):
             if module.attention_type != kind:
                 module.set_attention_type(kind)
-        model.train(was_training)
         restore_generators(states)
         logging.set_verbosity(verbosity)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.messages import say_once
+from finetune_lm.models.inference import without_learning
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.scoring.fast import ragged_kinds
 from finetune_lm.scoring.fast.behind_layer import behind_layer
@@ -242,39 +243,32 @@ class OutputLayer:
         is_among = torch.isin(rows, few)
         inputs = {name: tensor[few] for name, tensor in inputs.items()}
         rows, positions = torch.searchsorted(few, rows[is_among]), positions[is_among]
-        was_training = self._model.training
-        self._model.eval()
-        try:
-            with torch.no_grad():
-                with autocast_of(self._layer) as found:
-                    plain = self._call.plain(inputs, rows, positions)
-                if plain.isnan().any():
+        with without_learning(self._model):
+            with autocast_of(self._layer) as found:
+                plain = self._call.plain(inputs, rows, positions)
+            if plain.isnan().any():
+                return
+            self._seen |= seen
+            self.autocast_to = found[0] if found else None
+            if self.autocast_to is not None:
+                # One operation rounds once where eight do eight times: not the same any more.
+                self._call.activations = []
+            for is_ragged in [True, False] if self._can_pack(inputs) else [False]:
+                self._call.is_ragged = is_ragged
+                self._pads_freely = not is_ragged and pads_freely(
+                    self._call, inputs, rows, positions, self.autocast_to
+                )
+                self._call.may_split = self._may_pack and self._pads_freely
+                if self._comes_to(plain, inputs, rows, positions):
+                    self.resumes = self._resumes(inputs, rows, positions, plain)
+                    self.selects = self._is_checked = True
                     return
-                self._seen |= seen
-                self.autocast_to = found[0] if found else None
-                if self.autocast_to is not None:
-                    # One operation rounds once where eight do eight times: not the same any more.
-                    self._call.activations = []
-                for is_ragged in [True, False] if self._can_pack(inputs) else [False]:
-                    self._call.is_ragged = is_ragged
-                    self._pads_freely = not is_ragged and pads_freely(
-                        self._call, inputs, rows, positions, self.autocast_to
-                    )
-                    self._call.may_split = self._may_pack and self._pads_freely
-                    if self._comes_to(plain, inputs, rows, positions):
-                        self.resumes = self._resumes(inputs, rows, positions, plain)
-                        self.selects = self._is_checked = True
-                        return
-                    if is_ragged:
-                        say_once(
-                            "fast: padding stays, since this model gives other logits without it."
-                        )
-            say_once(
-                "fast: the model is called as usual, since it uses its output layer in its own way."
-            )
-            self._is_checked = True
-        finally:
-            self._model.train(was_training)
+                if is_ragged:
+                    say_once("fast: padding stays, since this model gives other logits without it.")
+        say_once(
+            "fast: the model is called as usual, since it uses its output layer in its own way."
+        )
+        self._is_checked = True
 
     def _can_pack(self, inputs: dict[str, Tensor]) -> bool:
         if not self._may_pack:
