@@ -29,7 +29,7 @@ from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArgum
 from finetune_lm.data.files import read_files
 from finetune_lm.evaluation.splits import make_splits
 from finetune_lm.model_modifiers.callbacks import Callbacks
-from finetune_lm.models.loading import model_path
+from finetune_lm.models.pretrained import model_path
 from finetune_lm.runs.preparing import load
 from finetune_lm.study import search, trials
 from finetune_lm.training.state import TrainingState

@@ -33,7 +33,8 @@ from finetune_lm.evaluation.passes import measure_batch
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.model_modifiers.callbacks import Callbacks
-from finetune_lm.models.loading import LoadedModel, model_path
+from finetune_lm.models.loading import LoadedModel
+from finetune_lm.models.pretrained import model_path
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.recording.columns import MetadataColumns
 from finetune_lm.recording.loss_history import LossHistory

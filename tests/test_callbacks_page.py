@@ -14,7 +14,7 @@ from finetune_lm import load_metrics, model_modifiers
 from finetune_lm.arguments.hooks import HOOKS
 from finetune_lm.cli import main
 from finetune_lm.model_modifiers._parameters import ParameterPattern
-from finetune_lm.models.loading import model_path
+from finetune_lm.models.pretrained import model_path
 from finetune_lm.study.results import load_results
 
 ROOT = Path(__file__).parent.parent

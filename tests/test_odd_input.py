@@ -19,7 +19,7 @@ import transformers
 
 from finetune_lm import load_metrics
 from finetune_lm.cli import main
-from finetune_lm.models.loading import model_path
+from finetune_lm.models.pretrained import model_path
 
 csv.field_size_limit(2**20)  # Python's own is less than the longest text here
 FLAG = "\N{BLACK FLAG}"

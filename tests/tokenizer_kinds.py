@@ -14,7 +14,7 @@ import transformers
 from tokenizers import Regex, normalizers, pre_tokenizers
 
 from families import TOKENIZERS, bert_tokenizer, gpt2_tokenizer, llama_tokenizer, t5_tokenizer
-from finetune_lm.models.loading import model_path
+from finetune_lm.models.pretrained import model_path
 
 # How Llama 3 and Qwen cut texts: a mark may be of the same piece as the word behind it.
 _LLAMA3 = (

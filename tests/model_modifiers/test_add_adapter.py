@@ -28,7 +28,8 @@ from finetune_lm.model_modifiers.unfreeze_word_tokens_callback import UnfreezeWo
 from finetune_lm.models import loading, saved_adapters
 from finetune_lm.models.adapters import adapter_of
 from finetune_lm.models.baseline import origin_of
-from finetune_lm.models.loading import load_model, load_tokenizer
+from finetune_lm.models.loading import load_model
+from finetune_lm.models.pretrained import load_tokenizer
 from finetune_lm.models.saved_adapters import SavedAdapter
 from finetune_lm.models.tasks import sample_inputs
 from finetune_lm.models.untouched import keep_apart, untouched_of

@@ -161,7 +161,8 @@ def test_trust_goes_to_every_part(monkeypatch):
             raise UserError("stop")
         return transformers.GPT2Config()
 
-    monkeypatch.setattr("finetune_lm.models.loading._from_pretrained", from_pretrained)
+    for module in ("loading", "pretrained"):
+        monkeypatch.setattr(f"finetune_lm.models.{module}.from_pretrained", from_pretrained)
     for trusted in (False, True):
         with pytest.raises(UserError, match="stop"):
             load_model(ModelArguments("gpt2", trust_remote_code=trusted))
@@ -174,7 +175,7 @@ def test_the_kind_of_a_model_with_its_own_code_is_found(own_model, monkeypatch):
 
     config = transformers.GPT2Config(auto_map={"AutoModelForMaskedLM": "own_code.OwnModel"})
     config.model_type = "own_gpt2"
-    monkeypatch.setattr("finetune_lm.models.loading._from_pretrained", lambda *_: config)
+    monkeypatch.setattr("finetune_lm.models.loading.from_pretrained", lambda *_: config)
     _, task = identify(ModelArguments(str(own_model), trust_remote_code=True))
     assert task.name == "mlm"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.constants import BUILTIN_MODELS
-from finetune_lm.models.loading import arguments_of, model_path
+from finetune_lm.models.loading import arguments_of
+from finetune_lm.models.pretrained import model_path
 from finetune_lm.models.saved_adapters import PREFIX, WEIGHTS, quiet
 from finetune_lm.models.untouched import shared_weights
 

@@ -15,9 +15,8 @@ from finetune_lm.models.loading import (
     LoadedModel,
     arguments_of,
     load_model,
-    load_tokenizer,
-    read_token,
 )
+from finetune_lm.models.pretrained import load_tokenizer, read_token
 from finetune_lm.models.untouched import untouched_of
 
 T = TypeVar("T")

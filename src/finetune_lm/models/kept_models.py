@@ -19,11 +19,10 @@ from finetune_lm.models.loading import (
     Loader,
     identify,
     load_model,
-    load_tokenizer,
     load_untouched,
-    model_path,
     modified,
 )
+from finetune_lm.models.pretrained import load_tokenizer, model_path
 from finetune_lm.models.saved_adapters import SavedAdapter
 from finetune_lm.models.tasks import Task
 from finetune_lm.randomness import generator_states, restore_generators

@@ -1,29 +1,26 @@
-"""From the model's name to the model, its tokenizer and its task."""
+"""From the model's name to the model, its task and its tokenizer, with the modifiers applied."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from finetune_lm.arguments.calls import check_call
 from finetune_lm.arguments.references import short_name
-from finetune_lm.constants import BUILTIN_MODELS
-from finetune_lm.errors import UserError, first_line, users_code
+from finetune_lm.errors import UserError, users_code
 from finetune_lm.messages import warn
+from finetune_lm.models.pretrained import (
+    from_pretrained,
+    hub_arguments,
+    load_tokenizer,
+    tokenizer_place,
+)
 from finetune_lm.models.saved_adapters import SavedAdapter, quiet
 from finetune_lm.models.tasks import Task, find_task
-from finetune_lm.models.unknown_kwargs import (
-    ACCESS,
-    check_config_kwargs,
-    check_model_kwarg,
-    check_tokenizer_effects,
-    check_tokenizer_kwargs,
-)
+from finetune_lm.models.unknown_kwargs import check_config_kwargs
 from finetune_lm.models.untouched import share, twin_of
 from finetune_lm.models.vocabulary import n_embeddings
 from finetune_lm.models.weights import check_weights, hash_of_config, hash_of_weights
@@ -80,11 +77,11 @@ def identify(args: ModelArguments) -> tuple[Any, Task]:
     name = args.model_name_or_path
     if (adapter := SavedAdapter.find(name)) is not None:
         return identify(_without_adapter(args, adapter))
-    found = _from_pretrained(
+    found = from_pretrained(
         transformers.AutoConfig,
         "config_name" if args.config_name not in (None, name) else "model_name_or_path",
         args.config_name or name,
-        {**_hub(args), "return_unused_kwargs": True},
+        {**hub_arguments(args), "return_unused_kwargs": True},
         args.config_kwargs,
     )
     # A class that comes with a model may know nothing of what is left over.
@@ -132,7 +129,7 @@ def load_untouched(
     if (adapter := SavedAdapter.find(name)) is not None:
         base = load_untouched(_without_adapter(args, adapter), known, hashed=False)
         return _with_adapter(replace(base, name=name), adapter, hashed=hashed)
-    hub = _hub(args)
+    hub = hub_arguments(args)
     config, task = known or identify(args)
     tokenizer = load_tokenizer(args)
     # transformers takes the precision of the file, and small updates are lost in 16 bits.
@@ -142,7 +139,7 @@ def load_untouched(
     # transformers prints long tables about what check_weights says in a line.
     report = {"output_loading_info": True, "ignore_mismatched_sizes": True}
     with _less_verbose():
-        model, loading_info = _from_pretrained(
+        model, loading_info = from_pretrained(
             getattr(transformers, task.auto_class),
             "model_name_or_path",
             name,
@@ -192,33 +189,6 @@ def _with_adapter(loaded: LoadedModel, adapter: SavedAdapter, *, hashed: bool) -
         model = around.merge_and_unload()
     model.requires_grad_(True).name_or_path = loaded.name
     return replace(loaded, model=model, origin=origin)
-
-
-def load_tokenizer(args: ModelArguments) -> Any:
-    """Load the tokenizer that the arguments name.
-
-    Raises:
-        UserError: If it is not there, or does not take what it is given.
-    """
-    import transformers
-    from transformers.models.auto.tokenization_auto import get_tokenizer_config
-
-    hub, place = _hub(args), _tokenizer_place(args)
-
-    def build(kwargs: dict[str, Any]) -> Any:
-        standard = {**hub, "use_fast": args.use_fast_tokenizer}
-        return _from_pretrained(
-            transformers.AutoTokenizer, "tokenizer_name", place, standard, kwargs
-        )
-
-    tokenizer = build(args.tokenizer_kwargs)
-    if args.tokenizer_kwargs:
-        access = {key: args.tokenizer_kwargs[key] for key in ACCESS if key in args.tokenizer_kwargs}
-        saved = get_tokenizer_config(model_path(place), **{**hub, **access})
-        check_tokenizer_kwargs(place, tokenizer, args.tokenizer_kwargs, saved)
-        saved = {"use_fast": args.use_fast_tokenizer, **saved}
-        check_tokenizer_effects(place, tokenizer, args.tokenizer_kwargs, saved, build)
-    return tokenizer
 
 
 def modified(loaded: LoadedModel, args: ModelArguments) -> LoadedModel:
@@ -271,41 +241,6 @@ class Loader:
         return load_model(args, known)
 
 
-def _hub(args: ModelArguments) -> dict[str, Any]:
-    """Where a model is looked for."""
-    return {
-        "revision": args.model_revision,
-        "cache_dir": args.cache_dir,
-        "token": read_token(args.token),
-        # Without this transformers would ask on the terminal, and wait.
-        "trust_remote_code": args.trust_remote_code,
-    }
-
-
-def model_path(name: str) -> str:
-    """Where transformers is to look for a model: a built-in one has its place in the package."""
-    if name in BUILTIN_MODELS:
-        return str(Path(__file__).parent / "builtin" / name)
-    return name
-
-
-def read_token(token: bool | str | None) -> bool | str | None:
-    """The access token itself, where a file holding it may be named instead.
-
-    Raises:
-        UserError: If the file is no text.
-    """
-    # Not Path.is_file, which fails on what is too long for the name of a file.
-    if isinstance(token, str) and os.path.isfile(token):  # noqa: PTH113
-        try:
-            return Path(token).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            raise UserError(
-                "token must be an access token or a text file that holds one."
-            ) from None
-    return token
-
-
 def length_limit(model: Any, tokenizer: Any) -> int | None:
     """The longest input that the model can take, in tokens; None if it states no limit."""
     limits = [getattr(model.config, "max_position_embeddings", None)]
@@ -334,48 +269,6 @@ def readable_count(n: int) -> str:
     return str(n)
 
 
-_TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "merges.txt"),
-    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model"),
-)
-
-
-def _tokenizer_place(args: ModelArguments) -> str:
-    """Where the tokenizer is: as named, with the model, or beside it as a run has saved both.
-
-    Without any files transformers would make one up that knows no words.
-    """
-    name = args.tokenizer_name or args.model_name_or_path
-    if not _is_directory(model_path(name)) or "gguf_file" in args.tokenizer_kwargs:
-        return name
-    place = tokenizer_place(name)
-    if place is None or (place != name and name != args.model_name_or_path):
-        raise UserError(f"{name!r} has no tokenizer in it. Give --tokenizer_name.")
-    return place
-
-
-def tokenizer_place(name: str) -> str | None:
-    """Where the tokenizer of a saved model is: with it or beside it; None if in neither place."""
-    directory = Path(model_path(name))
-    if any((directory / file).exists() for file in _TOKENIZER_FILES):
-        return name
-    beside = directory.resolve().parent / "tokenizer"
-    return str(beside) if beside.is_dir() else None
-
-
-def _is_directory(name: str | Path) -> bool:
-    return os.path.isdir(name)  # noqa: PTH112 - Path.is_dir fails on a long path
-
-
-def _check_local(argument: str, name: str) -> None:
-    """Tell at once that a directory is not there, where a name can be nothing else."""
-    parts = Path(name).parts
-    is_path = name.startswith((".", "/", "~")) or len(parts) > 2
-    is_there = os.path.exists(name)  # noqa: PTH110 - Path.exists fails on a long path
-    if not is_there and (is_path or (len(parts) == 2 and Path(parts[0]).is_dir())):
-        raise UserError(f"{argument} {name!r} is not there: there is no such directory.")
-
-
 def _check_kind(name: str, task: Task, config: Any, auto_model: Any) -> None:
     if type(config) in auto_model._model_mapping or hasattr(config, "auto_map"):
         return
@@ -383,49 +276,6 @@ def _check_kind(name: str, task: Task, config: Any, auto_model: Any) -> None:
         f"model_task must fit the model, but {name!r} (of type {config.model_type!r}) is not a "
         f"{task.description}."
     )
-
-
-_PARTS = {"AutoConfig": "configuration", "AutoTokenizer": "tokenizer"}
-
-
-def _from_pretrained(
-    auto_class: Any, argument: str, name: str, standard: dict[str, Any], given: dict[str, Any]
-) -> Any:
-    _check_local(argument, name)
-    try:
-        return auto_class.from_pretrained(model_path(name), **{**standard, **given})
-    except ImportError as error:
-        raise UserError(f"{argument} {name!r} needs a package: {_in_short(error)}") from error
-    except Exception as error:
-        # Broken files have as many kinds of errors as there are readers for them.
-        if isinstance(error, TypeError):
-            check_model_kwarg(name, error, standard.get("config"), given)
-        if "trust_remote_code=True" in str(error):
-            raise UserError(
-                f"{argument} {name!r} needs Python code that comes with it, which is not run "
-                f"unless you trust it. Read it, and then give --trust_remote_code."
-            ) from error
-        where = "is a directory that" if _is_directory(name) else "is no directory here, and"
-        raise UserError(
-            f"{argument} {name!r} {where} cannot be loaded as "
-            f"{_PARTS.get(auto_class.__name__, 'model')}: {_in_short(error)}"
-        ) from error
-
-
-def _in_short(error: Exception) -> str:
-    """The first line of what a library says, with what kind of error it is if that helps."""
-    if "Weights only load failed" in str(error):
-        return (
-            "its weights are a pickle that holds more than numbers and could run any program. "
-            "Save them as safetensors."
-        )
-    kind = type(error).__name__
-    if kind == "error":  # as the standard library's modules call their own
-        kind = f"{type(error).__module__}.error"
-    if not str(error).strip():
-        return kind
-    telling = isinstance(error, (OSError, ValueError, RuntimeError, ImportError))
-    return first_line(error) if telling else f"{kind}: {first_line(error)}"
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from finetune_lm.arguments.given_measures import given_measures
 from finetune_lm.errors import UserError, users_code
-from finetune_lm.models.loading import load_tokenizer
+from finetune_lm.models.pretrained import load_tokenizer
 
 if TYPE_CHECKING:
     from finetune_lm.arguments import DataTrainingArguments, ModelArguments

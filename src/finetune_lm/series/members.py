@@ -150,7 +150,7 @@ def _known_revisions(args: ModelArguments) -> list[str]:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    from finetune_lm.models.loading import read_token
+    from finetune_lm.models.pretrained import read_token
 
     name = args.model_name_or_path
     try:

@@ -200,7 +200,7 @@ class _Series:
         """See that a checkpoint cuts texts into the same tokens as those before it."""
         if member.args.tokenizer_name not in (None, member.args.model_name_or_path):
             return
-        from finetune_lm.models.loading import load_tokenizer
+        from finetune_lm.models.pretrained import load_tokenizer
 
         own = _fingerprint(load_tokenizer(member.args))
         if self._tokenizer is None:
