@@ -9,6 +9,9 @@ LOWEST := .venv-lowest
 # How long `make fuzz` runs each of its targets: make fuzz FUZZ_SECONDS=600
 FUZZ_SECONDS ?= 60
 
+# How many tests run at a time. One in three waits for processes that it has started, so three keep two cores busy.
+WORKERS ?= 3
+
 .PHONY: demo docs test test-lowest lint types format bench soak fuzz clean help
 
 help:    ## list the targets
@@ -18,7 +21,7 @@ demo: $(READY) ## teach a tiny model a made-up verb, offline, in about a minute
 	$(BIN)/finetune-lm demo
 
 test: lint types ## lint, types and the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-lowest: $(LOWEST)/.ready ## some runs with the lowest versions that pyproject.toml allows
 	$(LOWEST)/bin/python -m pytest -p no:cacheprovider tests/lowest.py

@@ -178,3 +178,11 @@ def assert_same_gradient(found, expected):
     In float32 the gradients of the attention of some models are 1e-5 away from those in float64.
     """
     assert (found - expected).norm() <= 1e-5 * expected.norm() + 1e-6
+
+
+def assert_same_logits(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Two ways to the same logits, in matrix products of other shapes.
+
+    Their last digits follow from the processor and from where in memory a matrix begins.
+    """
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=5e-5)

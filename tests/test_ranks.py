@@ -34,13 +34,15 @@ def option(name, *values):
 
 
 def arguments(kind, n, *more):
-    """A run of 20 updates in which everything takes part, in batches of 6 that n share.
+    """A run of 20 or 22 updates in which everything takes part, in batches of 6 that n share.
 
     Batches are one example too small for all to have one at the end of an epoch.
     """
     words = [*option("model_name_or_path", f"tiny-{kind}"), *option("seed", 1)]
     files = {"train": "active", "validation": "passive", "test": "test", "probe": "test"}
-    sizes = {"train": 49, "validation": 19, "test": 37, "probe": 9}
+    # Only one kind accumulates, for twice as many batches.
+    steps, epochs, n_train = (2, 4, 49) if kind == "lm" else (1, 2, 61)
+    sizes = {"train": n_train, "validation": 19, "test": 37, "probe": 9}
     for part, name in files.items():
         words += option(f"{part}_file", DATA / f"flomped_{name}.txt.gz")
         words += option(f"max_{part}_samples", sizes[part])
@@ -49,12 +51,12 @@ def arguments(kind, n, *more):
         words += option(f"config_kwargs.{name}", 0.0)
     # Where gradients are nearly 0 AdamW would make updates of what arithmetic leaves of them.
     words += option("train_optimizer_kwargs.eps", 1e-5)
-    words += option("epochs", 4) + option("train_optimizer_kwargs.lr", LR[kind])
-    words += option("gradient_accumulation_steps", 2) + option("max_grad_norm", 1.0)
+    words += option("epochs", epochs) + option("train_optimizer_kwargs.lr", LR[kind])
+    words += option("gradient_accumulation_steps", steps) + option("max_grad_norm", 1.0)
     words += option("lr_scheduler", "torch.optim.lr_scheduler.OneCycleLR")
     words += option("lr_scheduler_kwargs.max_lr", 3 * LR[kind])
     words += option("eval_before_training", True) + option("word_tables", True)
-    words += option("probe_every_steps", 5)
+    words += option("probe_every_steps", 10)
     words += option("measures", *(f"measures.{m}" for m in ("WordBoundary", "BaselineKL", "Rank")))
     for part in ("train", "validation"):
         losses = ("OutputsDefaultLoss", "KLBaselineLoss")
@@ -96,7 +98,7 @@ def one_process(*argv, cwd):
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize(("kind", "n"), [("lm", 2), ("mlm", 2), ("seq2seq", 3)])
+@pytest.mark.parametrize(("kind", "n"), [("lm", 3), ("mlm", 2), ("seq2seq", 2)])
 def test_several_make_the_rows_of_one(tmp_path, kind, n):
     ranks = run_launched(
         *arguments(kind, n, "--output_dir", "several"), n=n, cwd=tmp_path, environment=ENVIRONMENT
@@ -109,14 +111,9 @@ def test_several_make_the_rows_of_one(tmp_path, kind, n):
     assert {"metrics.csv.gz", "words.csv.gz", "probe_words.csv.gz"} < set(tables)
     metrics = pd.read_csv(tmp_path / "one" / "metrics.csv.gz")
     assert metrics["KLBaselineLoss"].max() > 1e-4  # something was learned
-    # The same with a model that is split among them.
-    split = run_launched(
-        *arguments(kind, n, "--fsdp", "--output_dir", "split"),
-        n=n,
-        cwd=tmp_path,
-        environment=ENVIRONMENT,
-    )
-    assert [each.returncode for each in split] == [0] * n, "".join(each.stderr for each in split)
+    # The same with a model that is split among two.
+    split = ended(tmp_path, *arguments(kind, 2, "--fsdp", "--output_dir", "split"))
+    assert [each.returncode for each in split] == [0, 0], "".join(each.stderr for each in split)
     assert_same_tables(tmp_path / "one", tmp_path / "split")
     expected, found = (
         load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "split")

@@ -53,12 +53,18 @@ class Ends:
         others = [rank for rank in self._all if rank != self._rank]
         try:
             self._tell("here", {})
+            lost = None
             for _ in _moments():
+                # Whoever has ended has said why by then, unless it was killed.
+                ended = [rank for rank in others if self._has_ended(rank)]
+                lost = next((rank for rank in ended if self._told("end", rank) is None), None)
+                if lost is not None:
+                    break
                 for rank in others:
-                    if (ended := self._told("end", rank)) is not None:
-                        return OtherRankError(rank, ended["text"], ended["status"])
-            gone = [rank for rank in others if self._told("here", rank) is None]
-            lost = next(filter(self._has_ended, gone), next(iter(gone), others[0]))
+                    if (end := self._told("end", rank)) is not None:
+                        return OtherRankError(rank, end["text"], end["status"])
+            if lost is None:
+                lost = next((r for r in others if self._told("here", r) is None), others[0])
             place = self._told("place", lost) or {}
             where = f" (process {place['pid']} on {place['host']})" if place else ""
         except RuntimeError:  # what they all reach is gone, which as a rule is with the first

@@ -15,7 +15,7 @@ from finetune_lm.runs.device import make_accelerator
 from finetune_lm.scoring.fast.cross_entropy import CrossEntropy
 from finetune_lm.scoring.fast.output_layer import OutputLayer
 from finetune_lm.scoring.scorer import scorer_of
-from helpers import dataset, save_family
+from helpers import assert_same_logits, dataset, save_family
 
 FAMILIES = ["gpt2", "llama", "pythia", "bert", "roberta", "distilbert", "albert", "electra", "t5",
             "flan-t5", "bart"]  # fmt: skip
@@ -34,7 +34,7 @@ def assert_right_but_not_resumed(fam, layer=None):
     layer = layer or OutputLayer(fam.model)
     with torch.no_grad():
         plain = fam.model(**inputs).logits[rows, positions]
-        torch.testing.assert_close(layer.logits(inputs, rows, positions), plain)
+        assert_same_logits(layer.logits(inputs, rows, positions), plain)
         assert layer.hidden(inputs, rows, positions) is None
 
 
@@ -45,11 +45,11 @@ def test_selected_logits_are_those_of_the_model(name):
     layer = OutputLayer(fam.model)
     with torch.no_grad():
         plain = fam.model(**batch.inputs).logits[rows, positions]
-        torch.testing.assert_close(layer.logits(inputs, rows, positions), plain)
+        assert_same_logits(layer.logits(inputs, rows, positions), plain)
         hidden = layer.hidden(inputs, rows, positions)
         assert hidden.shape[0] == len(rows)
         with layer.of_hidden(hidden) as logits:
-            torch.testing.assert_close(logits, plain)
+            assert_same_logits(logits, plain)
     assert layer.selects
     assert layer.resumes
 
@@ -92,7 +92,7 @@ def test_the_labels_are_seen_before_each_by_the_decoder():
     inputs, rows, positions, batch = batch_of(fam)
     assert "labels" not in inputs
     found, expected = (fam.model(**given).logits for given in (inputs, batch.inputs))
-    torch.testing.assert_close(found[rows, positions], expected[rows, positions])
+    assert_same_logits(found[rows, positions], expected[rows, positions])
 
 
 def test_a_model_that_changes_its_logits_behind_the_layer_cannot_be_resumed():
@@ -119,7 +119,7 @@ def test_hooks_on_the_layer_are_called_also_if_they_come_later():
     with torch.no_grad():
         logits = fam.model(**inputs).logits[rows, positions]
         with layer.of_hidden(layer.hidden(inputs, rows, positions)) as found:
-            torch.testing.assert_close(found, logits)
+            assert_same_logits(found, logits)
 
 
 def test_a_bound_on_logits_is_seen_also_where_they_are_small():
@@ -142,9 +142,9 @@ def assert_right_and_resumed(fam, layer):
     inputs, rows, positions, _ = batch_of(fam)
     with torch.no_grad():
         plain = fam.model(**inputs).logits[rows, positions]
-        torch.testing.assert_close(layer.logits(inputs, rows, positions), plain)
+        assert_same_logits(layer.logits(inputs, rows, positions), plain)
         with layer.of_hidden(layer.hidden(inputs, rows, positions)) as logits:
-            torch.testing.assert_close(logits, plain)
+            assert_same_logits(logits, plain)
 
 
 @pytest.mark.parametrize("name", ["Cohere", "Granite"])

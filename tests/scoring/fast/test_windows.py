@@ -12,7 +12,7 @@ from finetune_lm.scoring.fast.ragged import lay_out
 from finetune_lm.scoring.fast.ragged_attention import Rows, UnsupportedAttentionError, laid_out
 from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
-from helpers import assert_same_gradient, dataset, examples
+from helpers import assert_same_gradient, assert_same_logits, dataset, examples
 
 CPU = torch.device("cpu")
 TEXTS = [
@@ -103,7 +103,7 @@ def test_a_batch_that_does_not_fit_goes_in_padded_whoever_asks():
             inputs = task.without_labels(fam.model, batch.inputs)
             found = layer.logits(inputs, rows, positions)
             assert layer.is_ragged
-            torch.testing.assert_close(found, fam.model(**inputs).logits[rows, positions])
+            assert_same_logits(found, fam.model(**inputs).logits[rows, positions])
         [whole] = data.batches(len(data))
         rows = Rows(lay_out(whole.inputs["attention_mask"]))
         with laid_out(fam.model, rows), pytest.raises(UnsupportedAttentionError, match="window"):
