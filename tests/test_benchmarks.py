@@ -27,35 +27,36 @@ def in_benchmarks(code):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_training_batch_waits_for_the_device_twice():
-    """For what its tokens cost and for its losses."""
-    met = in_benchmarks(
-        "import synchronisations\nprint(json.dumps([r.what for r in synchronisations.run()]))"
-    )
-    assert met == ["waits for the device in a training batch (cpu, tolist)"]
-
-
-@pytest.mark.parametrize("worker", ["ours", "bare", "trainer"])
-def test_each_side_of_a_comparison_runs(worker):
-    code = f"""
-import step, workload
-made = step.{worker}("tiny", vocabulary=workload.SMALL_VOCABULARY)
-made()
-print(json.dumps(workload.SMALL_VOCABULARY))
-"""
-    assert in_benchmarks(code) == 512
-
-
-def test_rows_make_a_table():
-    lines = in_benchmarks(
+@pytest.fixture(scope="module")
+def found():
+    """What one process finds that imports torch for all tests."""
+    return in_benchmarks(
         """
-import run
+import run, step, synchronisations, workload
 from measuring import Row
 rows = [Row.at_most("a", "b", 1.0, 2.0), Row.at_least("c", "d", 1.0, 2.0), Row("e", "f", "g")]
-print(json.dumps(run.table(rows)))
+found = {"table": run.table(rows), "did": []}
+for worker in ("ours", "bare", "trainer"):
+    getattr(step, worker)("tiny", vocabulary=workload.SMALL_VOCABULARY)()
+    found["did"].append(worker)
+found["waits"] = [row.what for row in synchronisations.run()]
+print(json.dumps(found))
 """
     )
-    assert [line.split("|")[-2].strip() for line in lines] == ["met", "---", "yes", "no", ""]
+
+
+def test_a_training_batch_waits_for_the_device_twice(found):
+    """For what its tokens cost and for its losses."""
+    assert found["waits"] == ["waits for the device in a training batch (cpu, tolist)"]
+
+
+def test_each_side_of_a_comparison_runs(found):
+    assert found["did"] == ["ours", "bare", "trainer"]
+
+
+def test_rows_make_a_table(found):
+    verdicts = [line.split("|")[-2].strip() for line in found["table"]]
+    assert verdicts == ["met", "---", "yes", "no", ""]
 
 
 def test_the_kl_term_that_ours_is_compared_with_is_the_same(monkeypatch):
