@@ -17,6 +17,12 @@ _COLOURS = {"train": "#0072B2", "validation": "#D55E00"}
 _BATCHES_SHOWN_SINGLY = 2_000
 _LONGEST_LINE = 95
 
+# In inches. Fixed, since to find out what the texts need would draw everything once more.
+_WIDTH, _PANEL, _BETWEEN = 8.0, 3.0, 0.15
+_LEFT, _RIGHT = 0.95, 0.15
+_LINE = 0.2
+_BELOW_AXIS = 0.55
+
 
 def save_loss_curves(
     path: Path,
@@ -44,7 +50,10 @@ def save_loss_curves(
     from matplotlib.ticker import MaxNLocator
 
     panels = _panels(history)
-    figure = Figure(figsize=(8, 1.9 + 3.2 * len(panels)), layout="constrained")
+    lines = "\n".join(
+        fill(line, _LONGEST_LINE, break_on_hyphens=False) for line in title.split("\n")
+    )
+    figure = Figure()
     FigureCanvasPdf(figure)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, name in zip(axes, panels, strict=True):
@@ -59,15 +68,34 @@ def save_loss_curves(
         axis.set_ylabel(f"{label} ({unit})" if unit else label)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.25)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
-    )
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False)
     axes[-1].set_xlabel("epochs of training (epoch 0 of the tables goes from 0 to 1)")
-    lines = (fill(line, _LONGEST_LINE, break_on_hyphens=False) for line in title.split("\n"))
-    figure.suptitle("\n".join(lines), fontsize="medium")
+    above = _arrange(figure, len(panels), lines.count("\n") + 1, (len(labels) + 1) // 2)
+    figure.suptitle(lines, fontsize="medium", y=above, va="top")
     with write_whole(path) as aside:
         # Without a date, so that equal runs leave equal files.
         figure.savefig(aside, format="pdf", metadata={"CreationDate": None})
+
+
+def _arrange(figure: Any, n_panels: int, n_title_lines: int, n_legend_lines: int) -> float:
+    """Give the title, the panels and the legend the room that they need.
+
+    Returns:
+        Where the title begins, as part of the height.
+    """
+    above = _LINE * (n_title_lines + 1)
+    below = _BELOW_AXIS + _LINE * (n_legend_lines + 0.5)
+    height = above + n_panels * _PANEL + (n_panels - 1) * _BETWEEN + below
+    figure.set_size_inches(_WIDTH, height)
+    figure.subplots_adjust(
+        left=_LEFT / _WIDTH,
+        right=1 - _RIGHT / _WIDTH,
+        bottom=below / height,
+        top=1 - above / height,
+        hspace=_BETWEEN / _PANEL,
+    )
+    return 1 - _LINE / 2 / height
 
 
 def _panels(history: LossHistory) -> list[str]:
