@@ -58,8 +58,9 @@ def careful_loop(directory: str, texts: dict[str, Any], job: Any) -> None:
             best = total / n
             best_state = {name: value.clone() for name, value in model.state_dict().items()}
     out = workload.scratch_directory()
-    pd.concat(tables).to_csv(out / "loop_metrics.csv.gz", index=False)
-    model.load_state_dict(best_state)
+    if tables:
+        pd.concat(tables).to_csv(out / "loop_metrics.csv.gz", index=False)
+        model.load_state_dict(best_state)
     model.eval()
     for number, lines in enumerate(texts["tests"]):
         # What is about as long goes in together, so that there is next to no padding.

@@ -34,7 +34,9 @@ def run(quick: bool = False) -> list[Row]:
     """The processor time of --help, and of the start of a run against loading its model."""
     del quick
     of_help = min(_seconds("-m", "finetune_lm", "--help") for _ in range(N_TIMES))
-    model, args = whole_job.arguments_of("small", 1.0)
+    job = whole_job.JOBS["small"]
+    model = whole_job.model_of(job.shape)
+    args = whole_job.arguments_of(job, model)
     starts, bare = [], []
     for _ in range(N_TIMES):
         shutil.rmtree(workload.scratch_directory() / "out", ignore_errors=True)

@@ -53,8 +53,8 @@ def trainer_and_minicons(directory: str, texts: dict[str, Any], job: Any) -> Non
         callbacks=[Measuring()],
     )
     made.remove_callback(transformers.PrinterCallback)
-    made.train()
-    if tables:
+    if job.epochs:
+        made.train()
         pd.concat(tables).to_csv(out / "trainer_metrics.csv.gz", index=False)
     for number, lines in enumerate(texts["tests"]):
         table = _measured(model, tokenizer, lines)

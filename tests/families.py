@@ -209,10 +209,11 @@ def family(name: str, **more: Any) -> Family:
         name: The family's.
         more: What else its configuration says.
     """
-    tokenizer = {**TOKENIZERS, **MORE_TOKENIZERS, **LEAKY_TOKENIZERS, **WINDOW_TOKENIZERS}[name]()
+    tokenizers = TOKENIZERS | MORE_TOKENIZERS | LEAKY_TOKENIZERS | WINDOW_TOKENIZERS
+    tokenizer = (tokenizers | PAIR_TOKENIZERS)[name]()
     config = CONFIGS[name](len(tokenizer), **more)
     torch.manual_seed(0)
-    task, auto_class = {**TASKS, **MORE_TASKS, **LEAKY_TASKS, **WINDOW_TASKS}[name]
+    task, auto_class = (TASKS | MORE_TASKS | LEAKY_TASKS | WINDOW_TASKS | PAIR_TASKS)[name]
     model = getattr(transformers, auto_class).from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -266,6 +267,14 @@ LEAKY_TOKENIZERS = {
     "prophetnet": bart_tokenizer,
 }
 LEAKY_TASKS = dict.fromkeys(LEAKY_TOKENIZERS, TASKS["bert"]) | {"prophetnet": TASKS["bart"]}
+# More families with an encoder and a decoder, whose models are like BART or T5.
+PAIR_TOKENIZERS = {
+    "mt5": t5_tokenizer,
+    **dict.fromkeys(
+        ("mbart", "pegasus", "marian", "blenderbot", "blenderbot-small", "plbart"), bart_tokenizer
+    ),
+}
+PAIR_TASKS = dict.fromkeys(PAIR_TOKENIZERS, TASKS["bart"])
 # Families whose layers, or some of them, attend over a window of so many tokens.
 _WINDOW_CONFIGS = {
     "gemma2": "Gemma2Config",
@@ -397,3 +406,31 @@ def _with_window(name: str) -> Any:
 
 
 CONFIGS.update({name: _with_window(config) for name, config in _WINDOW_CONFIGS.items()})
+
+
+def _like_bart(name: str) -> Any:
+    """The configuration of a model whose layers are those of BART."""
+
+    def make(vocabulary_size: int) -> Any:
+        return getattr(transformers, name)(
+            vocab_size=vocabulary_size, d_model=16, encoder_layers=2, decoder_layers=2,
+            encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32,
+            decoder_ffn_dim=32, max_position_embeddings=64, bos_token_id=0, pad_token_id=1,
+            eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=2,
+        )  # fmt: skip
+
+    return make
+
+
+CONFIGS |= {
+    "mt5": lambda v: transformers.MT5Config(
+        vocab_size=v, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
+        decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
+    ),
+    "mbart": _like_bart("MBartConfig"),
+    "pegasus": _like_bart("PegasusConfig"),
+    "marian": _like_bart("MarianConfig"),
+    "blenderbot": _like_bart("BlenderbotConfig"),
+    "blenderbot-small": _like_bart("BlenderbotSmallConfig"),
+    "plbart": _like_bart("PLBartConfig"),
+}  # fmt: skip

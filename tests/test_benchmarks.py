@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +67,7 @@ def test_the_kl_term_that_ours_is_compared_with_is_the_same(monkeypatch):
     from careful_loop import kl_term
     from families import family
     from finetune_lm.loss_classes._kl_divergence import kl_divergence
-    from whole_job import SHARPENED_TO, _sharpened
+    from fitted_model import fitted_rows
 
     first, other = (copy.deepcopy(family("gpt2").model).eval() for _ in range(2))
     with torch.no_grad():
@@ -79,7 +80,7 @@ def test_the_kl_term_that_ours_is_compared_with_is_the_same(monkeypatch):
             q, p = (model(ids[row : row + 1, :n]).logits[0, :-1] for model in (first, other))
             each.append(kl_divergence(q, p).mean())
         torch.testing.assert_close(found, torch.stack(each).mean(), rtol=1e-4, atol=1e-7)
-        # Three things to be seen, of which each is followed by its own.
-        weight = _sharpened(torch.eye(3), torch.eye(3), torch.arange(3))
-        cost = torch.nn.functional.cross_entropy(weight, torch.arange(3))
-        assert 0.8 * SHARPENED_TO < cost <= SHARPENED_TO
+    # Four entries that none of three follows, and two targets behind one of these.
+    hidden, targets = torch.eye(3)[[0, 1, 2, 2]] * 50, torch.tensor([3, 0, 1, 3])
+    cost = torch.nn.functional.cross_entropy(hidden @ fitted_rows(hidden, targets, 7).T, targets)
+    torch.testing.assert_close(cost, torch.tensor(0.5 * math.log(2)), atol=0.01, rtol=0)

@@ -25,9 +25,14 @@ COUNTED_BEHIND_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
 BIDIRECTIONAL_TYPES = COUNTED_BEHIND_PADDING | {"bert", "distilbert", "electra", "albert"}
 """Architectures of which the same holds, but that each token sees the whole sentence."""
 
-PAIR_TYPES = frozenset({"t5", "bart"})
+PAIR_TYPES = frozenset(
+    {
+        *("t5", "mt5", "bart", "mbart", "plbart", "pegasus", "marian"),
+        *("blenderbot", "blenderbot-small"),
+    }
+)
 """Architectures with an encoder and a decoder of which the same holds, but that positions are given
-to them in ways of their own."""
+to them in ways of their own: to mT5 as to T5, to all others as to BART."""
 
 
 def supports(model: Any) -> bool:
