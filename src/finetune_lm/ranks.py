@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune_lm import messages
+from finetune_lm.common_memory import CommonMemory
 from finetune_lm.ends import Ends, told_as
 from finetune_lm.errors import GivenUpError, UserError
 from finetune_lm.launching import common_store, launched
@@ -147,6 +148,7 @@ class _Ranks(World):
         self._signal: int | None = None
         self._received: int | None = None
         self._room = 2**12
+        self._memory = CommonMemory(rank, size, self.gather)
         with self._noticing():
             # Gradients go by what is fast between their devices, all else by the CPU.
             dist.init_process_group(
@@ -215,10 +217,14 @@ class _Ranks(World):
                 self._add_up_together(part)
 
     def _add_up_together(self, gradients: list[Tensor]) -> None:
-        """The sums of some gradients of one kind, by one message."""
+        """The sums of some gradients of one kind: in common memory, or by one message."""
         import torch
         import torch.distributed as dist
 
+        n_bytes = sum(each.numel() * each.element_size() for each in gradients)
+        if gradients[0].device.type == "cpu" and self._memory.open(n_bytes):
+            self._memory.add_up(gradients)
+            return
         flat = torch.cat([each.reshape(-1) for each in gradients])
         with self._noticing():
             dist.all_reduce(flat)
@@ -287,6 +293,7 @@ class _Ranks(World):
         import torch.distributed as dist
 
         self._group = None
+        self._memory.close()
         if dist.is_initialized():
             with suppress(RuntimeError):
                 dist.destroy_process_group()
