@@ -11,8 +11,9 @@ import pytest
 import finetune_lm
 from finetune_lm import UserError, load_metrics
 from finetune_lm.cli import main
-from finetune_lm.recording import table_blocks
-from finetune_lm.recording.table_blocks import TableBlocks
+from finetune_lm.recording import table_text
+from finetune_lm.recording.table_text import TableText
+from finetune_lm.recording.typed_rows import TypedRows
 from finetune_lm.whole_files import sealed, unsealed
 from helpers import write_lines
 from setups import PROBES, arguments, setup
@@ -52,7 +53,7 @@ def test_a_whole_run(kind, capsys, monkeypatch):
         data["data_preprocessing_fn_kwargs"] = {"test": {"within_word_l2r": True}}
     finetune_lm.run(*arguments(model, data))
     names = ["words.csv.gz", "probe_words.csv.gz", f"tiny-{kind}-test_words.csv.gz"]
-    monkeypatch.setattr(table_blocks, "_BLOCK", 3_000)
+    monkeypatch.setattr(table_text, "_BLOCK", 3_000)
     written, made = made_again("out", names)
     assert written == made
     for file, words in (("metrics", names[0]), (f"tiny-{kind}-test_results", names[2])):
@@ -92,7 +93,7 @@ def test_metadata_regions_and_several_files(monkeypatch):
     argv += ["--test_file", "c.txt.gz", "a.txt.gz", "b.txt.gz", "--max_length", "10"]
     assert main([*argv, "--measures", "measures.Rank", "measures.WordBoundary"]) == 0
     for block in (1, 700, 2**23):
-        monkeypatch.setattr(table_blocks, "_BLOCK", block)
+        monkeypatch.setattr(table_text, "_BLOCK", block)
         written, made = made_again("out", ["tiny-lm-test_words.csv.gz"])
         assert written == made
     words = load_metrics("out/tiny-lm-test_words.csv.gz")
@@ -224,11 +225,13 @@ def test_blocks_have_the_values_of_the_table():
     assert main(argv) == 0
     path = Path("out/tiny-lm-test_results.csv.gz")
     table = load_metrics(path)
-    blocks = TableBlocks(path)
-    [(piece, rows)] = blocks
+    source = TableText(path, bounded=True)
+    reader = TypedRows(source.columns)
+    [(piece, text)] = source.parts()
+    rows = reader.plain(text)
     assert piece == 0
     assert rows["f"].type == rows["s"].type
-    rows = blocks.as_written(rows)
+    rows = reader.as_written(rows)
     for name in ("s", "n", "b", "f", "mixed", "word", "token_start"):
         expected = [None if pd.isna(value) else value for value in table[name]]
         assert rows[name].to_pylist() == expected, name

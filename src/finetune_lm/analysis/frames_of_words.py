@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from finetune_lm.errors import UserError
 from finetune_lm.models.tasks import TASKS
-from finetune_lm.recording.table_blocks import TableBlocks
+from finetune_lm.recording.table_text import TableText
+from finetune_lm.recording.typed_rows import TypedRows
 from finetune_lm.recording.word_columns import PLL
 from finetune_lm.recording.word_rows import NEEDED, WordRows
 from finetune_lm.recording.word_table import WordTable
@@ -91,18 +92,20 @@ def make_word_table(
     Raises:
         UserError: If it is no such table, or one of an earlier version.
     """
-    blocks = TableBlocks(tokens)
-    if blocks.columns:
-        _check_columns(blocks.columns, str(tokens))
+    source = TableText(tokens, bounded=True)
+    if source.columns:
+        _check_columns(source.columns, str(tokens))
+    reader = TypedRows(source.columns)
     with write_whole(path) as aside:
         table: WordTable | None = None
         last = 0
-        for piece, rows in blocks:
+        for piece, text in source.parts():
+            rows = reader.plain(text)
             if table is None:
                 task = rows["task"][0].as_py()
                 with_pll = task in TASKS and not TASKS[task].predicts_in_order
-                made = WordRows(blocks.columns, over_word, with_pll=with_pll)
-                table = WordTable(aside, made, name=path.name, as_written=blocks.as_written)
+                made = WordRows(source.columns, over_word, with_pll=with_pll)
+                table = WordTable(aside, made, name=path.name, as_written=reader.as_written)
             if piece != last:
                 table.end_piece()
                 last = piece

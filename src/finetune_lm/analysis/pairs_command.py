@@ -19,7 +19,8 @@ from finetune_lm.arguments.subcommands import SubcommandParser
 from finetune_lm.constants import CONFIG_YAML, RUN_JSON
 from finetune_lm.errors import UserError
 from finetune_lm.formulas import parse_contrasts
-from finetune_lm.recording.table_pieces import names_in, table_pieces, whole_members
+from finetune_lm.recording.table_text import TableText
+from finetune_lm.recording.typed_rows import table_pieces
 from finetune_lm.whole_files import unsealed
 
 _CONTRAST = "--contrasts."
@@ -152,7 +153,7 @@ def _write(table: Path, asked: Asked) -> set[str | None]:
         The names of what was compared, None among them for pairs; none where nothing was.
     """
     stem = table.with_name(table.name.removesuffix(RESULTS_SUFFIX))
-    columns = names_in(next(whole_members(table), b""))
+    columns = TableText(table).columns
     with pair_tables(stem, asked, columns) as tables:
         if tables is None:
             return set()

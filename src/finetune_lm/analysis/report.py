@@ -15,12 +15,12 @@ from finetune_lm.analysis.report_frames import Results, ends_frame
 from finetune_lm.analysis.run_files import RunFiles, read_runs
 from finetune_lm.analysis.run_groups import grouped
 from finetune_lm.analysis.run_trajectories import LEARNED_FROM, RunTrajectories
-from finetune_lm.analysis.token_passes import column_names
 from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.constants import PROBE
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
 from finetune_lm.recording.columns import SEED
+from finetune_lm.recording.table_text import TableText
 from finetune_lm.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _nothing(run: RunFiles) -> str:
 
 def _columns(run: RunFiles) -> list[str]:
     """The columns of all tables of a run."""
-    return list(dict.fromkeys(n for table in run.token_tables for n in column_names(table)))
+    return list(dict.fromkeys(n for table in run.token_tables for n in TableText(table).columns))
 
 
 def _default(runs: Sequence[RunFiles]) -> list[str]:
@@ -127,7 +127,7 @@ def metadata_of(runs: Sequence[RunFiles]) -> list[str]:
     """The columns that all runs have and that tell sentences or their parts apart."""
     found: list[list[str]] = []
     for run in runs:
-        columns = [column_names(table) for table in run.token_tables]
+        columns = [TableText(table).columns for table in run.token_tables]
         behind = [name for names in columns if SEED in names for name in _behind(names)]
         found.append(list(dict.fromkeys(behind)))
     return [name for name in found[0] if all(name in names for names in found[1:])]

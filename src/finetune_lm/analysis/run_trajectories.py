@@ -22,11 +22,11 @@ from finetune_lm.analysis.token_passes import (
     PassKey,
     TokenPass,
     codes_and_values,
-    column_names,
     loss_columns,
     token_passes,
 )
 from finetune_lm.recording.columns import ITEM, SEEN_IN
+from finetune_lm.recording.table_text import TableText
 
 LEARNED_FROM = ", in "
 """In the names of test data that are lines of the training or validation data too, before these."""
@@ -104,7 +104,7 @@ class RunTrajectories:
         self.steps_per_epoch = _steps_per_epoch(files)
         self._conditions, self._strips = conditions, strips
         for table in files.token_tables if tables is None else tables:
-            losses = loss_columns(column_names(table))
+            losses = loss_columns(TableText(table).columns)
             texts = [*conditions.names, ITEM, SEEN_IN]
             for tokens in token_passes(table, texts, [KL_COLUMN, *losses]):
                 for part in _seen_apart(tokens):

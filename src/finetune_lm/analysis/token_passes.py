@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finetune_lm.recording.columns import LABEL_SEQUENCE, LOSS, SEQUENCE_TYPE, STEP
-from finetune_lm.recording.table_pieces import names_in, table_of, whole_members
+from finetune_lm.recording.typed_rows import table_pieces
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -96,12 +96,6 @@ class TokenPass:
         return np.isfinite(self.bits)
 
 
-def column_names(path: Path) -> list[str]:
-    """The columns of a table; none of one that was killed before its first piece was whole."""
-    text = next(whole_members(path), b"")
-    return names_in(text) if text else []
-
-
 def token_passes(
     path: Path, texts: Sequence[str] = (), numbers: Sequence[str] = ()
 ) -> Iterator[TokenPass]:
@@ -117,12 +111,7 @@ def token_passes(
     """
     key: PassKey | None = None
     parts: list[pa.Table] = []
-    names: list[str] = []
-    for text in whole_members(path):
-        begin = 0
-        if not names:
-            names, begin = names_in(text), text.find(b"\n") + 1
-        piece = table_of(text[begin:], names, texts, [*NEEDED, *texts, *numbers])
+    for piece in table_pieces(path, [*NEEDED, *texts, *numbers], texts):
         for this, rows in _split(piece):
             if this != key:
                 if key is not None:

@@ -9,10 +9,10 @@ from finetune_lm.analysis.report_frames import Results, surprisal_frame
 from finetune_lm.analysis.run_files import RunFiles
 from finetune_lm.analysis.run_groups import grouped
 from finetune_lm.analysis.run_trajectories import RunTrajectories
-from finetune_lm.analysis.token_passes import column_names
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
 from finetune_lm.ranks import world
+from finetune_lm.recording.table_text import TableText
 
 CONDITION = "condition"
 TRAJECTORIES = "trajectories.pdf"
@@ -49,7 +49,7 @@ def save_trajectories(directory: Path, path: Path) -> bool:
     from finetune_lm.analysis.report_figures import surprisal_figure
 
     tables = [] if files.probes is None else [files.probes]
-    columns = [name for table in tables for name in column_names(table)]
+    columns = [name for table in tables for name in TableText(table).columns]
     by = [CONDITION] if CONDITION in columns else []
     results = _read(files, by, tables)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,9 +14,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from finetune_lm.errors import UserError
-from finetune_lm.recording.columns import BOOL_COLUMNS, INTEGER_COLUMNS, STRING_COLUMNS
-from finetune_lm.recording.csv_text import MISSING
-from finetune_lm.recording.table_pieces import names_in, quoted_columns
+from finetune_lm.recording.table_text import end_of_rows, names_in, read_row
+from finetune_lm.recording.typed_rows import TypedRows, csv_options
 
 _BLOCK = 2**23
 """Of text that is read at a time, in bytes."""
@@ -66,16 +64,17 @@ class Types:
                 looked at.
         """
         with _opened(path) as file:
-            names = names_in(file.readline())
+            names = names_in(read_row(file))
             key = (*names, about)
             if about and key in self._seen:
                 return
             self._seen.add(key)
             self._place(names)
             found: dict[str, pa.DataType] = dict.fromkeys(names, pa.null())
+            reader = TypedRows(names)
             for text in _whole_rows(file):
-                for name, kind in _sniffed(text, names).items():
-                    found[name] = _common(found[name], kind)
+                for name, kind in zip(names, reader.typed(text).schema.types, strict=True):
+                    found[name] = _common(found[name], kind if kind in _WIDER else pa.string())
                 if not any(map(pa.types.is_null, found.values())):
                     break
         for name, kind in found.items():
@@ -112,16 +111,13 @@ def pieces_of(path: Path, types: Types) -> Iterator[pa.Table]:
         UserError: If the table cannot be read.
     """
     with _opened(path) as file:
-        names = names_in(file.readline())
-        reader = None
+        names = names_in(read_row(file))
+        # Of truth values not also 1 and 0.
+        truth = {"true_values": ["TRUE"], "false_values": ["FALSE"]}
+        options = csv_options(names, {name: types.of(name) for name in names}, **truth)
+        options["read_options"].block_size = _BLOCK
         try:
-            reader = pyarrow.csv.open_csv(
-                file,
-                read_options=pyarrow.csv.ReadOptions(column_names=names, block_size=_BLOCK),
-                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-                convert_options=_convert({name: types.of(name) for name in names}),
-            )
-            for batch in reader:
+            for batch in pyarrow.csv.open_csv(file, **options):
                 rows = pa.Table.from_batches([batch])
                 yield rows.cast(pa.schema([(n, _written(types.of(n))) for n in names]))
         except pa.ArrowInvalid as error:
@@ -138,10 +134,7 @@ def _whole_rows(file: IO[bytes]) -> Iterator[bytes]:
     rest = b""
     while block := file.read(_SNIFFED):
         text = rest + block
-        end = text.rfind(b"\n") + 1
-        # A line feed inside of quotes ends no row.
-        while end and text.count(b'"', 0, end) % 2:
-            end = text.rfind(b"\n", 0, end - 1) + 1
+        end = end_of_rows(text)
         rest = text[end:]
         if end:
             yield text[:end]
@@ -177,44 +170,6 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             yield cast("IO[bytes]", file)
     except (pa.ArrowInvalid, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is damaged: {error}.") from error
-
-
-def _convert(types: dict[str, pa.DataType]) -> pyarrow.csv.ConvertOptions:
-    return pyarrow.csv.ConvertOptions(
-        column_types=types,
-        null_values=[MISSING],
-        # Not also 1 and 0.
-        true_values=["TRUE"],
-        false_values=["FALSE"],
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=False,
-    )
-
-
-def _known(names: Sequence[str]) -> dict[str, pa.DataType]:
-    """The types of the columns that tables have by documented names."""
-    by_name = {
-        **dict.fromkeys(STRING_COLUMNS, pa.string()),
-        **dict.fromkeys(BOOL_COLUMNS, pa.bool_()),
-        **dict.fromkeys(INTEGER_COLUMNS, pa.int64()),
-    }
-    return {name: by_name[name] for name in names if name in by_name}
-
-
-def _sniffed(text: bytes, names: Sequence[str]) -> dict[str, pa.DataType]:
-    """The types of columns, as far as some rows tell."""
-    known = _known(names)
-    quoted = quoted_columns([text], names, has_header=False)
-    rows = pyarrow.csv.read_csv(
-        io.BytesIO(text),
-        read_options=pyarrow.csv.ReadOptions(column_names=list(names)),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=_convert({**dict.fromkeys(quoted, pa.string()), **known}),
-    )
-    return {
-        field.name: field.type if field.type in (*_WIDER, pa.string()) else pa.string()
-        for field in rows.schema
-    }
 
 
 def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:

@@ -17,12 +17,8 @@ import pyarrow.csv
 
 from finetune_lm.errors import UserError
 from finetune_lm.recording.csv_text import csv_text
-from finetune_lm.recording.table_pieces import (
-    names_in,
-    quoted_columns,
-    table_of,
-    whole_members,
-)
+from finetune_lm.recording.table_text import TableText
+from finetune_lm.recording.typed_rows import TypedRows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -295,16 +291,11 @@ def _load(file: Path, name: str) -> pd.DataFrame:
 
     if file.is_dir():
         file = file / name
-    if not file.is_file():
-        raise UserError(f"there is no table {file}.")
-    members = list(whole_members(file))
-    text = b"".join(members)
-    if not text:
+    table = TableText(file)
+    text = b"".join(rows for _, rows in table.parts())
+    if not table.columns:
         return pd.DataFrame()
-    names = names_in(text)
-    quoted = quoted_columns(members, names)
-    table = table_of(text[text.index(b"\n") + 1 :], names, quoted)
-    return as_frame(table)
+    return as_frame(TypedRows(table.columns).typed(text))
 
 
 def as_frame(table: pa.Table) -> pd.DataFrame:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from finetune_lm.recording.csv_text import MISSING
+from finetune_lm.recording.table_text import read_row
 from finetune_lm.series.members import Member
 from finetune_lm.whole_files import write_whole
 
@@ -45,15 +46,14 @@ def _merge(parts: Sequence[tuple[Member, Path]], out: IO[bytes]) -> None:
     header = None
     for member, path in parts:
         with _reading(path) as table:
-            rows = _rows(table)
-            own = next(rows)
+            own = read_row(table)
             if header is None:
                 header = own
                 out.write(_with(own, own, ",".join(f'"{name}"' for name in COLUMNS)))
             elif own != header:
                 raise ValueError(f"{path} must have the columns of {parts[0][1]} but has others.")
             values = _values(member)
-            for row in rows:
+            while row := read_row(table):
                 out.write(_with(row, header, values))
 
 
@@ -84,16 +84,6 @@ def _end_of_field(row: bytes, number: int) -> int:
             number -= 1
         place += 1
     return place
-
-
-def _rows(table: IO[bytes]) -> Iterator[bytes]:
-    """The rows of a table: a line each, or several where a text has line ends in it."""
-    row = b""
-    for line in table:
-        row += line
-        if row.count(b'"') % 2 == 0:
-            yield row
-            row = b""
 
 
 def _reading(path: Path) -> IO[bytes]:
