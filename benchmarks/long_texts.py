@@ -15,11 +15,12 @@ from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
-from measuring import Row, smallest
+from measuring import Row, processor_time
 
-N_TEXTS = {250: 96, 500: 96, 1000: 24}
-"""Texts of each number of words."""
-SHORT, N_SHORT = 12, 960
+N_WORDS = 12_000
+LENGTHS = [250, 500, 1000]
+"""How many words a text has. There are so many texts that all have `N_WORDS`."""
+SHORT = 12
 MORE_FOR_A_TOKEN = 1.3
 LONGEST = 2048
 # The plain way's logits of a larger batch would take many gigabytes.
@@ -43,28 +44,40 @@ def run(quick: bool = False) -> list[Row]:
     )
     model = transformers.GPT2LMHeadModel(config).eval()
     model.loss_type = "ForCausalLM"
-    data = {n_words: _texts(n_words, n) for n_words, n in ((SHORT, N_SHORT), *N_TEXTS.items())}
-    rows, a_token = [], {}
-    for n_words in [250] if quick else N_TEXTS:
-        ours, plain = smallest(
-            *(_test(model, data[n_words], fast=fast) for fast in (True, False)), n_times=_N_TIMES
-        )
-        what = f"testing {N_TEXTS[n_words]} texts of {n_words} words, small"
+    lengths = [250] if quick else LENGTHS
+    data = {n_words: _texts(n_words) for n_words in [SHORT, *lengths]}
+    tests = [_test(model, data[SHORT], fast=True)]
+    tests += [_test(model, data[n], fast=fast) for n in lengths for fast in (True, False)]
+    seconds = iter(least(tests))
+    rows, a_token = [], {SHORT: next(seconds) / _n_tokens(data[SHORT])}
+    for n_words in lengths:
+        ours, plain = next(seconds), next(seconds)
+        what = f"testing {len(data[n_words])} texts of {n_words} words, small"
         rows.append(Row.at_most(what, "the plain way", ours / plain, 1.0))
-    for n_words in (SHORT, 250 if quick else 500):
-        [seconds] = smallest(_test(model, data[n_words], fast=True), n_times=_N_TIMES)
-        a_token[n_words] = seconds / int(data[n_words].input_ids.lengths.sum())
-    (short, cost), (long, cost_in_long) = a_token.items()
-    what = f"a token in texts of {long} words, small"
-    rows.append(
-        Row.at_most(what, f"in texts of {short} words", cost_in_long / cost, MORE_FOR_A_TOKEN)
-    )
+        a_token[n_words] = ours / _n_tokens(data[n_words])
+    long = 250 if quick else 500
+    what, ratio = f"a token in texts of {long} words, small", a_token[long] / a_token[SHORT]
+    rows.append(Row.at_most(what, f"in texts of {SHORT} words", ratio, MORE_FOR_A_TOKEN))
     return rows
 
 
-def _texts(n_words: int, n: int) -> Dataset:
+def least(functions: list[Callable[[], None]]) -> list[float]:
+    """The least processor time of each function, all of them taken in turn.
+
+    What is found out once is part of it here, since it is done anew each time.
+    """
+    times = [[processor_time(f) for f in functions] for _ in range(_N_TIMES)]
+    return [min(column) for column in zip(*times, strict=True)]
+
+
+def _n_tokens(data: Dataset) -> int:
+    return int(data.input_ids.lengths.sum())
+
+
+def _texts(n_words: int) -> Dataset:
     generator = random.Random(n_words)
     words = sorted({word for text in workload.mixed(300) for word in text.split()})
+    n = N_WORDS // n_words
     texts = [" ".join(generator.choices(words, k=n_words)) for _ in range(n)]
     return Dataset(
         Examples("data", "data.txt", texts, None, [{} for _ in texts]),
@@ -74,12 +87,12 @@ def _texts(n_words: int, n: int) -> Dataset:
 
 
 def _test(model: torch.nn.Module, data: Dataset, *, fast: bool) -> Callable[[], None]:
-    """What each token of all texts costs."""
-    forward = Forward(Scorer(model, data.task, fast=fast), data, _BATCH_SIZE, needs=Needs(False))
+    """What each token of all texts costs, with the comparison of both ways at the beginning."""
     cpu = torch.device("cpu")
 
     def test() -> None:
-        forward.forget()
+        scorer = Scorer(model, data.task, fast=fast)
+        forward = Forward(scorer, data, _BATCH_SIZE, needs=Needs(False))
         with torch.no_grad():
             for batch in data.batches(_BATCH_SIZE):
                 labels = batch.inputs["labels"]

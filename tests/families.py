@@ -210,10 +210,11 @@ def family(name: str, **more: Any) -> Family:
         more: What else its configuration says.
     """
     tokenizers = TOKENIZERS | MORE_TOKENIZERS | LEAKY_TOKENIZERS | WINDOW_TOKENIZERS
-    tokenizer = (tokenizers | PAIR_TOKENIZERS)[name]()
+    tokenizer = (tokenizers | PAIR_TOKENIZERS | CAUSAL_TOKENIZERS)[name]()
     config = CONFIGS[name](len(tokenizer), **more)
     torch.manual_seed(0)
-    task, auto_class = (TASKS | MORE_TASKS | LEAKY_TASKS | WINDOW_TASKS | PAIR_TASKS)[name]
+    tasks = TASKS | MORE_TASKS | LEAKY_TASKS | WINDOW_TASKS | PAIR_TASKS | CAUSAL_TASKS
+    task, auto_class = tasks[name]
     model = getattr(transformers, auto_class).from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -300,6 +301,18 @@ WINDOW = 32
 # The class of Qwen2's tokenizer adds a token to any vocabulary that has not got it.
 WINDOW_TOKENIZERS = {**dict.fromkeys(_WINDOW_CONFIGS, llama_tokenizer), "qwen2": qwen_tokenizer}
 WINDOW_TASKS = dict.fromkeys(_WINDOW_CONFIGS, TASKS["llama"])
+# More families whose tokens stand in one row, so that all kinds of attention are there.
+_CAUSAL_CONFIGS = {
+    "phi": "PhiConfig",
+    "stablelm": "StableLmConfig",
+    "gemma": "GemmaConfig",
+    "cohere": "CohereConfig",
+    "granite": "GraniteConfig",
+    "helium": "HeliumConfig",
+    "olmoe": "OlmoeConfig",
+}
+CAUSAL_TOKENIZERS = dict.fromkeys(_CAUSAL_CONFIGS, llama_tokenizer)
+CAUSAL_TASKS = dict.fromkeys(_CAUSAL_CONFIGS, TASKS["llama"])
 _SMALL = {
     "hidden_size": 16,
     "intermediate_size": 32,
@@ -405,7 +418,8 @@ def _with_window(name: str) -> Any:
     return make
 
 
-CONFIGS.update({name: _with_window(config) for name, config in _WINDOW_CONFIGS.items()})
+_with_windows = _WINDOW_CONFIGS | _CAUSAL_CONFIGS
+CONFIGS.update({name: _with_window(config) for name, config in _with_windows.items()})
 
 
 def _like_bart(name: str) -> Any:

@@ -15,6 +15,7 @@ import finetune_lm
 from families import _SMALL, LEAKY_TASKS, MORE_TASKS, TASKS, bert_tokenizer, family
 from finetune_lm import DataTrainingArguments, ModelArguments, UserError
 from finetune_lm.models import tasks
+from finetune_lm.scoring import visibility
 from finetune_lm.scoring.visibility import check_order, cost_of_padding
 from helpers import write_lines
 
@@ -133,11 +134,22 @@ def test_asking_changes_nothing():
 
 
 @pytest.mark.parametrize("name", [*TASKS, *MORE_TASKS, *LEAKY_TASKS])
-def test_padding_costs_something_in_some_families_only(name):
+def test_padding_costs_something_in_some_families_only(name, monkeypatch):
     fam = family(name)
-    ids = fam.tokenizer("The man drank.")["input_ids"]
-    cost = cost_of_padding(tasks.TASKS[fam.task], fam.model, ids, 0, len(ids) + 9)
+    ids, sizes = fam.tokenizer("The man drank.")["input_ids"], []
+    layer = fam.model.get_output_embeddings()
+    if name not in LEAKY_TASKS:
+        layer.register_forward_hook(lambda _, args, logits: sizes.append(logits.shape[1]))
+    asked = tasks.TASKS[fam.task], fam.model, ids, 0, len(ids) + 9
+    cost = cost_of_padding(*asked)
     assert cost > 0.01 if name in LEAKY_TASKS else cost == 0.0
+    # Where all logits of the padded text would be too many, only those of the text are made.
+    monkeypatch.setattr(visibility, "_MOST_LOGITS", 0)
+    whole, its_sizes = len(sizes), sizes.copy()
+    assert cost_of_padding(*asked) == pytest.approx(cost, abs=1e-5)
+    if name not in LEAKY_TASKS:
+        assert its_sizes == [len(ids), len(ids) + 9]
+        assert sizes[whole:] == [len(ids)] * 2
 
 
 def test_a_run_with_an_encoder_as_a_causal_model_ends_before_it_begins(tmp_path, monkeypatch):

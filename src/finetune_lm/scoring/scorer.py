@@ -78,9 +78,12 @@ class Scorer:
 
     def asked(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
         """What the model is called with, and the row, position and token of each prediction."""
-        rows, positions = self.task.predictions(batch.inputs["labels"])
-        targets = batch.inputs["labels"][rows, positions + self.task.label_offset]
-        return self.task.without_labels(self.model, batch.inputs), rows, positions, targets
+        return self._asked(batch.inputs)
+
+    def _asked(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
+        rows, positions = self.task.predictions(inputs["labels"])
+        targets = inputs["labels"][rows, positions + self.task.label_offset]
+        return self.task.without_labels(self.model, inputs), rows, positions, targets
 
     def score(
         self,
@@ -119,59 +122,72 @@ class Scorer:
         Returns:
             None if the model finds no numbers in this batch, so that it cannot be told.
         """
-        from finetune_lm.scoring.fast.comparing import ALL_TRAITS, examples_to_compare, traits_of
+        from finetune_lm.scoring.fast.comparing import ALL_TRAITS, traits_of
 
         if not layer.is_there or layer.gives_own_loss is False:
             return False
         if layer.own_loss_seen < ALL_TRAITS:
-            mask = batch.inputs["attention_mask"]
             rows, _ = self.task.predictions(batch.inputs["labels"])
-            seen = traits_of(mask, rows)
+            seen = traits_of(batch.inputs["attention_mask"], rows)
             if layer.gives_own_loss is None or not seen <= layer.own_loss_seen:
-                few = batch.select(examples_to_compare(mask, rows).numpy())
+                few = self._few_to_compare(batch)
                 layer.gives_own_loss = self._gives_own_loss_in_parts(few, layer, device)
                 if layer.gives_own_loss is None:
                     return None
-                layer.own_loss_seen |= seen
+                rows, _ = self.task.predictions(few["labels"])
+                layer.own_loss_seen |= traits_of(few["attention_mask"], rows)
         return layer.selects and bool(layer.gives_own_loss)
 
+    def _few_to_compare(self, batch: Batch) -> dict[str, Tensor]:
+        """The inputs of a few short examples of a batch, with labels."""
+        from finetune_lm.scoring.fast.comparing import few_to_compare
+
+        inputs, rows, positions, _ = self.asked(batch)
+        labels = batch.inputs["labels"]
+        few, _, _ = few_to_compare({**inputs, "labels": labels}, rows, positions)
+        return {name: few[name] for name in batch.inputs}
+
     def _gives_own_loss_in_parts(
-        self, batch: Batch, layer: OutputLayer, device: torch.device
+        self, few: dict[str, Tensor], layer: OutputLayer, device: torch.device
     ) -> bool | None:
-        """The same as `_gives_own_loss`, by a part of the batch if memory does not do for all."""
-        while True:
+        """The same as `_gives_own_loss`, by a part of them if memory does not do for all."""
+        for n in range(len(few["labels"]), 0, -1):
             try:
-                return self._gives_own_loss(batch, layer, device)
+                part = {name: tensor[:n] for name, tensor in few.items()}
+                return self._gives_own_loss(part, layer, device)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
             free_memory()
-            if len(batch) == 1:
-                say_once(
-                    "fast: the model is called as usual, since there is too little memory to "
-                    "compare."
-                )
-                return False
-            batch = batch.select(slice(0, len(batch) // 2))
+        say_once("fast: the model is called as usual, since there is too little memory to compare.")
+        return False
 
     def _gives_own_loss(
-        self, batch: Batch, layer: OutputLayer, device: torch.device
+        self, few: dict[str, Tensor], layer: OutputLayer, device: torch.device
     ) -> bool | None:
         """Whether the loss of the fast way is the model's own; None if the model finds no numbers.
 
         Both are compared with what the plain way's logits cost in float64.
         """
+        from finetune_lm.scoring.fast.criterion import of_logits
+        from finetune_lm.scoring.fast.cross_entropy import CrossEntropy
+
         model = self.model
+        inputs, rows, positions, targets = self._asked(few)
         try:
             with without_learning(model):
-                outputs = self.task.outputs(model, on_device(batch.inputs, device))
+                with layer.seen_at_work():
+                    outputs = self.task.outputs(model, on_device(few, device))
                 own = outputs.loss.item()
-                _, *asked = self.asked(batch)
-                plain = mean_cost(outputs.logits, *asked)
+                logits = outputs.logits[rows.to(device), positions.to(device)]
                 del outputs
+                plain = mean_cost(logits, targets)
                 if math.isnan(plain):
                     return None
-                fast = self.score(batch, layer, device).loss.item()
+                found = layer.compare(inputs, rows, positions, logits)
+                if found is None:
+                    return False
+                fast = of_logits(found, CrossEntropy(targets.to(device)))[0].item()
         except (AttributeError, TypeError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
@@ -179,7 +195,7 @@ class Scorer:
             return False
         kind = layer.autocast_to or model.dtype
         is_same = _is_near(fast, plain, kind) and _is_near(own, plain, kind, _TOLERANCE_OF_OWN_LOSS)
-        if layer.selects and not is_same:
+        if not is_same:
             say_once(
                 f"fast: the model is called as usual, since its own loss differs ({own:.6g} "
                 f"instead of {fast:.6g})."

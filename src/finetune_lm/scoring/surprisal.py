@@ -138,23 +138,22 @@ def score_tokens(
     return in_bits(nll, ids, best_nll, measured)
 
 
-def mean_cost(logits: Tensor, rows: Tensor, columns: Tensor, targets: Tensor) -> float:
+def mean_cost(logits: Tensor, targets: Tensor) -> float:
     """What tokens cost on average, in nats, computed in float64: what all ways are compared with.
 
     Args:
-        logits: (batch, length, vocabulary).
-        rows: The row of ``logits`` that predicts each token: (n,), at least one.
-        columns: The position in that row: (n,).
+        logits: (n, vocabulary), at least one row.
         targets: The tokens' ids: (n,).
     """
-    rows, columns, targets = (each.to(logits.device) for each in (rows, columns, targets))
+    import torch
+
     n_at_once = max(1, _EXACT_LOGITS_AT_ONCE // logits.shape[-1])
     total = 0.0
-    for begin in range(0, len(targets), n_at_once):
-        part = slice(begin, begin + n_at_once)
+    parts = torch.split(logits, n_at_once), torch.split(targets.cpu(), n_at_once)
+    for part, ids in zip(*parts, strict=True):
         # Not every device has float64.
-        exact = logits[rows[part], columns[part]].detach().cpu().double()
-        chosen = exact.gather(-1, targets[part, None].cpu()).squeeze(-1)
+        exact = part.detach().cpu().double()
+        chosen = exact.gather(-1, ids[:, None]).squeeze(-1)
         total += float((exact.logsumexp(dim=-1) - chosen).sum())
     return total / len(targets)
 

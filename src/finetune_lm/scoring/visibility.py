@@ -30,6 +30,9 @@ _N_CHANGED = 2
 # 1e-6 in float32, as long as the shapes are the same even less.
 _ROUNDING = 2e-5
 _ROUNDING_OF_HALF_PRECISION = 2e-2
+# How many logits a model may make of a text: 128 MB in float32. Of a longer one, those that are
+# not looked at are left out.
+_MOST_LOGITS = 2**25
 
 
 def is_exact(model: Any, precision: str) -> bool:
@@ -108,7 +111,7 @@ def cost_of_padding(
     mask = (torch.arange(length) < n).long()[None]
     inputs = {"input_ids": padded, "attention_mask": mask, "labels": labels}
     try:
-        one, other = (_logits(model, task, each)[0, :n] for each in (alone, inputs))
+        one, other = (_logits(model, task, each, n)[0, :n] for each in (alone, inputs))
     except Exception:
         # Some take only some lengths. What is wrong besides shows with the first batch.
         return None
@@ -149,12 +152,35 @@ def _asked_in_passing(model: Any) -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def _logits(model: Any, task: Task, inputs: dict[str, Tensor]) -> Tensor:
+def _logits(model: Any, task: Task, inputs: dict[str, Tensor], n: int | None = None) -> Tensor:
+    """The logits of sequences, (n, length, vocabulary); perhaps of the first n positions only."""
     device: torch.device = next(model.parameters()).device
     inputs = task.without_labels(model, inputs)
-    with _asked_in_passing(model):
+    with _asked_in_passing(model), _of_first(model, inputs["input_ids"].numel(), n):
         logits: Tensor = model(**on_device(inputs, device)).logits
     return logits.float()
+
+
+@contextmanager
+def _of_first(model: Any, length: int, n: int | None) -> Iterator[None]:
+    """Let a model's last layer see the first n positions, if all would make too many logits."""
+    find = getattr(model, "get_output_embeddings", None)
+    layer = find() if find is not None else None
+    weight = getattr(layer, "weight", None)
+    if n is None or layer is None or weight is None or length * len(weight) <= _MOST_LOGITS:
+        yield
+        return
+
+    def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        # ProphetNet predicts several tokens at each position, which stand side by side.
+        is_usual = args[0].ndim == 3 and args[0].shape[1] == length
+        return (args[0][:, :n], *args[1:]) if is_usual else args
+
+    handle = layer.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _is_same(one: Tensor, other: Tensor, is_exact: bool) -> bool:

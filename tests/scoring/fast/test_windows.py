@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from families import WINDOW_TASKS, family
+from families import CAUSAL_TASKS, CONFIGS, MORE_TASKS, TASKS, WINDOW_TASKS, family
 from finetune_lm import messages
-from finetune_lm.models.tasks import TASKS
+from finetune_lm.models import tasks
+from finetune_lm.scoring.fast import ragged_kinds
 from finetune_lm.scoring.fast.ragged import lay_out
 from finetune_lm.scoring.fast.ragged_attention import Rows, UnsupportedAttentionError, laid_out
 from finetune_lm.scoring.forward import Forward, Needs
@@ -65,7 +66,24 @@ def test_texts_that_fit_the_window_share_beginnings_and_others_keep_their_paddin
         assert (why in capsys.readouterr().err) == (not fits)
 
 
-@pytest.mark.parametrize("name", ["gemma2", "gemma3", "mistral", "olmo3"])
+@pytest.mark.parametrize("name", CAUSAL_TASKS)
+def test_models_without_a_window_share_beginnings_whatever_else_they_do(name):
+    fam = family(name)
+    data = dataset(fam, examples(TEXTS))
+    with torch.no_grad():
+        forward, found = scored(fam, data)
+        torch.testing.assert_close(found.double(), brute_force(fam, data), rtol=0, atol=1e-4)
+    assert forward._is_fast
+    assert forward._together is not None
+    assert forward._layer.has_beginnings
+
+
+def test_all_causal_kinds_that_go_without_padding_are_tried():
+    names = [*TASKS, *MORE_TASKS, *WINDOW_TASKS, *CAUSAL_TASKS]
+    assert {CONFIGS[name](99).model_type for name in names} >= ragged_kinds.CAUSAL_TYPES
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gemma3", "mistral", "olmo3", "olmoe"])
 def test_gradients_are_those_of_the_plain_way(name):
     fam = family(name)
     data = dataset(fam, examples(TEXTS))
@@ -95,7 +113,7 @@ def test_one_text_that_does_not_fit_is_seen_whatever_comes_first(monkeypatch):
 def test_a_batch_that_does_not_fit_goes_in_padded_whoever_asks():
     """Who does not know how long texts will be, as where they are made anew for each batch."""
     fam = family("mistral", window=8)
-    data, task = dataset(fam, examples(["The man drank.", "The drank.", *TEXTS])), TASKS["lm"]
+    data, task = dataset(fam, examples(["The man drank.", "The drank.", *TEXTS])), tasks.TASKS["lm"]
     layer = Scorer(fam.model, task, fast=True).layer()
     with torch.no_grad():
         for batch in data.batches(2):
@@ -105,6 +123,12 @@ def test_a_batch_that_does_not_fit_goes_in_padded_whoever_asks():
             assert layer.is_ragged
             assert_same_logits(found, fam.model(**inputs).logits[rows, positions])
         [whole] = data.batches(len(data))
+        rows, positions = task.predictions(whole.inputs["labels"])
+        inputs = task.without_labels(fam.model, whole.inputs)
+        hidden, which = layer.of_beginnings(inputs, rows, positions)
+        with layer.of_hidden(hidden) as logits:
+            expected = fam.model(**inputs).logits[rows, positions]
+            assert_same_logits(logits[which], expected)
         rows = Rows(lay_out(whole.inputs["attention_mask"]))
         with laid_out(fam.model, rows), pytest.raises(UnsupportedAttentionError, match="window"):
             fam.model(whole.inputs["input_ids"])
@@ -112,8 +136,6 @@ def test_a_batch_that_does_not_fit_goes_in_padded_whoever_asks():
 
 @pytest.mark.parametrize("name", ["gpt2", "gemma2"])
 def test_equal_beginnings_go_through_the_output_layer_once_where_padding_stays(name, monkeypatch):
-    from finetune_lm.scoring.fast import ragged_kinds
-
     monkeypatch.setattr(ragged_kinds, "CAUSAL_TYPES", frozenset())
     fam = family(name)
     data = dataset(fam, examples(TEXTS))

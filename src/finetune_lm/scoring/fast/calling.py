@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,9 @@ from finetune_lm.scoring.fast.row_inputs import row_inputs, told_positions
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+StandIn = Callable[["Tensor"], "Tensor"]
+"""Makes logits, (n, vocabulary), of what a last layer is fed: (k, width)."""
 
 
 class Caller:
@@ -50,6 +53,11 @@ class Caller:
         """The model."""
         return self._model_of()
 
+    @property
+    def n_logits(self) -> int:
+        """How many logits the layer makes at a position."""
+        return getattr(self.layer, "out_features", None) or len(self.layer.weight)
+
     def plain(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
         """The logits at the positions, of the model called as usual."""
         device = self._device()
@@ -66,24 +74,39 @@ class Caller:
         rows: Tensor,
         positions: Tensor,
         *,
-        wants_logits: bool = True,
+        stand_in: StandIn | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """What the layer is fed at the positions, and the logits (none of them if not wanted)."""
+        """What the layer is fed at the positions, and the logits that the model returns for it.
+
+        The layer itself need not be called: something may stand in for it.
+        """
         if not self.is_ragged or not self._fits_window(inputs):
-            return self._in_groups(inputs, rows, positions, wants_logits)
+            return self._in_groups(inputs, rows, positions, stand_in)
         encoder = None
         if "decoder_input_ids" in inputs:
             layout, encoder = ragged.lay_out_pair(inputs, rows, positions)
         else:
             layout = ragged.lay_out(inputs["attention_mask"], is_causal=self.is_causal)
         nodes = layout.nodes(rows, positions)
-        return self._in_a_row(inputs, Rows(layout, encoder), nodes, wants_logits)
+        return self._in_a_row(inputs, Rows(layout, encoder), nodes, stand_in)
+
+    def fed(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
+        """What the layer is fed at the positions, which makes no logits of it."""
+        return self.selected(inputs, rows, positions, stand_in=self._nothing)[0]
+
+    def _nothing(self, hidden: Tensor) -> Tensor:
+        """One row of zeros, for models that do something with the logits behind the layer."""
+        return hidden.new_zeros(1, self.n_logits)
 
     def _fits_window(self, inputs: dict[str, Tensor]) -> bool:
         return self._window is None or int(inputs["attention_mask"].sum(1).max()) <= self._window
 
     def _in_groups(
-        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor, wants_logits: bool
+        self,
+        inputs: dict[str, Tensor],
+        rows: Tensor,
+        positions: Tensor,
+        stand_in: StandIn | None,
     ) -> tuple[Tensor, Tensor]:
         import torch
 
@@ -95,7 +118,7 @@ class Caller:
         for group in groups:
             places = group.rows.to(device), group.positions.to(device)
             with (
-                _fed_with(self.layer, *places, wants_logits) as fed,
+                _fed_with(self.layer, *places, stand_in) as fed,
                 in_one_operation(self.activations),
             ):
                 logits = self.model(**on_device(group.inputs, device)).logits
@@ -104,21 +127,21 @@ class Caller:
             return found[0]
         order = torch.cat([group.asked for group in groups]).argsort().to(device)
         hidden, logits = map(torch.cat, zip(*found, strict=True))
-        return hidden[order], logits[order] if wants_logits else logits
+        return hidden[order], logits[order] if len(logits) == len(order) else logits
 
     def _in_a_row(
         self,
         inputs: dict[str, Tensor],
         in_row: Rows,
         nodes: Tensor,
-        wants_logits: bool,
+        stand_in: StandIn | None,
     ) -> tuple[Tensor, Tensor]:
         device = self._device()
         in_row, nodes = in_row.to(device), nodes.to(device)
         with (
             laid_out(self.model, in_row),
             told_positions(self.model, in_row),
-            _fed_with(self.layer, nodes.new_zeros(()), nodes, wants_logits) as fed,
+            _fed_with(self.layer, nodes.new_zeros(()), nodes, stand_in) as fed,
             in_one_operation(self.activations),
         ):
             logits = self.model(**row_inputs(self.model, on_device(inputs, device), in_row)).logits
@@ -134,28 +157,40 @@ class Caller:
         Returns:
             What the layer is fed, (n_distinct, width), and which of these each position has: (k,).
         """
+        import torch
+
+        if not self._fits_window(inputs):
+            hidden = self.fed(inputs, rows, positions)
+            return hidden, torch.arange(len(hidden), device=hidden.device)
         layout = ragged.lay_out_tree(inputs["input_ids"], inputs["attention_mask"])
         distinct, which = layout.nodes(rows, positions).unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        hidden, _ = self._in_a_row(inputs, Rows(layout), distinct, wants_logits=False)
+        hidden, _ = self._in_a_row(inputs, Rows(layout), distinct, self._nothing)
         return hidden, which.to(hidden.device)
 
 
 @contextmanager
 def _fed_with(
-    layer: Any, rows: Tensor, positions: Tensor, wants_logits: bool
+    layer: Any, rows: Tensor, positions: Tensor, stand_in: StandIn | None
 ) -> Iterator[list[Tensor]]:
     """Let a layer see only some positions of what it is called with; yields what these are.
 
-    If its logits are not wanted, it sees none.
+    If something stands in for it, that does.
     """
     fed: list[Tensor] = []
 
     def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         fed.append(args[0][rows, positions])
-        return (fed[-1] if wants_logits else fed[-1][:0], *args[1:])
+        return (fed[-1], *args[1:])
 
     handle = layer.register_forward_pre_hook(select)
+    own = vars(layer).get("forward")
+    if stand_in is not None:
+        layer.forward = stand_in
     try:
         yield fed
     finally:
         handle.remove()
+        if own is not None:
+            layer.forward = own
+        elif stand_in is not None:
+            del layer.forward

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from finetune_lm.constants import IGNORED_LABEL
 from finetune_lm.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -21,41 +22,81 @@ _TOLERANCE_OF_HALF_PRECISION = 2e-2
 # What one example is on its own differs by less: it is computed with the same shapes but one.
 _STRICTER = 5.0
 _MORE_PADDING = 7
-# How many examples are compared, and how many tokens are enough.
-_EXAMPLES_COMPARED = 4
-_TOKENS_COMPARED = 1000
+# How many tokens of the longest example are compared, and of the others: enough that both differ in
+# length and in how much is asked in them, and few enough that their logits fit anywhere.
+_TOKENS_OF_LONGEST, _TOKENS_OF_OTHERS = 64, 32
+# What is asked about behind these is kept from the first such position on.
+_ASKED_AT_LEAST = 4
+# How many logits are looked at together: 16 MB in float32.
+_LOGITS_AT_ONCE = 2**22
 # A short example changes how these compute from then on.
 _CHANGED_BY_SHORT_EXAMPLES = frozenset({"big_bird", "bigbird_pegasus"})
 # Logits beyond those of models, to see whether something bounds them.
 _LARGE = 100.0
 
 
-def examples_to_compare(attention_mask: Tensor, rows: Tensor) -> Tensor:
-    """A few examples of a batch by which to compare ways: short and long ones.
+def few_to_compare(
+    inputs: Mapping[str, Tensor], rows: Tensor, positions: Tensor
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """The beginnings of a few examples of a batch by which to compare ways.
 
-    Four of those in which something is asked, or as many as have a thousand tokens, padding
-    included, but two at least.
+    The longest, and one or two that differ from it in whatever examples of this batch do: in length
+    and in how much is asked in them, see `traits_of`. A beginning is a text as good as any, and
+    what tells ways apart shows in a short one.
 
     Args:
-        attention_mask: 1 for tokens, 0 for padding: (n, length).
+        inputs: What the model is called with, padded on the right; perhaps with ``labels``.
         rows: The example of each position that is asked about: (k,).
+        positions: Its place in that example: (k,).
 
     Returns:
-        Their rows, in order.
+        The same of the few.
     """
     import torch
 
-    lengths, counts = _lengths_and_counts(attention_mask, rows)
+    lengths, counts = _lengths_and_counts(inputs["attention_mask"], rows)
+    chosen = _telling(lengths, counts)
+    first = positions.new_full((len(lengths),), positions.max().item())
+    first = first.scatter_reduce(0, rows, positions, "amin")[chosen]
+    most = torch.tensor([_TOKENS_OF_OTHERS] * (len(chosen) - 1) + [_TOKENS_OF_LONGEST])
+    most = most.maximum(first + _ASKED_AT_LEAST)
+    width = max(int(lengths[chosen].minimum(most).max()), 1)
+    # A decoder is fed with labels, whose lengths are others.
+    of_labels = {"labels", "decoder_input_ids"} if "decoder_input_ids" in inputs else set()
+    few = {
+        name: tensor[chosen, : int(most.max()) if name in of_labels else width]
+        for name, tensor in inputs.items()
+    }
+    for name, hidden in (("attention_mask", 0), ("labels", IGNORED_LABEL)):
+        if name in few:
+            is_behind = torch.arange(few[name].shape[1]) >= most[:, None]
+            few[name] = few[name].masked_fill(is_behind, hidden)
+    place = torch.full((len(lengths),), -1)
+    place[chosen] = torch.arange(len(chosen))
+    rows = place[rows]
+    # Padding may be asked about, too.
+    is_among = (rows >= 0) & (positions < (most if of_labels else most.clamp(max=width))[rows])
+    rows, positions = rows[is_among], positions[is_among]
+    order = rows.argsort(stable=True)
+    return few, rows[order], positions[order]
+
+
+def _telling(lengths: Tensor, counts: Tensor) -> Tensor:
+    """One or two examples that differ from the longest as much as any do, and that one: (n,)."""
+    import torch
+
     asked = counts.nonzero().squeeze(-1)
     # By length, and among those of one length by how much is asked in them.
     keys = lengths[asked] * (int(counts.max()) + 1) + counts[asked]
     in_order = asked[keys.argsort(stable=True)]
-    n = min(len(asked), _EXAMPLES_COMPARED)
-    while n > 2 and n * attention_mask.shape[1] > _TOKENS_COMPARED:
-        n -= 1
-    spread = torch.linspace(0, len(in_order) - 1, n).round().long()
-    chosen: Tensor = in_order[spread].sort().values
-    return chosen
+    longest, others = in_order[-1], in_order[:-1]
+    differs = torch.stack([each[others] != each[longest] for each in (lengths, counts)])
+    chosen = []
+    if len(others):
+        second = differs.sum(dim=0).argmax()
+        missing = differs.any(dim=1) & ~differs[:, second]
+        chosen = [others[second], *(others[each.long().argmax()] for each in differs[missing])]
+    return torch.stack([*chosen, longest])
 
 
 ALL_TRAITS = frozenset({"several", "lengths", "counts"})
@@ -65,7 +106,10 @@ def traits_of(attention_mask: Tensor, rows: Tensor) -> frozenset[str]:
     """What a batch has by which ways of calling a model may be told apart.
 
     Several examples, examples of different lengths, and different numbers of predictions in them.
-    The arguments are those of `examples_to_compare`.
+
+    Args:
+        attention_mask: 1 for tokens, 0 for padding: (n, length).
+        rows: The example of each position that is asked about: (k,).
     """
     lengths, counts = _lengths_and_counts(attention_mask, rows)
     asked = counts > 0
@@ -93,13 +137,17 @@ def are_same(
         kind: The precision that they were computed in; by default their own.
         stricter: How many times less rounding there must be.
     """
+    import torch
+
     if found.shape != expected.shape:
         return False
     name = str(kind or expected.dtype).removeprefix("torch.")
-    largest = float(expected.abs().max()) if expected.numel() else 0.0
+    largest = float(max(map(abs, expected.aminmax()))) if expected.numel() else 0.0
     tolerance = _TOLERANCE.get(name, _TOLERANCE_OF_HALF_PRECISION) * max(largest, 1.0)
     tolerance /= stricter
-    return bool(((found - expected).abs() <= tolerance).all())
+    n_at_once = max(1, _LOGITS_AT_ONCE // max(expected.shape[-1], 1))
+    parts = (torch.split(each, n_at_once) for each in (found, expected))
+    return all(bool(((a - b).abs() <= tolerance).all()) for a, b in zip(*parts, strict=True))
 
 
 def pads_freely(
@@ -142,43 +190,23 @@ def pads_freely(
     return are_same(one, other, kind, stricter=_STRICTER)
 
 
-def returns_what_the_layer_does(
-    call: Caller,
-    inputs: dict[str, Tensor],
-    rows: Tensor,
-    positions: Tensor,
-    behind: Callable[[Tensor], Tensor] | None = None,
-) -> bool:
-    """Whether a model does with its last layer's logits what is expected, whatever these are.
+def made_up_logits(hidden: Tensor, size: int) -> Tensor:
+    """Logits as no model makes them, to see what one does with its last layer's, whatever they are.
 
     A bound on them, for example, does not show in those of a model that has learned little.
 
     Args:
-        call: Calls the model.
-        inputs: As of `pads_freely`, and the others, too.
-        rows: The example of each position.
-        positions: Its place in that example.
-        behind: What is done with the logits; None if they are left as they are.
+        hidden: What the layer is fed: (k, width).
+        size: The size of the vocabulary.
+
+    Returns:
+        (k, vocabulary), each row a function of what is fed there.
     """
     import torch
 
-    made_up: list[Tensor] = []
-
-    def replace(_: Any, args: tuple[Tensor, ...], logits: Tensor) -> Tensor:
-        values = torch.linspace(-_LARGE, _LARGE, logits.numel(), device=logits.device)
-        made_up.append(values.view(logits.shape).to(logits.dtype))
-        return made_up[-1]
-
-    first = int(rows[0])
-    inputs = {name: tensor[first : first + 1] for name, tensor in inputs.items()}
-    of_first = positions[rows == first]
-    handle = call.layer.register_forward_hook(replace)
-    try:
-        _, logits = call.selected(inputs, torch.zeros_like(of_first), of_first)
-    finally:
-        handle.remove()
-    expected = made_up[-1] if behind is None else behind(made_up[-1].clone())
-    return torch.allclose(logits.float(), expected.float(), atol=1e-5)
+    values = torch.linspace(-_LARGE, _LARGE, size, device=hidden.device)
+    stretched: Tensor = values * (1 + hidden.float().mean(dim=-1, keepdim=True).tanh() / 2)
+    return stretched.to(hidden.dtype)
 
 
 @contextmanager

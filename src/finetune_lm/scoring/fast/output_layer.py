@@ -18,9 +18,9 @@ from finetune_lm.scoring.fast.comparing import (
     ALL_TRAITS,
     are_same,
     autocast_of,
-    examples_to_compare,
+    few_to_compare,
+    made_up_logits,
     pads_freely,
-    returns_what_the_layer_does,
     traits_of,
 )
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from finetune_lm.scoring.fast.criterion import Criterion
+
+# How many times less logits that were made up may differ: the same is done with both.
+_OF_MADE_UP = 1000.0
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class OutputLayer:
         self.check(inputs, rows, positions)
         if not self.resumes:
             return None
-        return self._call.selected(inputs, rows, positions, wants_logits=False)[0]
+        return self._call.fed(inputs, rows, positions)
 
     @contextmanager
     def of_hidden(self, hidden: Tensor) -> Iterator[Tensor]:
@@ -218,7 +221,7 @@ class OutputLayer:
             return of_logits(logits, criterion)
         layer = self._layer
         assert layer is not None
-        hidden, _ = self._call.selected(inputs, rows, positions, wants_logits=False)
+        hidden = self._call.fed(inputs, rows, positions)
         if behind is not None:
             with self.of_hidden(hidden[k:].detach()) as logits:
                 behind.look_at(slice(k, len(hidden)), logits)
@@ -231,44 +234,65 @@ class OutputLayer:
         Once, and again if a batch shows what those before could not. If memory runs out meanwhile,
         or the model finds no numbers, it is still to be done.
         """
-        if self._is_checked and not (self.selects and self._seen < ALL_TRAITS):
+        if not len(rows) or (self._is_checked and not (self.selects and self._seen < ALL_TRAITS)):
             return
-        seen = traits_of(inputs["attention_mask"], rows)
-        if self._is_checked and seen <= self._seen:
+        if self._is_checked and traits_of(inputs["attention_mask"], rows) <= self._seen:
             return
-        import torch
-
-        self.selects = self.resumes = self._is_linear = self._is_checked = False
-        few = examples_to_compare(inputs["attention_mask"], rows)
-        is_among = torch.isin(rows, few)
-        inputs = {name: tensor[few] for name, tensor in inputs.items()}
-        rows, positions = torch.searchsorted(few, rows[is_among]), positions[is_among]
+        few = few_to_compare(inputs, rows, positions)
         with without_learning(self._model):
-            with autocast_of(self._layer) as found:
-                plain = self._call.plain(inputs, rows, positions)
-            if plain.isnan().any():
-                return
-            self._seen |= seen
-            self.autocast_to = found[0] if found else None
-            if self.autocast_to is not None:
-                # One operation rounds once where eight do eight times: not the same any more.
-                self._call.activations = []
-            for is_ragged in [True, False] if self._can_pack(inputs) else [False]:
-                self._call.is_ragged = is_ragged
-                self._pads_freely = not is_ragged and pads_freely(
-                    self._call, inputs, rows, positions, self.autocast_to
-                )
-                self._call.may_split = self._may_pack and self._pads_freely
-                if self._comes_to(plain, inputs, rows, positions):
-                    self.resumes = self._resumes(inputs, rows, positions, plain)
+            with self.seen_at_work():
+                plain = self._call.plain(*few)
+            self.compare(*few, plain)
+
+    @contextmanager
+    def seen_at_work(self) -> Iterator[None]:
+        """Find out, while the plain model is called, in which precision its layer computes."""
+        with autocast_of(self._layer) as found:
+            yield
+        self.autocast_to = found[0] if found else None
+
+    def compare(
+        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor, plain: Tensor
+    ) -> Tensor | None:
+        """Find the fastest way that comes to the plain model's logits. In eval mode, no gradients.
+
+        Args:
+            inputs: As of `logits`, of a few short examples, and the next two, too.
+            rows: The example of each position.
+            positions: Its place in that example.
+            plain: The plain model's logits there: (k, vocabulary).
+
+        Returns:
+            The logits of that way, (k, vocabulary); None if there is none. If the plain model finds
+            no numbers, it is still to be found.
+        """
+        self.selects = self.resumes = self._is_linear = self._is_checked = False
+        if plain.isnan().any():
+            return None
+        self._seen |= traits_of(inputs["attention_mask"], rows)
+        if self.autocast_to is not None:
+            # One operation rounds once where eight do eight times: not the same any more.
+            self._call.activations = []
+        for is_ragged in [True, False] if self._can_pack(inputs) else [False]:
+            self._call.is_ragged = is_ragged
+            self._pads_freely = not is_ragged and pads_freely(
+                self._call, inputs, rows, positions, self.autocast_to
+            )
+            self._call.may_split = self._may_pack and self._pads_freely
+            for find in (self._resumed, self._selected):
+                found = _or_none(find, inputs, rows, positions)
+                if found is not None and are_same(found, plain, self.autocast_to):
+                    self.resumes = find == self._resumed
                     self.selects = self._is_checked = True
-                    return
-                if is_ragged:
-                    say_once("fast: padding stays, since this model gives other logits without it.")
+                    return found
+                self._is_linear = False
+            if is_ragged:
+                say_once("fast: padding stays, since this model gives other logits without it.")
         say_once(
             "fast: the model is called as usual, since it uses its output layer in its own way."
         )
         self._is_checked = True
+        return None
 
     def _can_pack(self, inputs: dict[str, Tensor]) -> bool:
         if not self._may_pack:
@@ -279,19 +303,6 @@ class OutputLayer:
             ragged_kinds.say_why_padding_stays(self._model, longest)
         return can
 
-    def _comes_to(
-        self, plain: Tensor, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor
-    ) -> bool:
-        """Whether the logits are those of the plain model."""
-        try:
-            found = self._call.selected(inputs, rows, positions)[1]
-            return are_same(found, plain, self.autocast_to)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            # The model is called in a way of its own, or expects other shapes behind the layer.
-            return False
-
     def _autocast(self, device_type: str) -> AbstractContextManager[object]:
         """The precision in which the layer is called within the model."""
         import torch
@@ -300,34 +311,44 @@ class OutputLayer:
             return nullcontext()
         return torch.autocast(device_type, self.autocast_to)
 
-    def _resumes(
-        self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor, plain: Tensor
-    ) -> bool:
-        """Whether the logits can be made of what the layer is fed, and it need not be fed at all.
+    def _selected(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
+        return self._call.selected(inputs, rows, positions)[1]
 
-        Where the model has autocast on, which reaches as far as its own call, the layer is called
-        so as well.
+    def _resumed(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor | None:
+        """The logits made of what the layer is fed, which is not called itself then.
+
+        None if the model does anything else with what its layer makes. Where the model has autocast
+        on, which reaches as far as its own call, the layer is called so as well.
         """
-        try:
-            hidden = self._call.selected(inputs, rows, positions, wants_logits=False)[0]
-            self._is_linear = (
-                self.autocast_to is None
-                and self._behind is None
-                and _is_linear(self._layer, hidden)
-            )
-            with self.of_hidden(hidden) as logits:
-                is_same = are_same(logits, plain, self.autocast_to)
-            is_same = is_same and returns_what_the_layer_does(
-                self._call, inputs, rows, positions, self._behind
-            )
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            # The layer's weights are of another precision than what it was fed, or what is behind
-            # the layer needs something.
-            is_same = False
-        self._is_linear = self._is_linear and is_same
-        return is_same
+
+        def make_up(hidden: Tensor) -> Tensor:
+            return made_up_logits(hidden, self._call.n_logits)
+
+        hidden, returned = self._call.selected(inputs, rows, positions, stand_in=make_up)
+        expected = self._finished(make_up(hidden))
+        if not are_same(returned.float(), expected.float(), stricter=_OF_MADE_UP):
+            return None
+        self._is_linear = (
+            self.autocast_to is None and self._behind is None and _is_linear(self._layer, hidden)
+        )
+        with self.of_hidden(hidden) as logits:
+            return logits.clone()
+
+
+def _or_none(
+    find: Callable[[dict[str, Tensor], Tensor, Tensor], Tensor | None], *asked: Any
+) -> Tensor | None:
+    """What is found; None if the model is called in a way of its own.
+
+    It may expect other shapes behind its layer, or its layer's weights are of another precision
+    than what the layer was fed.
+    """
+    try:
+        return find(*asked)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return None
 
 
 def _is_linear(layer: Any, hidden: Tensor) -> bool:
