@@ -1,4 +1,4 @@
-"""Which data a run uses, and how it trains on them."""
+"""All arguments for data and training: with those of its bases, what is measured and kept."""
 
 # ruff: noqa: RUF009 - option() makes a field() with its help text
 
@@ -7,41 +7,21 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
+from typing import Any
 
-from finetune_lm.arguments.base import (
-    Arguments,
-)
+from finetune_lm.arguments.data_arguments import DataArguments
 from finetune_lm.arguments.data_training_problems import object_problems, range_problems
-from finetune_lm.arguments.declared import MAY_BE_RAISED, MAY_CHANGE, Affects, option
+from finetune_lm.arguments.declared import MAY_CHANGE, Affects, option
 from finetune_lm.arguments.given_losses import (
     attributes_from_kwargs,
     effective_loss_kwargs,
     kwargs_of_losses,
     loss_kwargs,
 )
-from finetune_lm.arguments.optimizer_settings import PARAMS
-from finetune_lm.arguments.references import default_object
-from finetune_lm.constants import (
-    BY_LOSS,
-    DATASET_TYPES,
-    DEFAULT_MAX_LENGTH,
-    LOSS_DATASET_TYPES,
-    MAX_SEED,
-    ONCE,
-    PROBE,
-    STOP,
-    TRACKERS,
-)
+from finetune_lm.arguments.learning_arguments import LearningArguments
+from finetune_lm.constants import DATASET_TYPES, MAX_SEED, STOP, TRACKERS
 from finetune_lm.errors import UserError
 from finetune_lm.formulas import Formula, parse_contrasts
-
-_BATCH_SIZE_NOTE = (
-    "With the strategy per_batch, preprocessing may make more or fewer examples of a batch."
-)
-_AT_A_TIME = "The model is never fed more than this many at a time."
-# What is measured besides makes no difference to what is learned.
-_MEASURED_BESIDES = dict.fromkeys(("test", PROBE), Affects.TABLES)
 
 
 class DrawnSeed(int):
@@ -49,7 +29,7 @@ class DrawnSeed(int):
 
 
 @dataclass(repr=False)
-class DataTrainingArguments(Arguments):
+class DataTrainingArguments(LearningArguments, DataArguments):
     """The data, their preprocessing, the training and the losses.
 
     The kwargs of the optimizer and of the losses are attributes of the instance as well: `lr`,
@@ -69,226 +49,6 @@ class DataTrainingArguments(Arguments):
         {'lr': 1e-05, 'weight_decay': 0}
     """
 
-    train_file: str | None = option(
-        None,
-        "The file to train on: .txt.gz with a text in each line, or .json.gz.",
-        affects=Affects.INPUTS,
-        names_files=True,
-    )
-    validation_file: str | None = option(
-        None,
-        "The file on which the model is validated after every epoch. Needed for training.",
-        affects=Affects.INPUTS,
-        names_files=True,
-    )
-    test_file: list[str] | None = option(
-        None,
-        "Files on which the model is tested; their results go into one table.",
-        affects=Affects.TABLES,
-        names_files=True,
-    )
-    probe_file: list[str] | None = option(
-        None,
-        "Files that are measured before training and repeatedly during it, like test files after "
-        "it; their results go into probe_results.csv.gz. They do not influence what is learned "
-        "or chosen.",
-        affects=Affects.TABLES,
-        names_files=True,
-    )
-    probe_every: int = option(1, "Measure the probes every N epochs.", affects=Affects.TABLES)
-    probe_every_steps: int | None = option(
-        None,
-        "Measure the probes every N updates of the weights instead of by epochs.",
-        affects=Affects.TABLES,
-        default_text="probe_every says when",
-    )
-    overwrite_cache: bool = option(
-        False, "Preprocess again instead of reading the cache.", affects=Affects.NOTHING
-    )
-    preprocessing_num_workers: int | None = option(
-        None, "Number of processes that preprocess the data.", affects=Affects.NOTHING
-    )
-    max_length: int = option(
-        DEFAULT_MAX_LENGTH,
-        "Maximum length of an input in tokens, special tokens included. Longer texts are "
-        "truncated.",
-        affects=Affects.INPUTS,
-    )
-    pad_to_max_length: bool = option(
-        False,
-        "Pad every example to max_length instead of to the longest in its batch.",
-        affects=Affects.INPUTS,
-    )
-    max_train_samples: int | None = option(
-        None,
-        "Use only the first N training examples.",
-        affects=Affects.INPUTS,
-        default_text="all",
-    )
-    per_device_train_batch_size: int = option(
-        32, f"Training batch size. {_BATCH_SIZE_NOTE}", affects=Affects.LEARNING
-    )
-    max_validation_samples: int | None = option(
-        None,
-        "Use only the first N validation examples.",
-        affects=Affects.INPUTS,
-        default_text="all",
-    )
-    per_device_validation_batch_size: int = option(
-        32, f"Validation batch size. {_BATCH_SIZE_NOTE}", affects=Affects.LEARNING
-    )
-    max_test_samples: int | None = option(
-        None,
-        "Use only the first N examples of each test file.",
-        affects=Affects.TABLES,
-        default_text="all",
-    )
-    per_device_test_batch_size: int = option(
-        32,
-        f"Test batch size. {_BATCH_SIZE_NOTE} {_AT_A_TIME}",
-        affects=Affects.TABLES,
-    )
-    max_probe_samples: int | None = option(
-        None,
-        "Use only the first N examples of each probe file.",
-        affects=Affects.TABLES,
-        default_text="all",
-    )
-    per_device_probe_batch_size: int = option(
-        32,
-        f"Probe batch size. {_BATCH_SIZE_NOTE} {_AT_A_TIME}",
-        affects=Affects.TABLES,
-    )
-    ignore_pad_for_token_loss: bool = option(
-        True, "Ignore padding in the loss.", affects=Affects.INPUTS
-    )
-    data_preprocessing_fn: dict[str, Callable[..., Any]] = option(
-        {key: default_object("data_preprocessing.identity") for key in DATASET_TYPES},
-        "The function that preprocesses each kind of data before the model sees it. Example: "
-        "--data_preprocessing_fn.train data_preprocessing.mask_random_tokens",
-        affects=Affects.INPUTS,
-        affects_keys=_MEASURED_BESIDES,
-        keys=DATASET_TYPES,
-    )
-    data_preprocessing_fn_strategy: dict[str, str] = option(
-        dict.fromkeys(DATASET_TYPES, ONCE),
-        "Preprocess a whole data set before the run (once), or each batch every time it is used "
-        "(per_batch), so that random masks are drawn anew.",
-        affects=Affects.INPUTS,
-        affects_keys=_MEASURED_BESIDES,
-        keys=DATASET_TYPES,
-    )
-    data_preprocessing_fn_kwargs: dict[str, dict[str, Any]] = option(
-        {key: {} for key in DATASET_TYPES},
-        "Keyword arguments for the preprocessing functions. Example: "
-        "--data_preprocessing_fn_kwargs.train.mask_prop 0.15",
-        affects=Affects.INPUTS,
-        affects_keys=_MEASURED_BESIDES,
-        keys=DATASET_TYPES,
-        fill=True,
-    )
-    epochs: int = option(
-        250,
-        "Maximum number of passes through the training data.",
-        affects=Affects.LEARNING,
-        on_resume=MAY_BE_RAISED,
-    )
-    min_epochs: int = option(
-        0, "Minimum number of epochs before early stopping.", affects=Affects.LEARNING
-    )
-    patience: int | None = option(
-        None,
-        "Stop after N epochs without an improvement.",
-        affects=Affects.LEARNING,
-        on_resume=MAY_BE_RAISED,
-        default_text="no early stopping",
-    )
-    delta: float = option(
-        0.0,
-        "Minimum change that counts as an improvement.",
-        affects=Affects.LEARNING,
-    )
-    select_by: str = option(
-        BY_LOSS,
-        "The number from the validation data that chooses the best epoch and counts for "
-        "patience. loss: the validation loss, lower is better. pair_accuracy: the share of pairs "
-        "whose expected sentence is likelier; pair_difference: by how many bits on average; "
-        "higher is better.",
-        affects=Affects.LEARNING,
-    )
-    train_optimizer: Callable[..., Any] = field(
-        default_factory=lambda: default_object("torch.optim.AdamW"),
-        metadata={
-            "help": "The optimizer's class, called with params and its kwargs.",
-            "affects": Affects.LEARNING,
-        },
-    )
-    train_optimizer_kwargs: dict[str, Any] = option(
-        {"lr": 2e-6, "weight_decay": 0},
-        "Keyword arguments for the optimizer. Those not given keep their defaults; "
-        "__delete_field__ removes a default. Example: --train_optimizer_kwargs.lr 1e-4",
-        affects=Affects.LEARNING,
-    )
-    train_optimizer_groups: dict[str, Annotated[dict[str, Any], {PARAMS: list[str]}]] = option(
-        {},
-        "Parameter groups with settings of their own, each under a name that you choose. params: "
-        "names of the model's parameters (* matches any text); the rest overrides "
-        "train_optimizer_kwargs. A group with optimizer, a class, gets an optimizer of its own "
-        "with only its own kwargs. Example: --train_optimizer_groups.no_decay.params '*.bias' "
-        "--train_optimizer_groups.no_decay.weight_decay 0",
-        affects=Affects.LEARNING,
-    )
-    gradient_accumulation_steps: int = option(
-        1,
-        "Update the weights once every N batches, with the gradient of one batch of all their "
-        "examples.",
-        affects=Affects.LEARNING,
-    )
-    max_grad_norm: float | None = option(
-        None,
-        "Clip gradients to this norm.",
-        affects=Affects.LEARNING,
-        default_text="no clipping",
-    )
-    lr_scheduler: str | Callable[..., Any] | None = option(
-        None,
-        "How the learning rate changes from step to step: a name from transformers (linear, "
-        "cosine, constant_with_warmup, reduce_lr_on_plateau and others), or a class called with "
-        "the optimizer and its kwargs, such as torch.optim.lr_scheduler.StepLR.",
-        affects=Affects.LEARNING,
-        default_text="a constant learning rate",
-    )
-    lr_scheduler_kwargs: dict[str, Any] = option(
-        {},
-        "Keyword arguments for the schedule. num_training_steps, total_steps and T_max are the "
-        "run's length in steps unless given; num_warmup_steps is 0, or warmup_ratio times that. "
-        "Example: --lr_scheduler_kwargs.warmup_ratio 0.1",
-        affects=Affects.LEARNING,
-    )
-    loss_classes: dict[str, list[Callable[..., Any]]] = option(
-        {key: [default_object("loss_classes.OutputsDefaultLoss")] for key in LOSS_DATASET_TYPES},
-        "The losses to compute. Each class is made with model, tokenizer and its kwargs, and "
-        "called with outputs and labels. Example: --loss_classes.train "
-        "loss_classes.OutputsDefaultLoss my_module.MyLoss",
-        affects=Affects.LEARNING,
-        keys=LOSS_DATASET_TYPES,
-    )
-    loss_reduction_fns: dict[str, Callable[..., Any]] = option(
-        {key: default_object("torch.sum") for key in LOSS_DATASET_TYPES},
-        "The function that combines several losses into one. Its parameters without defaults "
-        "decide how it is called: one parameter for a tensor of all losses, or one for each "
-        "loss, or *losses.",
-        affects=Affects.LEARNING,
-        keys=LOSS_DATASET_TYPES,
-    )
-    loss_classes_kwargs: dict[str, dict[str, dict[str, Any]]] = option(
-        {key: {} for key in LOSS_DATASET_TYPES},
-        "Keyword arguments for the losses, under each class's name. Example: "
-        "--loss_classes_kwargs.train.MyLoss.scaleby 2.5",
-        affects=Affects.LEARNING,
-        keys=LOSS_DATASET_TYPES,
-        fill=True,
-    )
     measures: dict[str, list[Callable[..., Any]]] = option(
         {key: [] for key in DATASET_TYPES},
         "What to measure for each token besides its surprisal: a list for all data, or one for "
