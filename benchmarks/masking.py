@@ -9,7 +9,7 @@ import torch
 
 import workload
 from finetune_lm import data_preprocessing
-from finetune_lm.data.dataset import CHUNK
+from finetune_lm.data.preprocessed_sequences import CHUNK
 from finetune_lm.models.vocabulary import padding_id
 from measuring import Row, smallest
 

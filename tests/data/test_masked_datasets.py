@@ -238,7 +238,7 @@ def test_a_thousand_sentences_are_expanded_in_pieces(monkeypatch):
     assert n == 1_000 * (length - 2)
     assert max(sizes) == 32 * (length - 2) * length
     assert peak < 20e6
-    monkeypatch.setattr("finetune_lm.data.dataset.CHUNK_TOKENS", 2**12)
+    monkeypatch.setattr("finetune_lm.data.preprocessed_sequences.CHUNK_TOKENS", 2**12)
     sizes.clear()
     dataset(fam, examples(["the man " * 10] * 20), function=watched)
     assert max(sizes) <= 2**12

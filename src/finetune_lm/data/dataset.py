@@ -15,24 +15,20 @@ from finetune_lm.constants import IGNORED_LABEL, ONCE, PER_BATCH
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.encoding import check_parallel, encode
 from finetune_lm.data.examples import Examples
+from finetune_lm.data.preprocessed_sequences import SequencePreprocessor, find_aligned
 from finetune_lm.data.preprocessing import Preprocessing
-from finetune_lm.data.ragged_arrays import IntArray, Ragged, as_tensor, real_mask, unpadded
+from finetune_lm.data.ragged_arrays import IntArray, Ragged, as_tensor, real_mask
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.data.units import FittedUnits, units_of
 from finetune_lm.data.words import TokenPlaces
 from finetune_lm.data_preprocessing import identity
 from finetune_lm.messages import warn
 from finetune_lm.models.tasks import Task
-from finetune_lm.models.vocabulary import n_embeddings, padding_id
+from finetune_lm.models.vocabulary import padding_id
 
 if TYPE_CHECKING:
     import datasets
     from torch import Tensor
-
-# How many examples a preprocessing function is given at a time under the strategy `once`: enough to
-# be fast, few enough that a function which makes an example of each token stays within memory.
-CHUNK = 1_000
-CHUNK_TOKENS = 2**24  # if every token becomes an example as long as the longest: 128 MB
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,6 @@ class Dataset:
         options: DatasetOptions | None = None,
     ) -> None:
         options = options or DatasetOptions()
-        self._model = options.model
         self.name = examples.name
         self.path = examples.path
         self.has_pairs = examples.has_pairs
@@ -101,8 +96,10 @@ class Dataset:
         self.start_tokens = encoder.start_tokens
         """What stands before every text, by name."""
         self._start_ids = encoder.start_ids
-        self._max_length = encoder.max_length
         self.preprocessing = preprocessing or Preprocessing()
+        self._preprocessor = SequencePreprocessor(
+            self.preprocessing, encoder, task, self.path, options.model
+        )
         self.pad_to_length = options.pad_to_length
         self.ignore_padding = options.ignore_padding
         self.texts = list(examples.texts)
@@ -137,7 +134,7 @@ class Dataset:
         """Whether an example's labels are still tokens of its labels' text, each at its place."""
         if self.preprocessing.strategy == ONCE:
             self._preprocess_once()
-        self._input_texts = self._decode(self.input_ids.tolist())
+        self._input_texts = self._preprocessor.decoded(self.input_ids.tolist())
 
     @cached_property
     def dataset(self) -> datasets.Dataset:
@@ -254,11 +251,11 @@ class Dataset:
     def _batches_of(self, example: IntArray, at_most: int | None) -> Iterator[Batch]:
         """Some examples as a batch, or as several of ``at_most`` rows each."""
         if self.preprocessing.strategy == PER_BATCH:
-            inputs, repeats = self._preprocess(example)
+            input_ids, labels, repeats = self._preprocessor(self.input_ids, self.label_ids, example)
             example = np.repeat(example, repeats)
-            input_ids, labels = unpadded(inputs, self.task)
-            aligned = self._find_aligned(labels, example)
-            texts = self._label_texts(labels, [self.labels[i] for i in example], aligned)
+            aligned = find_aligned(labels, self._reference, example)
+            before = [self.labels[i] for i in example]
+            texts = self._preprocessor.label_texts(labels, before, aligned)
             rows = np.arange(len(example))
         else:
             assert self.label_ids is not None
@@ -288,7 +285,7 @@ class Dataset:
         """One batch, of some rows of inputs and labels."""
         input_ids, labels, rows = sequences
         input_texts = (
-            self._decode(input_ids.select(rows).tolist())
+            self._preprocessor.decoded(input_ids.select(rows).tolist())
             if self.preprocessing.strategy == PER_BATCH
             else [self._input_texts[i] for i in rows]
         )
@@ -321,23 +318,12 @@ class Dataset:
 
     def _preprocess_once(self) -> None:
         """Replace the tensors by what the function makes of them, texts and all in step."""
-        input_ids: list[Ragged] = []
-        labels: list[Ragged] = []
-        repeats: list[IntArray] = []
-        width = int(self.input_ids.lengths.max())
-        size = min(max(CHUNK_TOKENS // width**2, 1), CHUNK)
-        for begin in range(0, len(self), size):
-            chunk = np.arange(begin, min(begin + size, len(self)))
-            outputs, chunk_repeats = self._preprocess(chunk)
-            chunk_ids, chunk_labels = unpadded(outputs, self.task)
-            input_ids.append(chunk_ids)
-            labels.append(chunk_labels)
-            repeats.append(chunk_repeats)
-        example = np.repeat(np.arange(len(self)), np.concatenate(repeats))
-        self.input_ids, self.label_ids = Ragged.joined(input_ids), Ragged.joined(labels)
-        self.aligned = self._find_aligned(self.label_ids, example)
+        made = self._preprocessor.in_chunks(self.input_ids, self.label_ids)
+        self.input_ids, self.label_ids, repeats = made
+        example = np.repeat(np.arange(len(self)), repeats)
+        self.aligned = find_aligned(self.label_ids, self._reference, example)
         self.texts = [self.texts[i] for i in example]
-        self.labels = self._label_texts(
+        self.labels = self._preprocessor.label_texts(
             self.label_ids, [self.labels[i] for i in example], self.aligned
         )
         self.metadata = [self.metadata[i] for i in example]
@@ -348,57 +334,6 @@ class Dataset:
             for i, is_aligned in zip(example.tolist(), self.aligned.tolist(), strict=True)
         ]
         self._reference = self._reference.select(example)
-
-    def _preprocess(self, example: IntArray) -> tuple[dict[str, Tensor], IntArray]:
-        """Call the preprocessing function with some examples."""
-        lengths = self.input_ids.lengths[example]
-        inputs = {
-            "input_ids": as_tensor(self.input_ids.padded(example, self._padding_id)),
-            "attention_mask": real_mask(lengths, int(lengths.max())).long(),
-        }
-        if self.label_ids is not None:
-            inputs["labels"] = as_tensor(self.label_ids.padded(example, IGNORED_LABEL))
-        nums = self.example_nums[example]
-        outputs, repeats = self.preprocessing(
-            inputs,
-            self.tokenizer,
-            self._model,
-            name_of=lambda i: f"{self.path}, line {nums[i] + 1}",
-            needs_labels=self.task.labels_from_file,
-        )
-        if self.task.labels_parallel_inputs:
-            self.preprocessing.check_parallel(outputs, self.task.description)
-        self.preprocessing.check_lengths(outputs, self._max_length)
-        self.preprocessing.check_mask(outputs)
-        if (n_ids := n_embeddings(self._model)) is not None:
-            self.preprocessing.check_ids(outputs, n_ids)
-        return outputs, repeats
-
-    def _find_aligned(self, labels: Ragged, example: IntArray) -> npt.NDArray[np.bool_]:
-        """Which examples' labels are the tokens of the labels' text that they were, or ignored."""
-        aligned: npt.NDArray[np.bool_] = labels.lengths == self._reference.lengths[example]
-        rows = np.flatnonzero(aligned)
-        found, expected = labels.select(rows), self._reference.select(example[rows])
-        differ = (found.values != IGNORED_LABEL) & (found.values != expected.values)
-        aligned[np.repeat(rows, found.lengths)[differ]] = False
-        return aligned
-
-    def _label_texts(
-        self, labels: Ragged, before: list[str], aligned: npt.NDArray[np.bool_]
-    ) -> list[str]:
-        """The text of labels that a function has made, where it is one that makes new ones.
-
-        Labels that are still tokens of their text, each at its place, have the text they had.
-        """
-        if not self.preprocessing.updates_labels or aligned.all():
-            return before
-        changed = np.flatnonzero(~aligned).tolist()
-        read = self._decode([labels[i][labels[i] != IGNORED_LABEL].tolist() for i in changed])
-        after = dict(zip(changed, read, strict=True))
-        return [after.get(i, text) for i, text in enumerate(before)]
-
-    def _decode(self, rows: list[list[int]]) -> list[str]:
-        return list(self.tokenizer.batch_decode(rows, clean_up_tokenization_spaces=False))
 
     def _warn_of_visible_labels(self) -> None:
         # Labels beside the inputs are answers that the model sees wherever there is no mask.
