@@ -35,7 +35,7 @@ from finetune_lm.recording.run_columns import RunColumns
 from finetune_lm.recording.scored_tokens import ScoredTokens
 from finetune_lm.recording.tokens_in_texts import TokensInTexts
 from finetune_lm.recording.word_columns import PLL
-from finetune_lm.scoring.measuring import spread
+from finetune_lm.scoring.measuring import finished, spread
 from finetune_lm.scoring.surprisal import Scores
 
 if TYPE_CHECKING:
@@ -133,7 +133,10 @@ class TokenRows:
             places = None
             if any(hasattr(measure, "finish") for measure in self._measures):
                 places = self._texts.for_measures(batch, tokens, words)
-            columns |= measure_columns(self.run.measures, self._measures, tokens, places)
+            found: dict[str, npt.NDArray[np.float32]] = {}
+            for measure in self._measures:
+                found |= finished(measure, tokens.scores, tokens.is_predicted, places)
+            columns |= measure_columns(self.run.measures, found, len(tokens))
         if self.run.task.reports_greedy_rows:
             columns[SEQUENCE_TYPE] = pa.repeat(LABEL_SEQUENCE, len(tokens))
             columns = _interleaved(tokens.row, columns, self._greedy_columns(batch, tokens))

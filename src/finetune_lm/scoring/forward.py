@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch, on_device
@@ -17,7 +18,7 @@ from finetune_lm.models.sharding import is_sharded
 from finetune_lm.ranks import world
 from finetune_lm.scoring.halving import in_halves
 from finetune_lm.scoring.joined_outputs import joined_outputs
-from finetune_lm.scoring.measuring import Measuring, place_of, with_those_behind
+from finetune_lm.scoring.measuring import Measuring, with_those_behind
 from finetune_lm.scoring.scorer import Scorer
 from finetune_lm.scoring.surprisal import Scores, in_bits, score_tokens
 
@@ -159,8 +160,9 @@ class Forward:
 
     def _looked_up(self, scored: TargetScores, batch: Batch) -> Score:
         rows, positions = self._scorer.task.predictions(batch.inputs["labels"])
-        rows, positions = with_those_behind(self._measures, batch.is_label, rows, positions)
-        return partial(_look_up, scored, place_of(batch.is_label.shape, rows, positions))
+        if self._measures:
+            rows, positions = with_those_behind(self._measures, batch.is_label, rows, positions)
+        return partial(_look_up, scored, _place_of(batch.is_label.shape, rows, positions))
 
     def _comes_to_the_same(self, batch: Batch, device: torch.device) -> bool:
         found = self._scorer.comes_to_the_same(batch, self._layer, device)
@@ -311,5 +313,15 @@ def _measured_tokens(
     measurement = measuring.begin(rows, positions, logits.device)
     targets = torch.cat([targets, targets.new_zeros(len(rows) - n)])
     scores = score_tokens(logits, rows, positions, targets, measurement)
-    index = place_of(measuring.is_label.shape, rows, positions)
+    index = _place_of(measuring.is_label.shape, rows, positions)
     return scores.take(np.arange(n), index[rows[:n].numpy(), positions[:n].numpy() + 1])
+
+
+def _place_of(shape: Sequence[int], rows: Tensor, positions: Tensor) -> npt.NDArray[np.int64]:
+    """For each place of a rectangle the number of the position that it is, -1 if it is none.
+
+    There is one column more, in which there is nothing.
+    """
+    index = np.full((shape[0], shape[1] + 1), -1)
+    index[rows.numpy(), positions.numpy()] = np.arange(len(rows))
+    return index

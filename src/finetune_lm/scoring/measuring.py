@@ -376,13 +376,3 @@ def with_those_behind(
     wanted[:, width:] = False
     more_rows, more_positions = (wanted & ~asked).nonzero(as_tuple=True)
     return torch.cat([rows, more_rows]), torch.cat([positions, more_positions])
-
-
-def place_of(shape: Sequence[int], rows: Tensor, positions: Tensor) -> npt.NDArray[np.int64]:
-    """For each place of a rectangle the number of the position that it is, -1 if it is none.
-
-    There is one column more, in which there is nothing.
-    """
-    index = np.full((shape[0], shape[1] + 1), -1)
-    index[rows.numpy(), positions.numpy()] = np.arange(len(rows))
-    return index

@@ -11,8 +11,9 @@ from families import family
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.scoring.fast import ragged_kinds
 from finetune_lm.scoring.fast.cross_entropy import CrossEntropy
-from finetune_lm.scoring.fast.length_groups import in_groups, split
+from finetune_lm.scoring.fast.length_groups import in_groups
 from finetune_lm.scoring.fast.output_layer import OutputLayer
+from finetune_lm.scoring.fast.ragged import split
 from helpers import assert_same_gradient, dataset, examples
 
 SHORT, LONG = "The man drank.", "She opened the old box and they drank a glass of cold water again."

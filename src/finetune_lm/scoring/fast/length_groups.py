@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+from finetune_lm.scoring.fast.ragged import split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,22 +66,3 @@ def in_groups(inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> lis
         chosen = {name: tensor[part, : widths.get(name)] for name, tensor in inputs.items()}
         groups.append(Group(chosen, place[rows[asked]], positions[asked], asked))
     return groups
-
-
-def split(lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    """The rows of the short and of the long, so that padding both takes the fewest places.
-
-    Args:
-        lengths: (n,).
-
-    Returns:
-        Two arrays of rows, or one if all are as long.
-    """
-    order = lengths.argsort(kind="stable")
-    in_order = lengths[order]
-    n_short = np.arange(1, len(lengths))
-    places = n_short * in_order[:-1] + (len(lengths) - n_short) * in_order[-1]
-    if not len(places) or places.min() >= len(lengths) * in_order[-1]:
-        return [order]
-    cut = int(n_short[places.argmin()])
-    return [np.sort(order[:cut]), np.sort(order[cut:])]

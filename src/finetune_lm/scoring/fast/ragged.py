@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from finetune_lm.scoring.fast.length_groups import split
-
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -195,6 +193,25 @@ def rectangles_of(lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]
     if len(parts) == 1 or spared < _WORTH_A_RECTANGLE:
         return [np.arange(len(lengths))]
     return [part[each] for part in parts for each in rectangles_of(lengths[part])]
+
+
+def split(lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """The rows of the short and of the long, so that padding both takes the fewest places.
+
+    Args:
+        lengths: (n,).
+
+    Returns:
+        Two arrays of rows, or one if all are as long.
+    """
+    order = lengths.argsort(kind="stable")
+    in_order = lengths[order]
+    n_short = np.arange(1, len(lengths))
+    places = n_short * in_order[:-1] + (len(lengths) - n_short) * in_order[-1]
+    if not len(places) or places.min() >= len(lengths) * in_order[-1]:
+        return [order]
+    cut = int(n_short[places.argmin()])
+    return [np.sort(order[:cut]), np.sort(order[cut:])]
 
 
 def _rectangles(

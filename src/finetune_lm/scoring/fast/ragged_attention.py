@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from finetune_lm.scoring.fast.ragged import Layout
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 ATTENTION = "finetune_lm_ragged"
 
@@ -145,8 +144,6 @@ def _seen(layout: Layout) -> list[Tensor | None]:
 
     None where a token sees those up to its own.
     """
-    import torch
-
     if layout.is_real is None:
         return [None] * len(layout.shapes)
     sizes = [n * length for n, length in layout.shapes]
@@ -161,8 +158,6 @@ def _biased(
 
     Layers share it, so it is made once.
     """
-    import torch
-
     kept = rows.masks.get(id(bias))
     if kept is None:
         found = []
@@ -210,8 +205,6 @@ def attend(
 
 
 def _is_better_by_products(query: Tensor, key: Tensor) -> bool:
-    import torch
-
     n, heads, length, _ = query.shape
     return (
         query.device.type == "cpu"
@@ -224,8 +217,6 @@ def _is_better_by_products(query: Tensor, key: Tensor) -> bool:
 def _by_products(
     query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, weighting: Weighting
 ) -> Tensor:
-    import torch
-
     n, heads, length, width = query.shape
     shared, of_keys = key.shape[1:3]
     # Heads that share keys are rows of one product.
@@ -247,11 +238,11 @@ def _by_products(
 
 def _spread(states: Tensor, layout: Layout) -> list[Tensor]:
     """(1, heads, k, width) -> (n, heads, length, width) each, padding filled with anything."""
-    import torch
-
     _, heads, _, width = states.shape
     in_row = states[0].transpose(0, 1)
-    spread: Tensor = _functions()[0].apply(in_row, layout.node_of_place, layout.place_of_node)
+    spread: Tensor = _Spread.apply(  # type: ignore[no-untyped-call]
+        in_row, layout.node_of_place, layout.place_of_node
+    )
     parts = torch.split(spread, [n * length for n, length in layout.shapes])
     return [
         part.view(*shape, heads, width).transpose(1, 2)
@@ -261,15 +252,41 @@ def _spread(states: Tensor, layout: Layout) -> list[Tensor]:
 
 def _collect(rectangles: list[Tensor], layout: Layout) -> Tensor:
     """(n, heads, length, width) each -> (1, k, heads, width)."""
-    import torch
-
     parts = [states.transpose(1, 2).flatten(0, 1) for states in rectangles]
     places = parts[0] if len(parts) == 1 else torch.cat(parts)
-    in_row: Tensor = _functions()[1].apply(places, layout.place_of_node)
+    in_row: Tensor = _Collect.apply(places, layout.place_of_node)  # type: ignore[no-untyped-call]
     return in_row[None]
 
 
-def _functions() -> tuple[Any, Any]:
-    from finetune_lm.scoring.fast import _gather
+class _Spread(torch.autograd.Function):
+    """Each place of rectangles filled with its row: (k, ...) -> (places, ...).
 
-    return _gather.Spread, _gather.Collect
+    torch's own gradient of ``index_select`` adds up, for an index may occur more than once. Here
+    each token has one place of its own when there are gradients, and what is in padding goes
+    nowhere.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, node_of_place: Tensor, place_of_node: Tensor) -> Tensor:
+        ctx.place_of_node = place_of_node
+        return rows.index_select(0, node_of_place)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        return upstream.index_select(0, ctx.place_of_node), None, None
+
+
+class _Collect(torch.autograd.Function):
+    """Each row from its place in rectangles: (places, ...) -> (k, ...)."""
+
+    @staticmethod
+    def forward(ctx: Any, places: Tensor, place_of_node: Tensor) -> Tensor:
+        ctx.place_of_node = place_of_node
+        ctx.shape = places.shape
+        return places.index_select(0, place_of_node)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        return upstream.new_zeros(ctx.shape).index_copy_(0, ctx.place_of_node, upstream), None
