@@ -303,7 +303,7 @@ class Experiment:
     def epoch(self) -> None:
         """Learn from all of the data, validate on them, and put the epoch on disk."""
         progress = self.state.progress
-        train_epoch(self.run, self.learner, self.training, self.state, _nothing)
+        train_epoch(self.run, self.learner, {None: self.training}, self.state, _nothing)
         evaluate(self.run, self.training, progress.epoch, progress.validation, _nothing)
         self.run.recorders.pass_over("validation", progress.epoch, {})
         progress.begin_epoch(progress.epoch + 1)

@@ -114,7 +114,7 @@ WITH_A_MODEL = {
         ),
         ["--model_name_or_path", "./vit", "--test_file", "x.txt"],
         "model_task must be given for './vit': its config (model_type 'vit', architectures None) "
-        "is of no kind known here. Give --model_task lm or mlm or mntp or seq2seq.",
+        "is of no kind known here. Give --model_task lm or mlm or mntp or seq2seq or lm+mlm.",
     ),
     "an empty directory for a model": (
         both(file("x.txt", GOOD), lambda: Path("empty").mkdir()),

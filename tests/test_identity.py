@@ -60,6 +60,8 @@ OTHER = {
     "fsdp": True,
     "compile_kwargs": {"mode": "default"},
     "model_task": "mlm",
+    "train_mode": "mlm",
+    "select_mode": "mlm",
     "model_modifier_fns": ["model_modifiers.add_new_tokens"],
     "model_modifier_fn_kwargs": {"add_new_tokens": {"added_tokens": ["dax"]}},
     "model_pre_train_step_callbacks": ["stateful.FreezeAndDamp"],

@@ -25,8 +25,13 @@ LM = "lm"
 MLM = "mlm"
 MNTP = "mntp"
 SEQ2SEQ = "seq2seq"
-TASK_NAMES = (LM, MLM, MNTP, SEQ2SEQ)
-"""The kinds of model, as ``model_task`` names them."""
+LM_MLM = "lm+mlm"
+TASK_NAMES = (LM, MLM, MNTP, SEQ2SEQ, LM_MLM)
+"""The kinds of model, as ``model_task`` names them; the last is both modes of one model."""
+MODES = (LM, MLM)
+"""The modes of a model that has two, as ``train_mode`` and the column ``mode`` name them."""
+SELECT_MODES = (*MODES, LM_MLM)
+"""The modes whose validation may choose the best epoch."""
 
 ONCE = "once"
 PER_BATCH = "per_batch"

@@ -104,7 +104,7 @@ def conduct(
     so_far = RunSoFar(loaded, data_args)
     callbacks = make_callbacks(plan.callbacks, so_far, data_args.seed)
     learner = (
-        make_learner(data_args, loaded, accelerator, callbacks, splits.train) if splits else None
+        make_learner(data_args, loaded, accelerator, callbacks, splits.first) if splits else None
     )
     plan.check_model(loaded, str(accelerator.device))
     state = None

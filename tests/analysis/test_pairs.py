@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import finetune_lm
 from finetune_lm.analysis.comparisons import Wanted
 from finetune_lm.analysis.pair_summary import standard_error, wilson
-from finetune_lm.analysis.pairs import Asked, PassSplitter
+from finetune_lm.analysis.pairs import Asked, PassSplitter, columns_of_pass
 from finetune_lm.errors import UserError
 from finetune_lm.formulas import parse_contrasts
 
@@ -356,7 +356,8 @@ def test_pairs_are_what_brute_force_finds(
     rows = pa.Table.from_pandas(table, preserve_index=False)
     asked = Asked(Wanted(parse_contrasts({})))
     metadata = ["condition", "expected", "phenomenon"]
-    splitter = PassSplitter(asked, metadata)
+    of_pass = columns_of_pass(rows.column_names)
+    splitter = PassSplitter(asked, metadata, of_pass)
     results = []
     begin = 0
     while begin < len(rows):
@@ -364,7 +365,7 @@ def test_pairs_are_what_brute_force_finds(
         results += splitter.add(rows.slice(begin, size))
         begin += size
     [result] = [*results, *splitter.finish()]
-    whole = PassSplitter(asked, metadata)
+    whole = PassSplitter(asked, metadata, of_pass)
     [once] = [*whole.add(rows), *whole.finish()]
     assert result.pairs.equals(once.pairs)
     assert result.summary.equals(once.summary)

@@ -178,7 +178,7 @@ def test_what_data_and_training_arguments_cannot_be(kwargs: dict[str, Any], prob
 @pytest.mark.parametrize(
     ("kwargs", "problem"),
     [
-        ({"model_task": "ml"}, "model_task must be lm, mlm, mntp or seq2seq but got 'ml'. "
+        ({"model_task": "ml"}, "model_task must be lm, mlm, mntp, seq2seq or lm+mlm but got 'ml'. "
          "Did you mean mlm?"),
         ({"model_name_or_path": " "}, "model_name_or_path cannot be empty."),
         (

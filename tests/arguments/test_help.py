@@ -37,7 +37,7 @@ def test_everything_that_users_can_name(package: str, name: str) -> None:
     assert text.startswith(f"  {package}.{name}\n      ")
     parameters = inspect.signature(function).parameters.values()
     own = {"*" if p.kind is p.VAR_KEYWORD else p.name for p in parameters}
-    own -= {"model", "tokenizer", "inputs"}
+    own -= {"model", "tokenizer", "inputs", "run"}
     blocks = re.findall(r"^  --(\S+)\n      default: (\S.*)\n((?:      .+\n?)+)", text, re.M)
     assert {argument.rpartition(".")[2] for argument, _, _ in blocks} == own
     if name in PREFIXES:

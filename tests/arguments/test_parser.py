@@ -339,7 +339,7 @@ def test_all_mistakes_are_told_together() -> None:
         "--do_optimise is not",
         "model_kwargs.x: ",
         "model_name_or_path must be given.",
-        "model_task must be lm, mlm, mntp or seq2seq but got 'ml'.",
+        "model_task must be lm, mlm, mntp, seq2seq or lm+mlm but got 'ml'.",
         "epochs must be an integer but got 'x' (text).",
         "train_file and validation_file, or test_file",
         "patience cannot be negative but got -1.",

@@ -36,7 +36,8 @@ def split_of(**kwargs):
 
 def seen(split, progress, order=None, stop_after=None):
     found = []
-    for number, batch in progress.batches(split, order):
+    order = np.arange(len(split.dataset)) if order is None else order
+    for number, _, batch in progress.batches(lambda _: split, order):
         found.append((number, batch.example.tolist()))
         if number == stop_after:
             break
@@ -72,14 +73,15 @@ def test_batches_of_which_preprocessing_leaves_nothing(stop_after):
 
 
 def test_means_are_taken_up_too():
+    split = split_of()
     first, second, whole = Pass(), Pass(), Pass()
     batches = [({"loss": 1.0}, 3), ({"loss": 0.1}, 2), ({"loss": 4.0}, 5)]
     for losses, n_labels in batches:
-        whole.means.add(losses, n_labels)
-    first.means.add(*batches[0])
+        whole.losses_of(split).add(losses, n_labels)
+    first.losses_of(split).add(*batches[0])
     second.load_state_dict(first.state_dict())
     for each in batches[1:]:
-        second.means.add(*each)
-    assert second.means.means("x") == whole.means.means("x")
-    assert Pass().means.is_empty
-    assert not second.means.is_empty
+        second.losses_of(split).add(*each)
+    assert second.losses_of(split).means("x") == whole.losses_of(split).means("x")
+    assert Pass().losses_of(split).is_empty
+    assert not second.losses_of(split).is_empty

@@ -2,125 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-import transformers
 
 import finetune_lm
-from families import TEXTS, bert_tokenizer
+from families import MORE_TASKS, TEXTS, family
+from families import TASKS as FAMILIES
 from finetune_lm import DataTrainingArguments, ModelArguments, UserError, measures
+from finetune_lm.cli import main
 from finetune_lm.data_preprocessing import expand_with_masks, mask_random_tokens
 from finetune_lm.loss_classes import KLBaselineLoss, OutputsDefaultLoss
-from finetune_lm.models.loading import load_model
+from finetune_lm.models.loading import LoadedModel, load_model
 from finetune_lm.models.tasks import TASKS
-from helpers import write_lines
-
-# One stack of weights, two classes. The masked one sees both sides and does not shift its labels;
-# the causal one does. Positions are told by distance, so that padding is nothing.
-CODE = """
-import torch
-import transformers
-from torch import nn
-from torch.nn import functional as F
-from transformers.modeling_outputs import CausalLMOutput, MaskedLMOutput
-
-
-class TwoModesConfig(transformers.PretrainedConfig):
-    model_type = "two_modes"
-
-    def __init__(self, vocab_size=100, hidden_size=16, **kwargs):
-        self.vocab_size, self.hidden_size = vocab_size, hidden_size
-        super().__init__(**kwargs)
-
-
-class Masked(transformers.PreTrainedModel):
-    config_class = TwoModesConfig
-    base_model_prefix = "stack"
-
-    def __init__(self, config):
-        super().__init__(config)
-        width = config.hidden_size
-        self.embedding = nn.Embedding(config.vocab_size, width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.near = nn.Parameter(torch.zeros(129))
-        self.classifier = nn.Linear(width, config.vocab_size)
-        self.post_init()
-
-    def get_input_embeddings(self):
-        return self.embedding
-
-    def set_input_embeddings(self, value):
-        self.embedding = value
-
-    def get_output_embeddings(self):
-        return self.classifier
-
-    def seen(self, attention_mask):
-        return attention_mask[:, None, :].bool().expand(-1, attention_mask.shape[1], -1)
-
-    def logits(self, input_ids, attention_mask):
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        states = self.embedding(input_ids)
-        q, k, v = self.qkv(states).chunk(3, dim=-1)
-        n = input_ids.shape[1]
-        places = torch.arange(n, device=states.device)
-        bias = self.near[(places[:, None] - places[None]).clamp(-64, 64) + 64]
-        bias = bias[None].masked_fill(~self.seen(attention_mask), -1e9)
-        states = states + self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
-        return self.classifier(torch.tanh(states))
-
-    def forward(self, input_ids, attention_mask=None, labels=None):
-        logits = self.logits(input_ids, attention_mask)
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
-        return MaskedLMOutput(loss=loss, logits=logits)
-
-
-class Causal(Masked):
-    def seen(self, attention_mask):
-        return super().seen(attention_mask).tril()
-
-    def forward(self, input_ids, attention_mask=None, labels=None):
-        logits = self.logits(input_ids, attention_mask)
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        return CausalLMOutput(loss=loss, logits=logits)
-"""
-AUTO_MAP = {
-    "AutoConfig": "two_modes.TwoModesConfig",
-    "AutoModelForCausalLM": "two_modes.Causal",
-    "AutoModelForMaskedLM": "two_modes.Masked",
-}
+from finetune_lm.scoring.mask_position import _costs, check_mask_position
+from helpers import examples, write_lines
+from two_modes_model import CODE, save_two_modes
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("two_modes")
-    (directory / "two_modes.py").write_text(CODE)
-    tokenizer = bert_tokenizer()
-    config = {"model_type": "two_modes", "vocab_size": len(tokenizer), "auto_map": AUTO_MAP}
-    (directory / "config.json").write_text(json.dumps(config))
-    tokenizer.save_pretrained(directory)
-    torch.manual_seed(0)
-    auto = transformers.AutoModelForMaskedLM
-    config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=True)
-    model = auto.from_config(config, trust_remote_code=True)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(0.0, 0.5)
-    model.save_pretrained(directory)
-    (directory / "two_modes.py").write_text(CODE)
-    saved = json.loads((directory / "config.json").read_text())
-    saved = {**saved, "auto_map": AUTO_MAP, "architectures": ["Causal", "Masked"]}
-    (directory / "config.json").write_text(json.dumps(saved))
-    return directory
+    return save_two_modes(tmp_path_factory.mktemp("two_modes"))
 
 
 @pytest.fixture(autouse=True)
@@ -134,13 +39,17 @@ def arguments(place: Path, mode: str, **data) -> tuple[ModelArguments, DataTrain
     return model, DataTrainingArguments(**data)
 
 
-def test_the_mode_must_be_given_and_the_code_trusted(place):
+def test_the_mode_must_be_given_and_the_code_trusted(place, capsys):
     with pytest.raises(UserError) as caught:
         load_model(ModelArguments(str(place), trust_remote_code=True))
     assert "may be any of these: lm, mlm." in str(caught.value)
-    assert "Give --model_task lm or mlm or mntp or seq2seq." in str(caught.value)
-    with pytest.raises(UserError, match="give --trust_remote_code"):
-        load_model(ModelArguments(str(place), model_task="mntp"))
+    assert "Give --model_task lm or mlm or mntp or seq2seq or lm+mlm." in str(caught.value)
+    write_lines(Path("texts.txt.gz"), TEXTS[:1])
+    for mode in ("lm", "mntp", "lm+mlm"):
+        given = ["--model_name_or_path", str(place), "--model_task", mode]
+        assert main([*given, "--test_file", "texts.txt.gz"]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.endswith("Read it, and then give --trust_remote_code.")
     modes = {mode: load_model(arguments(place, mode, test_file="x")[0]) for mode in ("lm", "mntp")}
     assert [type(modes[mode].model).__name__ for mode in modes] == ["Causal", "Masked"]
     states = [modes[mode].model.state_dict() for mode in modes]
@@ -227,3 +136,67 @@ def test_which_labels_count():
     ]
     rows, positions = task.predictions(labels)
     assert (rows.tolist(), positions.tolist()) == ([0, 1], [1, 0])
+
+
+SHIFTED = CODE.replace(
+    "F.cross_entropy(logits.flatten(0, 1), labels.flatten())",
+    "F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())",
+)
+
+
+def test_masks_that_are_predicted_in_the_other_place_are_told_of(place, tmp_path):
+    """By what a model has learned, and of one that has not by its own loss, if that tells."""
+    learned = save_two_modes(tmp_path / "learned", n_steps=30)
+    shifted = save_two_modes(tmp_path / "shifted", SHIFTED)
+    file = write_lines(Path("texts.txt.gz"), TEXTS)
+    built_in = write_lines(
+        Path("built_in.txt.gz"), ["The woman has drunk the water.", "The dogs see a boy."]
+    )
+    masks = {"data_preprocessing_fn": {"test": expand_with_masks}}
+
+    def told(model: str | Path, task: str, file: str, **more) -> str | None:
+        args = ModelArguments(str(model), model_task=task, trust_remote_code=True)
+        try:
+            data = DataTrainingArguments(test_file=file, seed=1, output_dir=f"{task}{model}"[-20:])
+            finetune_lm.run(args, replace(data, **masks, **more))
+        except UserError as error:
+            [problem] = error.problems
+            return problem
+        return None
+
+    here, before = "at its own position", "at the position before it"
+    wrong = told(learned, "mlm", file)
+    assert wrong.startswith(
+        f"model_task mlm needs a model that predicts a masked token {here}, but {str(learned)!r} "
+        f"predicts it {before}, where they cost "
+    )
+    assert wrong.endswith("Give --model_task mntp.")
+    assert told(learned, "mntp", file) is None
+    assert told(shifted, "mlm", file) == (
+        f"model_task mlm needs a model that predicts a masked token {here}, but {str(shifted)!r} "
+        f"predicts it {before}, as its own loss shows. Give --model_task mntp."
+    )
+    assert told(shifted, "mntp", file) is None
+    # Of one that knows nothing nothing is said.
+    assert told(place, "mlm", file) is None
+    # An ordinary model, by two short texts.
+    assert told("tiny-mlm", "mlm", built_in) is None
+    wrong = told("tiny-mlm", "mntp", built_in)
+    assert f"{before}, but 'tiny-mlm' predicts it {here}" in wrong
+    assert wrong.endswith("Give --model_task mlm.")
+
+
+def test_no_ordinary_masked_model_is_taken_for_another():
+    """All families, with random weights and tokenizers of all kinds; and texts of new words."""
+    texts = [*TEXTS, "Blick dax wug.", "!", ""]
+    files = {"test": [examples(texts)]}
+    for name, (kind, _) in {**FAMILIES, **MORE_TASKS}.items():
+        if kind == "mlm":
+            found = family(name)
+            loaded = LoadedModel(name, TASKS["mlm"], found.model, found.tokenizer)
+            found.model.name_or_path = name
+            check_mask_position(loaded, files)
+            with torch.no_grad():
+                costs, own = _costs(loaded, texts)
+            # Not for want of tokens, nor since the model could not be asked.
+            assert (len(costs) > 20, own) == (True, 0), name

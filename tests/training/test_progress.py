@@ -5,6 +5,7 @@ import random
 import numpy as np
 import torch
 
+from finetune_lm.evaluation.losses import EpochLosses
 from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.training.progress import Progress
 
@@ -32,13 +33,19 @@ def test_the_order_of_an_epoch_is_drawn_once_and_can_be_asked_for_again():
     assert orders == [torch.randperm(10, generator=generator).tolist() for _ in range(3)]
 
 
+def losses_left_out(n):
+    losses = EpochLosses()
+    losses.n_not_finite = n
+    return losses
+
+
 def test_counts_are_added_up_over_epochs():
     progress = Progress(seed=0)
-    progress.training.n_not_finite = 2
-    progress.validation.n_not_finite = 3
+    progress.training.losses[None] = losses_left_out(2)
+    progress.validation.losses[None] = losses_left_out(3)
     assert (progress.n_skipped, progress.n_unjudged) == (2, 1)
     progress.begin_epoch(1)
-    progress.training.n_not_finite = 1
+    progress.training.losses[None] = losses_left_out(1)
     again = Progress(seed=0)
     again.load_state_dict(progress.state_dict())
     assert (again.n_skipped, again.n_unjudged) == (3, 1)

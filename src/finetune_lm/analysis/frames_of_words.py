@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from finetune_lm.errors import UserError
 from finetune_lm.models.tasks import TASKS
+from finetune_lm.recording.columns import has_modes
 from finetune_lm.recording.table_text import TableText
 from finetune_lm.recording.typed_rows import TypedRows
 from finetune_lm.recording.word_columns import PLL
@@ -58,8 +59,11 @@ def words(
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise UserError(f"each column of the frame must be of one type: {error}.") from None
     if with_pll:
-        kinds = rows["dataset_type"].to_pylist()
-        of_rows = [pll if isinstance(pll, str) else (pll or {}).get(kind) for kind in kinds]
+        kinds, tasks = (rows[name].to_pylist() for name in ("dataset_type", "task"))
+        of_rows = [
+            (pll if isinstance(pll, str) else (pll or {}).get(kind)) if _is_masked(task) else None
+            for kind, task in zip(kinds, tasks, strict=True)
+        ]
         rows = rows.append_column(PLL, pa.array(of_rows, pa.string()))
     parts = [part for part in (maker.add(rows), maker.finish()) if part is not None]
     nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
@@ -103,7 +107,7 @@ def make_word_table(
             rows = reader.plain(text)
             if table is None:
                 task = rows["task"][0].as_py()
-                with_pll = task in TASKS and not TASKS[task].predicts_in_order
+                with_pll = has_modes(source.columns) or _is_masked(task)
                 made = WordRows(source.columns, over_word, with_pll=with_pll)
                 table = WordTable(aside, made, name=path.name, as_written=reader.as_written)
             if piece != last:
@@ -116,9 +120,17 @@ def make_word_table(
     return table
 
 
+def _is_masked(task: str) -> bool:
+    """Whether a kind of model gives a text no likelihood, only a pseudo-log-likelihood."""
+    return task in TASKS and not TASKS[task].predicts_in_order
+
+
 def _with_pll(rows: pa.Table, pll: Mapping[str, Mapping[str, str]]) -> pa.Table:
-    of_rows = zip(rows["dataset_type"].to_pylist(), rows["dataset_name"].to_pylist(), strict=True)
-    values = [pll.get(kind, {}).get(name) for kind, name in of_rows]
+    columns = (rows[name].to_pylist() for name in ("dataset_type", "dataset_name", "task"))
+    values = [
+        pll.get(kind, {}).get(name) if _is_masked(task) else None
+        for kind, name, task in zip(*columns, strict=True)
+    ]
     return rows.append_column(PLL, pa.array(values, pa.string()))
 
 

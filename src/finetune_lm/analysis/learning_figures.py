@@ -34,22 +34,32 @@ if TYPE_CHECKING:
 _OUR_LOSSES = ("loss", "OutputsDefaultLoss", "KLBaselineLoss")
 
 
+def base_of(loss: str) -> str:
+    """The name of a loss without the mode in which it is."""
+    return loss.partition(" (")[0]
+
+
+def _called(loss: str) -> str:
+    return f"loss minimised{loss.removeprefix('loss')}" if base_of(loss) == "loss" else loss
+
+
 def loss_figure(results: Results, frame: pd.DataFrame) -> Figure | None:
     """Losses over epochs."""
     if frame.empty:
         return None
     losses = list(dict.fromkeys(frame["loss"]))
-    if len(losses) == 2:
-        losses = losses[:1]  # what was minimised is its only part
+    if len({base_of(loss) for loss in losses}) == 2:
+        # What was minimised is its only part.
+        losses = [loss for loss in losses if base_of(loss) == "loss"]
     columns = {VALUE: VALUE, LOW: "lowest_batch", HIGH: "highest_batch"}
     means = over_runs(frame, [DATASET[0], "loss"], columns)
     found = {
         (loss, setting): Panel(
-            panel_title("loss minimised" if loss == "loss" else loss, setting),
+            panel_title(_called(loss), setting),
             list(lines_of(part, DATASET[0], ["train", "validation"])),
             EPOCHS,
-            "loss (nats)" if loss.rstrip("_0123456789") in _OUR_LOSSES else "loss",
-            loss,
+            "loss (nats)" if base_of(loss).rstrip("_0123456789") in _OUR_LOSSES else "loss",
+            base_of(loss),
             best_epoch_of(results, setting),
         )
         for loss in losses

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow.compute as pc
@@ -19,7 +19,8 @@ class LossMean:
     """One loss over one pass.
 
     Attributes:
-        name: ``loss`` for what was minimised, or the column of a part of it.
+        name: ``loss`` for what was minimised, or the column of a part of it; of a model in two
+            modes with the mode.
         mean: Its mean, in its own unit (nats for those that come with the program).
         lowest: The lowest batch.
         highest: The highest batch.
@@ -31,6 +32,10 @@ class LossMean:
     lowest: float
     highest: float
     n_batches: int
+
+    def in_mode(self, mode: str | None) -> LossMean:
+        """The same as that of one mode of a model that has two."""
+        return self if mode is None else replace(self, name=f"{self.name} ({mode})")
 
 
 def loss_means(tokens: TokenPass, names: Sequence[str]) -> list[LossMean]:

@@ -29,7 +29,8 @@ from finetune_lm.analysis.report_frames import (
     rows_of,
 )
 from finetune_lm.analysis.run_trajectories import RunTrajectories
-from finetune_lm.analysis.token_passes import PassKey
+from finetune_lm.analysis.token_passes import PassKey, in_mode
+from finetune_lm.recording.columns import MODE, has_modes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +50,9 @@ def pairs_frame(results: Results) -> pd.DataFrame:
         for path in run.files.pair_summaries:
             frame = pd.read_csv(path, keep_default_na=False, na_values=["NA"])
             frame = frame.drop(columns=["seed"], errors="ignore")
+            if has_modes(list(frame.columns)):
+                modes = frame.pop(MODE)
+                frame["dataset_name"] = list(map(in_mode, frame["dataset_name"], modes))
             frame.insert(0, RUN, run.files.name)
             frame.insert(1, SETTING, results.setting_of(place))
             frame.insert(2, "seed", run.files.seed)

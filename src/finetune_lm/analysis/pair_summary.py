@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from finetune_lm.analysis.sentence_costs import Floats
+from finetune_lm.recording.columns import MODE
 
 SUMMARY_TYPES = {
     "phenomenon": pa.string(),
@@ -36,6 +37,7 @@ SUMMARY_TYPES = {
 """The columns that are worked out, in order."""
 
 _GROUPED_BY = ("phenomenon", "comparison", "comparison_name", "region")
+_NUMBERED_BY = (MODE, "dataset_name", "phenomenon", "comparison_name", "region")
 _Z = 1.959963984540054
 """The quantile of the standard normal distribution that leaves 2.5 % above it."""
 
@@ -69,12 +71,12 @@ def numbers_of(summary: pa.Table) -> dict[str, float]:
         summary: The summary of a pass over a data set, with the columns of the pass.
 
     Returns:
-        By ``DATA/PHENOMENON/NAME/REGION/accuracy`` or ``.../mean_difference``, without what is
+        By ``MODE/DATA/PHENOMENON/NAME/REGION/accuracy`` or ``.../mean_difference``, without what is
         missing or says the same again.
     """
     found: dict[str, float] = {}
     for row in summary.to_pylist():
-        parts = (row[key] for key in ("dataset_name", "phenomenon", "comparison_name", "region"))
+        parts = (row.get(key) for key in _NUMBERED_BY)
         name = "/".join(dict.fromkeys(str(part) for part in parts if part is not None))
         for number in ("accuracy", "mean_difference"):
             if row[number] is not None:

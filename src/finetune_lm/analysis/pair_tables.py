@@ -24,6 +24,7 @@ from finetune_lm.analysis.pairs import (
     summary_columns,
 )
 from finetune_lm.errors import UserError
+from finetune_lm.recording.columns import MODE, has_modes
 from finetune_lm.recording.csv_text import csv_text
 from finetune_lm.recording.recorder import ProbePass, Recorder
 from finetune_lm.recording.tables import TableState, TableWriter
@@ -88,7 +89,7 @@ class PairTables:
         state: Mapping[str, Any] | None = None,
     ) -> None:
         metadata, of_pass = metadata_columns(columns), columns_of_pass(columns)
-        self._splitter = PassSplitter(asked, metadata)
+        self._splitter = PassSplitter(asked, metadata, of_pass)
         taken_up = None if state is None else TableState(**state.get("pairs", {}))
         self._pairs = TableWriter(paths[0], pair_columns(of_pass, metadata), taken_up)
         n_bytes = 0 if state is None else state.get("summary", 0)
@@ -154,6 +155,7 @@ class ProbePairs(Recorder):
     ) -> None:
         self._tables = PairTables(paths, asked, columns, state)
         self._needed = needed_columns(columns)
+        self._of_dataset = ["dataset_name", *([MODE] if has_modes(columns) else [])]
         self._rows: list[pa.Table] = []
         if (kept := (state or {}).get("rows")) is not None:
             self._rows = [pa.ipc.open_stream(kept).read_all()]
@@ -167,13 +169,16 @@ class ProbePairs(Recorder):
         """Keep rows, and score those of the data set before."""
         if not len(rows):
             return
-        if self._rows and _dataset_of(self._rows[0]) != _dataset_of(rows):
+        if self._rows and self._dataset_of(self._rows[0]) != self._dataset_of(rows):
             self._score()
         self._rows.append(rows.select([n for n in self._needed if n in rows.column_names]))
 
     def probes_over(self, at: ProbePass) -> None:
         """Score those of the last data set."""
         self._score()
+
+    def _dataset_of(self, rows: pa.Table) -> list[Any]:
+        return [rows[name][0].as_py() for name in self._of_dataset]
 
     def _score(self) -> None:
         rows, self._rows = self._rows, []
@@ -195,10 +200,6 @@ class ProbePairs(Recorder):
                 stream.write_table(whole)
             rows = sink.getvalue().to_pybytes()
         return {**self._tables.state_dict(), "rows": rows}
-
-
-def _dataset_of(rows: pa.Table) -> Any:
-    return rows["dataset_name"][0].as_py()
 
 
 def with_columns(rows: pa.Table, columns: Sequence[str]) -> pa.Table:

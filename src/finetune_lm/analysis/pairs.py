@@ -16,7 +16,7 @@ from finetune_lm.analysis.sentence_costs import SentenceCosts
 from finetune_lm.data.items import ITEM, PHENOMENON
 from finetune_lm.errors import UserError
 from finetune_lm.formulas import Formula, parse_contrasts, parse_prediction
-from finetune_lm.recording.columns import SEQUENCE_TYPE
+from finetune_lm.recording.columns import MODE, SEQUENCE_TYPE, has_modes
 from finetune_lm.recording.tables import as_frame
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _OF_PASS = (
     "model_name",
+    MODE,
     "revision",
     "seed",
     "epoch",
@@ -188,8 +189,13 @@ def summary_columns(of_pass: Iterable[str]) -> list[str]:
 
 
 def columns_of_pass(names: Sequence[str]) -> list[str]:
-    """Which columns of a token table are the same in all rows of a pass, as pairs have them."""
-    return [name for name in _OF_PASS if name in names]
+    """Which columns of a token table are the same in all rows of a pass, as pairs have them.
+
+    Args:
+        names: The columns of the table, in order.
+    """
+    by_mode = has_modes(names)
+    return [name for name in _OF_PASS if name in names and (name != MODE or by_mode)]
 
 
 class PassSplitter:
@@ -198,11 +204,13 @@ class PassSplitter:
     Args:
         asked: What is asked.
         metadata: The metadata columns of the rows.
+        of_pass: The columns that are the same in all rows of a pass.
     """
 
-    def __init__(self, asked: Asked, metadata: Sequence[str]) -> None:
+    def __init__(self, asked: Asked, metadata: Sequence[str], of_pass: Sequence[str]) -> None:
         self._asked = asked
         self._metadata = metadata
+        self._names = of_pass
         self._scorers: dict[Any, PairScorer] = {}
         self._under_way: dict[str, Any] | None = None
 
@@ -212,7 +220,7 @@ class PassSplitter:
         Yields:
             What came of each pass that is over.
         """
-        for of_pass, part in _by_pass(rows):
+        for of_pass, part in _by_pass(rows, self._names):
             if of_pass != self._under_way:
                 yield from self.finish()
             self._under_way = of_pass
@@ -233,15 +241,15 @@ class PassSplitter:
 
     def _scorer(self, of_pass: Mapping[str, Any]) -> PairScorer:
         name = of_pass["dataset_name"]
-        key = (name, of_pass.get("dataset_type"))
+        key = (name, of_pass.get("dataset_type"), of_pass.get(MODE))
         if key not in self._scorers:
             self._scorers[key] = PairScorer(self._asked, name, self._metadata)
         return self._scorers[key]
 
 
-def _by_pass(rows: pa.Table) -> Iterator[tuple[dict[str, Any], pa.Table]]:
+def _by_pass(rows: pa.Table, columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], pa.Table]]:
     """Rows by what is the same in all rows of a pass, in the order in which it is met."""
-    names = columns_of_pass(rows.column_names)
+    names = [name for name in columns if name in rows.column_names]
     if not len(rows):
         return
     codes = []
@@ -328,7 +336,8 @@ def pairs(
     formulas = {name: by_name.get(name, ()) for name in names}
     wanted = Wanted(parse_contrasts(contrasts or {}), None if region is None else str(region))
     metadata = metadata_columns(rows.column_names) or list(rows.column_names)
-    splitter = PassSplitter(Asked(wanted, formulas, start_token=start_token), metadata)
+    asked = Asked(wanted, formulas, start_token=start_token)
+    splitter = PassSplitter(asked, metadata, columns_of_pass(rows.column_names))
     results = [*splitter.add(rows), *splitter.finish()]
     if not results:
         raise UserError(

@@ -15,8 +15,9 @@ from finetune_lm.analysis.report_frames import Results, ends_frame
 from finetune_lm.analysis.run_files import RunFiles, read_runs
 from finetune_lm.analysis.run_groups import grouped
 from finetune_lm.analysis.run_trajectories import LEARNED_FROM, RunTrajectories
+from finetune_lm.analysis.token_passes import in_mode
 from finetune_lm.arguments.suggestions import did_you_mean
-from finetune_lm.constants import PROBE
+from finetune_lm.constants import MODES, PROBE
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
 from finetune_lm.recording.columns import SEED
@@ -173,14 +174,16 @@ def _fillers(results: Results, given: Sequence[str] | None) -> list[str]:
     if given is None:
         return [name for name in names if FILLER in name.lower()]
     there = f" There are {', '.join(names)}."
+    # The name of data is that of both modes of a model.
+    of_given = {name: {in_mode(name, mode) for mode in (None, *MODES)} & {*names} for name in given}
     if problems := [
         f"--fillers must name data that were measured, but there are none called {name}."
         f"{did_you_mean(name, names) or there}"
         for name in given
-        if name not in names
+        if not of_given[name]
     ]:
         raise UserError(*problems)
-    return list(given)
+    return [name for name in names if any(name in found for found in of_given.values())]
 
 
 @contextmanager

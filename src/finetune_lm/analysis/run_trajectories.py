@@ -126,7 +126,7 @@ class RunTrajectories:
     def _take_in(self, tokens: TokenPass, losses: Sequence[str]) -> None:
         key = tokens.key
         if losses:
-            self.losses += [(key, mean) for mean in loss_means(tokens, losses)]
+            self.losses += [(key, m.in_mode(key.mode)) for m in loss_means(tokens, losses)]
         values = ItemValues.of_pass(tokens, self._conditions)
         if not len(values.example):
             return

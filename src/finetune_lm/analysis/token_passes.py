@@ -14,7 +14,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finetune_lm.recording.columns import LABEL_SEQUENCE, LOSS, SEQUENCE_TYPE, STEP
+from finetune_lm.recording.columns import (
+    LABEL_SEQUENCE,
+    LOSS,
+    MODE,
+    SEQUENCE_TYPE,
+    STEP,
+    has_modes,
+)
 from finetune_lm.recording.typed_rows import table_pieces
 
 Floats = npt.NDArray[np.float64]
@@ -26,6 +33,7 @@ BEFORE_TRAINING = -1
 _KEYS = ("dataset_type", "dataset_name", "epoch", STEP)
 NEEDED = (
     *_KEYS,
+    MODE,
     *("batch_number", "example_num", "original_text", "input_text", SEQUENCE_TYPE),
     *("word_num", "token", "token_id", "is_target", "surprisal"),
 )
@@ -37,15 +45,17 @@ class PassKey:
 
     Attributes:
         dataset_type: ``train``, ``validation``, ``test`` or ``probe``.
-        dataset_name: The data.
+        dataset_name: The data, of a model in two modes with the mode: ``name (lm)``.
         epoch: As in the table: -1 before the training; None if nothing was trained.
         step: After how many updates, for probes.
+        mode: The mode of a model that has two.
     """
 
     dataset_type: str
     dataset_name: str
     epoch: int | None
     step: int | None = None
+    mode: str | None = None
 
     @property
     def dataset(self) -> tuple[str, str]:
@@ -135,17 +145,24 @@ def _together(parts: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables(parts, promote_options="permissive")
 
 
+def in_mode(dataset_name: str, mode: str | None) -> str:
+    """What data are called in one of two modes of a model."""
+    return dataset_name if mode is None else f"{dataset_name} ({mode})"
+
+
 def _split(rows: pa.Table) -> Iterator[tuple[PassKey, pa.Table]]:
     """The rows of each pass, which follow one another."""
     if not len(rows):
         return
-    names = [name for name in _KEYS if name in rows.column_names]
+    wanted = (*_KEYS, MODE) if has_modes(rows.column_names) else _KEYS
+    names = [name for name in wanted if name in rows.column_names]
     codes = np.stack([_codes(rows[name]) for name in names])
     begins = [0, *(np.flatnonzero(np.any(codes[:, 1:] != codes[:, :-1], axis=0)) + 1), len(rows)]
     for begin, end in itertools.pairwise(begins):
         part = rows.slice(begin, end - begin)
         first: dict[str, Any] = part.select(names).slice(0, 1).to_pylist()[0]
-        yield PassKey(**first), part
+        key = PassKey(**first)
+        yield key.called(in_mode(key.dataset_name, key.mode)), part
 
 
 def _codes(values: pa.ChunkedArray) -> Ints:

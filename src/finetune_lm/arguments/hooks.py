@@ -217,6 +217,11 @@ def asks_for_run(cls: Callable[..., Any]) -> bool:
     return takes is not None and RUN in takes.own({p.name for p in takes.positional[:2]})
 
 
+def alternates_modes(cls: Callable[..., Any]) -> bool:
+    """Whether a callback class says that it changes the mode in which a model learns."""
+    return bool(getattr(cls, "alternates_modes", False))
+
+
 def is_callback(cls: Any) -> bool:
     """Whether something is a class whose instances are called with ``epoch`` and ``batch``."""
     takes = taken_by(method) if (method := _call_method(cls)) is not None else None

@@ -20,9 +20,19 @@ from finetune_lm.arguments.hooks import (
     PRE_TRAIN_STEP,
     CallbackEntry,
     CallbackRow,
+    alternates_modes,
     callback_problems,
 )
-from finetune_lm.constants import BUILTIN_MODELS, PRECISIONS, TASK_NAMES
+from finetune_lm.arguments.references import short_name
+from finetune_lm.constants import (
+    BUILTIN_MODELS,
+    LM,
+    LM_MLM,
+    MODES,
+    PRECISIONS,
+    SELECT_MODES,
+    TASK_NAMES,
+)
 
 
 def _letters(name: str) -> str:
@@ -131,10 +141,25 @@ class ModelArguments(Arguments):
     model_task: str | None = option(
         None,
         "What the model does: lm predicts the next token, mlm fills masks, mntp fills masks by the "
-        "output before each (GPT-BERT's masked mode), seq2seq turns one text into another. Needed "
-        "only if the kind of the model cannot be found out, or if it has two modes.",
+        "output before each (GPT-BERT's masked mode), seq2seq turns one text into another; "
+        "lm+mlm is both modes of a GPT-BERT in one run. Needed only if the kind of the model "
+        "cannot be found out, or if it has two modes.",
         affects=Affects.INPUTS,
         default_text="found from the model",
+    )
+    train_mode: str | None = option(
+        None,
+        "With --model_task lm+mlm, the mode in which the model is trained, lm or mlm. It is "
+        "validated, probed and tested in both. model_modifiers.AlternateModes trains in both.",
+        affects=Affects.LEARNING,
+        default_text="lm",
+    )
+    select_mode: str | None = option(
+        None,
+        "With --model_task lm+mlm, the mode whose validation chooses the best epoch and counts "
+        "for patience: lm, mlm, or lm+mlm for the mean of both.",
+        affects=Affects.LEARNING,
+        default_text="train_mode, or lm+mlm with AlternateModes",
     )
     model_modifier_fns: list[Callable[..., Any]] = option(
         [],
@@ -213,6 +238,7 @@ class ModelArguments(Arguments):
         ]
         if self.model_task is not None:
             problems += choice_problem("model_task", self.model_task, TASK_NAMES)
+        problems += self._mode_problems()
         problems += choice_problem("precision", self.precision, PRECISIONS)
         if self.fsdp and self.compile:
             problems.append("fsdp cannot be given with compile. Leave out one of them.")
@@ -226,6 +252,49 @@ class ModelArguments(Arguments):
             "model_modifier_fns",
             self.model_modifier_fns,
         )
+
+    @property
+    def has_two_modes(self) -> bool:
+        """Whether the run is of both modes of a model."""
+        return self.model_task == LM_MLM
+
+    @property
+    def first_mode(self) -> str | None:
+        """The mode in which training begins; None for a model of one mode."""
+        return (self.train_mode or LM) if self.has_two_modes else None
+
+    def training_modes(self) -> tuple[str | None, ...]:
+        """The modes in which a model is trained; None for a model of one mode.
+
+        Both, where a callback says that it alternates them.
+        """
+        if not self.has_two_modes:
+            return (None,)
+        alternates = any(alternates_modes(each.cls) for each in self.callbacks())
+        return MODES if alternates else (self.first_mode,)
+
+    def selecting_modes(self) -> tuple[str | None, ...]:
+        """The modes whose validation chooses the best epoch; None for a model of one mode."""
+        if self.select_mode is None:
+            return self.training_modes()
+        return MODES if self.select_mode == LM_MLM else (self.select_mode,)
+
+    def _mode_problems(self) -> list[str]:
+        given = {"train_mode": MODES, "select_mode": SELECT_MODES}
+        values = {name: getattr(self, name) for name in given}
+        if not self.has_two_modes:
+            names = [name for name, value in values.items() if value is not None]
+            names += [short_name(e.cls) for e in self.callbacks() if alternates_modes(e.cls)]
+            return [f"{name} has no use without --model_task {LM_MLM}." for name in names]
+        problems = [
+            problem
+            for name, choices in given.items()
+            if values[name] is not None
+            for problem in choice_problem(name, values[name], choices)
+        ]
+        if self.fsdp:
+            problems.append(f"fsdp cannot be given with --model_task {LM_MLM}. Leave out one.")
+        return problems
 
     def _object_problems(self) -> list[str]:
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -23,13 +23,15 @@ from finetune_lm.models.vocabulary import vocabulary_of
 from finetune_lm.randomness import PROBES, OwnRandomness, stream_seed
 
 
-def check_kinds(files: Files, name: str, task: Task, args: DataTrainingArguments) -> None:
+def check_kinds(
+    files: Files, name: str, tasks: Sequence[Task], args: DataTrainingArguments
+) -> None:
     """See that all preprocessing functions that are used are for models of this kind.
 
     Args:
         files: The data, by what they are for.
         name: The model, for messages.
-        task: What kind it is.
+        tasks: What kind it is; in each mode, if it has several.
         args: Which functions.
 
     Raises:
@@ -42,30 +44,46 @@ def check_kinds(files: Files, name: str, task: Task, args: DataTrainingArguments
             f"data_preprocessing_fn.{dataset_type}",
             args.data_preprocessing_fn[dataset_type],
             name,
-            task,
+            tasks,
         )
     ]
     if problems:
         raise UserError(*problems)
 
 
-def kind_problems(place: str, function: Callable[..., Any], name: str, task: Task) -> list[str]:
+def in_mode(given: Preprocessing, mode: str | None, task: Task) -> Preprocessing:
+    """What is done to texts in one of the modes of a model that has two.
+
+    A function is used in the modes that it names by ``for_tasks``; one that names none in the
+    masked mode. In the other one texts come as they are.
+
+    Args:
+        given: What the user asks for.
+        mode: The mode; None of a model that has one, for which that is done.
+        task: What the model is asked to do in it.
+    """
+    kinds = getattr(given.function, "tasks", ())
+    is_for_it = bool({task.name, task.prepared_as} & {*kinds}) if kinds else task.learns_from_masks
+    return given if mode is None or is_for_it else Preprocessing()
+
+
+def kind_problems(
+    place: str, function: Callable[..., Any], name: str, tasks: Sequence[Task]
+) -> list[str]:
     """Return a message if a preprocessing function is for other kinds of model.
 
     Args:
         place: The argument that names it, for the message.
         function: The function.
         name: The model, for the message.
-        task: What kind it is.
+        tasks: What kind it is; in each mode, if it has several.
     """
     kinds = getattr(function, "tasks", ())
-    if not kinds or task.name in kinds or task.prepared_as in kinds:
+    if not kinds or any({task.name, task.prepared_as} & {*kinds} for task in tasks):
         return []
     wanted = " and ".join(f"{TASKS[kind].description}s ({kind})" for kind in kinds)
-    return [
-        f"{place}: {short_name(function)} is for {wanted} but {name!r} is a {task.description} "
-        f"({task.name})."
-    ]
+    is_a = " and ".join(f"a {task.description} ({task.name})" for task in tasks)
+    return [f"{place}: {short_name(function)} is for {wanted} but {name!r} is {is_a}."]
 
 
 def check_tokenizer(files: Files, loaded: LoadedModel, args: DataTrainingArguments) -> None:
@@ -126,13 +144,28 @@ def load_datasets(
 ) -> dict[str, list[Dataset]]:
     """The data sets of a run, by what they are for, as a model takes them.
 
+    Of a model in two modes they are there in each, one after the other.
+
     Raises:
         UserError: If they do not fit the model or the preprocessing.
     """
+    by_mode = [_in_one_mode(files, each, args) for each in loaded.modes]
+    return {
+        dataset_type: [d for of_file in zip(*each, strict=True) for d in of_file]
+        for dataset_type, each in (
+            (dataset_type, [datasets[dataset_type] for datasets in by_mode])
+            for dataset_type in files
+        )
+    }
+
+
+def _in_one_mode(
+    files: Files, loaded: LoadedModel, args: DataTrainingArguments
+) -> dict[str, list[Dataset]]:
     check_tokenizer(files, loaded, args)
     encoding = encoder_options(loaded, args)
     origin = origin_of(loaded.model)
-    origin.encoder_options, origin.fast = encoding, args.fast
+    origin.encoder_options, origin.fast, origin.mode = encoding, args.fast, loaded.mode
     encoder = TextEncoder(loaded.tokenizer, **encoding)
     _tell_of_start(loaded, encoder)
     options = DatasetOptions(
@@ -144,7 +177,7 @@ def load_datasets(
     )
     datasets: dict[str, list[Dataset]] = {}
     for dataset_type, group in files.items():
-        given = Preprocessing.of(args, dataset_type)
+        given = in_mode(Preprocessing.of(args, dataset_type), loaded.mode, loaded.task)
         # What is drawn for probes must not change what is drawn for others.
         is_apart = dataset_type == PROBE
         with OwnRandomness(stream_seed(args.seed, PROBES)) if is_apart else nullcontext():
@@ -154,7 +187,7 @@ def load_datasets(
                 )
                 for examples in group
             ]
-    if loaded.task.learns_from_masks:
+    if loaded.task.learns_from_masks and loaded.learns:
         _check_masks(datasets.get("train", []), loaded)
     return datasets
 

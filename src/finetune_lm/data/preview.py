@@ -20,18 +20,21 @@ Column = tuple[str, str, str]
 """What stands above one another: a token, its mark, its label."""
 
 
-def render(dataset: Dataset, n: int) -> str:
+def render(dataset: Dataset, n: int, mode: str | None = None) -> str:
     """Lay out the first examples of a data set.
 
     Args:
         dataset: The data set. Masks that are drawn for each batch are drawn as for its first one.
         n: How many examples, after preprocessing.
+        mode: The mode of the model in which it is fed them, if it has two.
 
     Returns:
         A heading, and for each example its tokens, marks (``mask``; ``other`` and ``same`` where a
         label is to be predicted and another or the same token stands in its place) and labels.
     """
     doing = f"{dataset.preprocessing.name}, {dataset.preprocessing.strategy}"
+    if mode is not None:
+        doing = f"mode {mode}: {doing}"
     lines = [f"{dataset.path} ({doing})", ""]
     size = min(n, len(dataset))
     rows = (

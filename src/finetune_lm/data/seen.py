@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_lm.constants import PROBE
 from finetune_lm.data.examples import Examples, Files
-from finetune_lm.messages import say
+from finetune_lm.messages import say_once
 from finetune_lm.models.tasks import Task
 
 _NAMED = 3
@@ -49,7 +49,7 @@ def _tell(file: Examples, seen: list[str | None]) -> None:
     if numbers:
         several = len(numbers) > 1
         first = ", ".join(numbers[:_NAMED]) + (", ..." if len(numbers) > _NAMED else "")
-        say(
+        say_once(
             f"{len(numbers)} of the {len(file)} lines of {file.path} {'are' if several else 'is'} "
             f"in the training or validation file too (line{'s' if several else ''} {first}). The "
             f"column seen_in says which."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,22 @@ from finetune_lm.recording.waiting_rows import WaitingRows
 from finetune_lm.runs.context import Run
 
 
+def over_modes(
+    found: Mapping[str | None, Mapping[str, float]], modes: Sequence[str | None]
+) -> dict[str, float]:
+    """The mean over modes of what data came to in each, by column."""
+    parts = [found[mode] for mode in modes]
+    return {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
+
+
 def evaluate(
     run: Run, split: Split, epoch: int, progress: Pass, on_batch: Callable[[], object]
-) -> dict[str, float]:
+) -> None:
     """Record what every token of a data set costs, and the losses.
+
+    What it comes to is in ``progress.found`` then: the mean of each loss over the labels that
+    count, or over what it is a mean over itself; and how well the model does on pairs, if it is
+    judged by them.
 
     The model is in eval mode meanwhile; no graph is built. A batch with nothing to predict, such as
     one in which no word was found to mask, is left out. With ``on_nan skip`` a loss that is not
@@ -37,17 +49,13 @@ def evaluate(
         progress: How far this has come.
         on_batch: Called after each batch.
 
-    Returns:
-        The mean of each loss over the labels that count, or over what it is a mean over itself;
-        and how well the model does on pairs, if it is judged by them.
-
     Raises:
         UserError: If a loss is not finite and that is to stop the run, or no label counts.
     """
     import torch
 
     assert split.losses is not None
-    model, callbacks = run.loaded.model, run.callbacks
+    model, callbacks = split.forward.model, run.callbacks
     is_whole = not progress.n_batches
     if is_whole:
         split.losses.rewind()
@@ -57,7 +65,7 @@ def evaluate(
     # A callback may change the model from batch to batch.
     alone = callbacks.act_at("pre_validation_batch", "post_validation_batch")
     with torch.no_grad():
-        for number, batch in progress.batches(split):
+        for number, _, batch in progress.batches(lambda _: split, np.arange(len(split.dataset))):
             run.so_far.latest = None
             callbacks.run("pre_validation_batch", epoch, number)
             _back_to_eval(model)
@@ -72,13 +80,15 @@ def evaluate(
             on_batch()
     if is_whole:
         split.warn_if_empty()
-    if progress.n_not_finite:
+    if progress.losses_of(split).n_not_finite:
         # A mean over the other batches could not be compared with that of another epoch.
         means = dict.fromkeys([LOSS, *split.losses.names], math.nan)
     else:
-        means = progress.means.means(split.dataset.name, split.losses.reduced)
-    run.recorders.pass_over(split.dataset_type, epoch, means)
-    return means if split.pairs is None else {**means, **split.pairs.of_costs(progress.costs)}
+        means = progress.means_of(split)
+    run.recorders.pass_over(split.dataset_type, epoch, means, split.mode)
+    if split.pairs is not None:
+        means = {**means, **split.pairs.of_costs(progress.costs)}
+    progress.found[split.mode] = means
 
 
 def record_surprisals(
@@ -110,7 +120,7 @@ def record_surprisals(
     """
     import torch
 
-    model, callbacks = run.loaded.model, run.callbacks
+    model, callbacks = split.forward.model, run.callbacks
     model.eval()
     split.forward.forget()
     alone = callbacks.act_at("pre_test_batch", "post_test_batch")

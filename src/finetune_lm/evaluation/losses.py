@@ -269,9 +269,14 @@ class Losses:
 
 
 class EpochLosses:
-    """Means over an epoch. A batch counts by its labels that count, or by what a loss says."""
+    """Means over an epoch. A batch counts by its labels that count, or by what a loss says.
+
+    Attributes:
+        n_not_finite: How many batches were left out since a loss was infinite or no number.
+    """
 
     def __init__(self) -> None:
+        self.n_not_finite = 0
         self._n_labels = 0
         self._sums: dict[str, float] = {}
         self._weights: dict[str, float] = {}
@@ -327,6 +332,7 @@ class EpochLosses:
     def state_dict(self) -> dict[str, Any]:
         """What was taken in so far."""
         return {
+            "n_not_finite": self.n_not_finite,
             "n_labels": self._n_labels,
             "sums": dict(self._sums),
             "weights": dict(self._weights),
@@ -335,6 +341,7 @@ class EpochLosses:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
+        self.n_not_finite = state["n_not_finite"]
         self._n_labels = state["n_labels"]
         self._sums, self._weights = dict(state["sums"]), dict(state["weights"])
         self._own = set(state["own"])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from finetune_lm.analysis.sentence_costs import SentenceCosts
 from finetune_lm.data.batch import Batch
@@ -27,43 +25,57 @@ if TYPE_CHECKING:
 
 
 class Pass:
-    """One pass through a data set, and how far it has come.
+    """One pass through a data set, and how far it has come; of a model with two modes, in both.
 
     Attributes:
         n_batches: How many batches there were so far.
         n_examples: How many examples these took, before any preprocessing per batch.
-        n_not_finite: In how many batches a loss was infinite or no number.
         lr: The learning rate of the last batch that was learned from; None before there is one.
-        means: The losses of the other batches.
+        losses: The losses of the batches in each mode.
         costs: What sentences cost so far, where pairs are scored.
+        found: What the data came to in the modes in which they were gone through.
     """
 
     def __init__(self) -> None:
         self.n_batches = 0
         self.n_examples = 0
-        self.n_not_finite = 0
         self.lr: float | None = None
-        self.means = EpochLosses()
+        self.losses: dict[str | None, EpochLosses] = {}
         self.costs = SentenceCosts()
+        self.found: dict[str | None, dict[str, float]] = {}
 
-    def batches(self, split: Split, order: IntArray | None = None) -> Iterator[tuple[int, Batch]]:
-        """The batches that are left, each with its number.
+    @property
+    def has_begun(self) -> bool:
+        """Whether there was a batch yet."""
+        return self.n_batches > 0 or bool(self.found)
+
+    @property
+    def n_not_finite(self) -> int:
+        """In how many batches a loss was infinite or no number."""
+        return sum(each.n_not_finite for each in self.losses.values())
+
+    def batches(
+        self, split_of: Callable[[int], Split], order: IntArray
+    ) -> Iterator[tuple[int, Split, Batch]]:
+        """The batches that are left, each with its number and the data set that it is of.
 
         A batch counts as done as soon as it is given out, so that whoever has dealt with one can
         ask `state_dict` where to go on.
 
         Args:
-            split: The data set.
-            order: The order in which to take all of its examples; by default that of the file.
+            split_of: Says of which data set the batch of a number is, before it is put together.
+                All have the same examples.
+            order: The order in which to take all of the examples.
         """
-        order = np.arange(len(split.dataset)) if order is None else order
-        for begin in range(self.n_examples, len(order), split.batch_size):
+        while self.n_examples < len(order):
+            number, begin = self.n_batches, self.n_examples
+            split = split_of(number)
             end = begin + split.batch_size
+            self.n_examples = end
             # Preprocessing may leave none of the examples; they then are no batch.
             for batch in split.dataset.batches(split.batch_size, order[begin:end]):
-                number = self.n_batches
-                self.n_batches, self.n_examples = number + 1, end
-                yield number, batch
+                self.n_batches += 1
+                yield number, split, batch
 
     def take_in(self, measured: Measured) -> None:
         """Take in the losses of a batch, unless one of them is infinite or no number."""
@@ -71,28 +83,54 @@ class Pass:
             measured.split.pairs.take_in(self.costs, measured)
         if measured.losses is None:
             return
+        losses = self.losses_of(measured.split)
         if not measured.is_finite:
-            self.n_not_finite += 1
+            losses.n_not_finite += 1
             return
         self.lr = measured.lr
-        self.means.add(measured.losses, measured.n_labels, measured.weights)
+        losses.add(measured.losses, measured.n_labels, measured.weights)
+
+    def losses_of(self, split: Split) -> EpochLosses:
+        """The losses of the batches in the mode of a data set."""
+        return self.losses.setdefault(split.mode, EpochLosses())
+
+    def means_of(self, split: Split) -> dict[str, float]:
+        """The mean of each loss over a data set that was gone through.
+
+        Raises:
+            UserError: If no label of it counts.
+        """
+        assert split.losses is not None
+        return self.losses_of(split).means(split.dataset.name, split.losses.reduced)
+
+    def left(self, splits: Mapping[str | None, Split]) -> Iterator[Split]:
+        """The data set in each mode in which it was not gone through yet."""
+        left = [split for mode, split in splits.items() if mode not in self.found]
+        for number, split in enumerate(left):
+            if number:
+                self.n_batches = self.n_examples = 0
+                self.costs = SentenceCosts()
+            yield split
 
     def state_dict(self) -> dict[str, Any]:
         """How far it has come, in plain types."""
         numbers = {name: getattr(self, name) for name in _NUMBERS}
         costs = None if self.costs.is_empty else self.costs.state_dict()
-        return {**numbers, "means": self.means.state_dict(), "costs": costs}
+        losses = {mode: each.state_dict() for mode, each in self.losses.items()}
+        return {**numbers, "losses": losses, "costs": costs, "found": dict(self.found)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         for name in _NUMBERS:
             setattr(self, name, state[name])
-        self.means.load_state_dict(state["means"])
+        for mode, losses in state["losses"].items():
+            self.losses.setdefault(mode, EpochLosses()).load_state_dict(losses)
         if state["costs"] is not None:
             self.costs.load_state_dict(state["costs"])
+        self.found = {mode: dict(found) for mode, found in state["found"].items()}
 
 
-_NUMBERS = ("n_batches", "n_examples", "n_not_finite", "lr")
+_NUMBERS = ("n_batches", "n_examples", "lr")
 
 
 def measure_batch(

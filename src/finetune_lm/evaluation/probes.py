@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -87,7 +87,7 @@ def measure_probes(
     """
     begun = time.monotonic()
     try:
-        with _modes_kept(run.loaded.model):
+        with _modes_kept({split.forward.model for split in splits}):
             for rest in range(progress.n_files, len(splits)):
                 for _ in _measure_file(run, splits, at, progress):
                     if run.interruption.is_asked:
@@ -127,10 +127,11 @@ def _measure_file(
 
 
 @contextmanager
-def _modes_kept(model: Any) -> Iterator[None]:
-    """Inside, a model is in eval mode; then each of its modules is in the mode in which it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+def _modes_kept(models: Collection[Any]) -> Iterator[None]:
+    """Inside, models are in eval mode; then each of their modules is in the one in which it was."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
     try:
         yield
     finally:

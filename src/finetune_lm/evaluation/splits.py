@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from finetune_lm.arguments import DataTrainingArguments
@@ -15,6 +15,7 @@ from finetune_lm.constants import LOSS_DATASET_TYPES, PROBE
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.examples import distinct_names
 from finetune_lm.data.seen import seen_before
+from finetune_lm.errors import UserError
 from finetune_lm.evaluation.losses import LossEntry, Losses
 from finetune_lm.evaluation.made_measures import column_types, make_measures
 from finetune_lm.evaluation.pair_numbers import PairNumbers
@@ -25,6 +26,7 @@ from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.vocabulary import padding_id
 from finetune_lm.randomness import LOSSES, stream_seed
 from finetune_lm.ranks import world
+from finetune_lm.recording.recorder import named_in_mode
 from finetune_lm.recording.run_columns import RunColumns
 from finetune_lm.recording.token_rows import TokenRows
 from finetune_lm.runs.run_plan import Plan
@@ -45,6 +47,7 @@ class Split:
         rows: Makes its rows of the tables; None where there is no table.
         losses: What is computed of each batch; None for tests and probes.
         pairs: Scores its pairs, if epochs are judged by them.
+        mode: The mode in which the model is called with it, if it has two; else None.
     """
 
     dataset_type: str
@@ -54,6 +57,12 @@ class Split:
     rows: TokenRows | None
     losses: Losses | None = None
     pairs: PairNumbers | None = None
+    mode: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others of a training: its type, and its mode, if there are two."""
+        return named_in_mode(self.dataset_type, self.mode)
 
     def warn_if_empty(self) -> None:
         """Say so, once, if all of the data were gone through and no token has a row."""
@@ -66,19 +75,40 @@ class TrainingSplits:
     """The data of a training.
 
     Attributes:
-        train: What is learned from.
-        validation: What the model is judged by.
+        train: What is learned from, in each mode in which the model learns.
+        validation: What the model is judged by, in each of its modes.
         probes: What is measured besides.
+        selecting: The modes whose validation chooses the best epoch.
+
+    Of a model that has one mode, that is None.
     """
 
-    train: Split
-    validation: Split
+    train: Mapping[str | None, Split]
+    validation: Mapping[str | None, Split]
     probes: Sequence[Split] = ()
+    selecting: Sequence[str | None] = (None,)
+
+    def __post_init__(self) -> None:
+        if len({len(split.dataset) for split in self.train.values()}) > 1:
+            raise UserError(
+                "a model that learns in both of its modes needs the same examples in each, but "
+                "data_preprocessing_fn.train makes others for one of them. Give "
+                "--data_preprocessing_fn_strategy.train per_batch."
+            )
+
+    @property
+    def first(self) -> Split:
+        """The training data in one of the modes."""
+        return next(iter(self.train.values()))
+
+    def learned_from(self) -> list[Split]:
+        """What losses are computed of: training data and validation data."""
+        return [*self.train.values(), *self.validation.values()]
 
     def by_name(self) -> dict[str, Split]:
         """All of them; probes are numbered."""
         probes = {f"{PROBE} {number}": split for number, split in enumerate(self.probes)}
-        return {"train": self.train, "validation": self.validation, **probes}
+        return {**{split.name: split for split in self.learned_from()}, **probes}
 
 
 @without_full_collections()
@@ -87,11 +117,39 @@ def splits_of(
 ) -> tuple[TrainingSplits | None, list[Split]]:
     """The data of a run, with what is recorded of them: of the training, if any, and of tests."""
     args = plan.all_args[1]
+    learned, judged, tests, probes = [], [], [], []
+    for each in loaded.modes:
+        of_learning, of_tests, of_probes = _columns_of(plan, each)
+        if each.learns:
+            learned.append(make_splits("train", datasets, each, args, of_learning))
+        judged.append(make_splits("validation", datasets, each, args, of_learning))
+        tests.append(make_splits("test", datasets, each, args, of_tests))
+        # Last, so that nothing is found out by them of which the others make use.
+        probes.append(make_splits(PROBE, datasets, each, args, of_probes))
+    # One file after the other, each in both modes.
+    testing, probing = (
+        [split for of_file in zip(*each, strict=True) for split in of_file]
+        for each in (tests, probes)
+    )
+    if not any(judged):
+        return None, testing
+    selecting = plan.all_args[0].selecting_modes()
+    return TrainingSplits(by_mode(learned), by_mode(judged), probing, selecting), testing
+
+
+def by_mode(groups: Iterable[Sequence[Split]]) -> dict[str | None, Split]:
+    """Data sets of which there is one of each mode, or none, by their modes."""
+    return {split.mode: split for group in groups for split in group}
+
+
+def _columns_of(plan: Plan, loaded: LoadedModel) -> list[RunColumns]:
+    """The columns of training and validation, of tests, of probes, of a model in a mode."""
+    args = plan.all_args[1]
     columns = RunColumns.of(loaded, args.seed, plan.metadata, plan.losses)
     seen_in = seen_before(plan.files, loaded.task)
     of_tests = RunColumns.of(loaded, args.seed, plan.test_metadata, seen_in=seen_in)
     of_probes = RunColumns.of(loaded, args.seed, plan.probe_metadata, seen_in=seen_in)
-    columns, of_tests, of_probes = (
+    return [
         replace(
             _with_measures(each, columns_of_measures(args, dataset_types)),
             has_baseline=has_baseline,
@@ -101,13 +159,7 @@ def splits_of(
             (of_tests, ("test",), False),
             (of_probes, (PROBE,), True),
         )
-    )
-    learned = make_splits("train", datasets, loaded, args, columns)
-    judged = make_splits("validation", datasets, loaded, args, columns)
-    tests = make_splits("test", datasets, loaded, args, of_tests)
-    # Last, so that nothing is found out by them of which the others make use.
-    probes = make_splits(PROBE, datasets, loaded, args, of_probes)
-    return (TrainingSplits(learned[0], judged[0], probes) if learned else None), tests
+    ]
 
 
 def _with_measures(columns: RunColumns, measures: Mapping[str, GivenMeasure]) -> RunColumns:
@@ -127,12 +179,12 @@ def make_splits(
     Args:
         dataset_type: ``train``, ``validation``, ``test`` or ``probe``.
         datasets: All data sets by type.
-        loaded: The model.
+        loaded: The model, in one of its modes. Data that are for another are left out.
         args: Batch sizes and losses.
         columns: What all rows of their table have in common; None where there is no table.
     """
     batch_size: int = getattr(args, f"per_device_{dataset_type}_batch_size") * world().size
-    group = datasets[dataset_type]
+    group = [each for each in datasets[dataset_type] if each.task is loaded.task]
     if not group:
         return []
     losses = None
@@ -168,6 +220,7 @@ def make_splits(
             TokenRows(dataset, dataset_type, columns, name, measures) if columns else None,
             losses,
             PairNumbers.of(dataset_type, dataset, loaded, args),
+            loaded.mode,
         )
         for dataset, name in zip(group, distinct_names([d.path for d in group]), strict=True)
     ]

@@ -15,7 +15,6 @@ from finetune_lm.evaluation.asked_of_pairs import asked_of_pairs
 from finetune_lm.evaluation.evaluate import record_surprisals
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.evaluation.unfinished_tests import EvaluationProgress
-from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.weights import hash_of_weights
 from finetune_lm.recording.columns import SEED
 from finetune_lm.recording.progress_bars import TestBar
@@ -65,7 +64,7 @@ def test(
             keep: list[Write] = []
             if run.args.save_tmp_test_files and run.world.is_first:
                 aside = path.with_name(f"tmp-test-{number}-{split.dataset.name}.json.gz")
-                kept.append(EvaluationProgress(aside, _identity(run.loaded, split, epoch)))
+                kept.append(EvaluationProgress(aside, _identity(run.loaded.name, split, epoch)))
                 finished = kept[-1].finished_batches()
                 keep = [kept[-1].add]
             for rows in finished:
@@ -153,13 +152,13 @@ def _words_beside(run: Run, columns: RunColumns, path: Path) -> Iterator[Sequenc
     table.tell()
 
 
-def _identity(loaded: LoadedModel, split: Split, epoch: int | None) -> dict[str, Any]:
+def _identity(model_name: str, split: Split, epoch: int | None) -> dict[str, Any]:
     """Everything that the rows of a test set depend on."""
     dataset, rows = split.dataset, split.rows
     preprocessing = dataset.preprocessing
     assert rows is not None
     return {
-        "model": [loaded.name, loaded.task.name, hash_of_weights(loaded.model)],
+        "model": [model_name, dataset.task.name, hash_of_weights(split.forward.model)],
         "epoch": epoch,
         "input_ids": dataset.input_ids.tolist(),
         "texts": [dataset.texts, dataset.labels, dataset.metadata],

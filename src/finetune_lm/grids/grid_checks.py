@@ -83,7 +83,7 @@ class _Checks:
     def __init__(self) -> None:
         self._of_seeds: dict[str, list[str]] = {}
         self._seen: dict[Any, list[str]] = {}
-        self._tasks: dict[Any, Task] = {}
+        self._tasks: dict[Any, list[Task]] = {}
 
     def of_group(self, group: Sequence[GridRun]) -> Iterator[tuple[str, list[str]]]:
         """The problems of runs that differ in nothing but the seed, each with their names."""
@@ -141,6 +141,7 @@ class _Checks:
     ) -> list[str]:
         """What is wrong with the model, as far as its configuration tells."""
         from finetune_lm.models.loading import identify
+        from finetune_lm.models.two_modes import arguments_by_mode
 
         if is_series(args):
             try:
@@ -156,20 +157,24 @@ class _Checks:
         )
         if key not in self._seen:
             try:
-                _, self._tasks[key] = identify(args)
+                self._tasks[key] = [identify(a)[1] for a in arguments_by_mode(args).values()]
                 self._seen[key] = []
             except UserError as error:
                 self._seen[key] = list(error.problems)
         if self._seen[key] or files is None:
             return self._seen[key]
-        task, types = self._tasks[key], used_types(files)
-        if found := _problems_of(lambda: check_kinds(files, name, task, data_args)):
+        tasks, types = self._tasks[key], used_types(files)
+        if found := _problems_of(lambda: check_kinds(files, name, tasks, data_args)):
             return found
         place = (args.tokenizer_name, args.tokenizer_kwargs, args.use_fast_tokenizer)
         measures = (data_args.measures, data_args.measures_kwargs, args.model_modifier_fns, types)
         key = str((key, place, measures))
         if key not in self._seen:
-            self._seen[key] = _problems_of(lambda: check_measures(args, data_args, task, types))
+            self._seen[key] = [
+                problem
+                for task in tasks
+                for problem in _problems_of(partial(check_measures, args, data_args, task, types))
+            ]
         return self._seen[key]
 
 

@@ -11,7 +11,12 @@ from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset, DatasetOptions
 from finetune_lm.data.examples import Examples, check_texts
-from finetune_lm.data.feeding import encoder_options, kind_problems, tokenizer_problems
+from finetune_lm.data.feeding import (
+    encoder_options,
+    in_mode,
+    kind_problems,
+    tokenizer_problems,
+)
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.data.reading_examples import read_examples
@@ -22,6 +27,7 @@ from finetune_lm.loss_classes._kl_settings import KLSettings, KLSource
 from finetune_lm.loss_classes._kl_states import KeptStates
 from finetune_lm.models.baseline import Origin
 from finetune_lm.models.loading import LoadedModel
+from finetune_lm.models.tasks import TASKS_OF_MODES
 from finetune_lm.randomness import apart_from_the_run
 from finetune_lm.ranks import world
 from finetune_lm.scoring.halving import in_halves
@@ -272,9 +278,14 @@ def load_baseline_data(
     baseline.model.to(device)
     kwargs = dict(settings.data_preprocessing_fn_kwargs or {})
     place = "KLBaselineLoss.data_preprocessing_fn"
-    function = settings.data_preprocessing_fn
+    given = Preprocessing(
+        settings.data_preprocessing_fn, settings.data_preprocessing_fn_strategy, kwargs
+    )
+    preprocessing = in_mode(given, origin.mode, baseline.task)
+    function, kwargs = preprocessing.function, preprocessing.kwargs
+    tasks = [baseline.task] if origin.mode is None else list(TASKS_OF_MODES.values())
     if problems := [
-        *kind_problems(place, function, baseline.name, baseline.task),
+        *kind_problems(place, given.function, baseline.name, tasks),
         *tokenizer_problems(place, function, kwargs, baseline),
     ]:
         raise UserError(*problems)
@@ -283,7 +294,7 @@ def load_baseline_data(
         "baseline": [dict(settings.model_kwargs or {}), dict(settings.tokenizer_kwargs or {})],
         "encoder": options,
         "max_sample_length": settings.max_sample_length,
-        "preprocessing": [function, settings.data_preprocessing_fn_strategy, kwargs],
+        "preprocessing": [function, preprocessing.strategy, kwargs],
         "cache_mb": settings.cache_mb,
         "fast": origin.fast,
         # What a function draws follows from the run's seed.
@@ -308,7 +319,7 @@ def load_baseline_data(
                     examples,
                     encoder,
                     baseline.task,
-                    Preprocessing(function, settings.data_preprocessing_fn_strategy, kwargs),
+                    preprocessing,
                     DatasetOptions(
                         num_workers=settings.preprocessing_num_workers,
                         overwrite_cache=settings.overwrite_cache,

@@ -9,6 +9,7 @@ the points of a run at which it is named, as in ``--model_callbacks.end_epoch my
 
 from finetune_lm.model_modifiers.add_adapter import add_adapter
 from finetune_lm.model_modifiers.add_new_tokens import add_new_tokens
+from finetune_lm.model_modifiers.alternate_modes import AlternateModes
 from finetune_lm.model_modifiers.freeze_word_tokens_callback import FreezeWordTokensCallback
 from finetune_lm.model_modifiers.model_callback import ModelCallback
 from finetune_lm.model_modifiers.partially_frozen_model_callback import (
@@ -17,6 +18,7 @@ from finetune_lm.model_modifiers.partially_frozen_model_callback import (
 from finetune_lm.model_modifiers.unfreeze_word_tokens_callback import UnfreezeWordTokensCallback
 
 __all__ = [
+    "AlternateModes",
     "FreezeWordTokensCallback",
     "ModelCallback",
     "PartiallyFrozenModelCallback",

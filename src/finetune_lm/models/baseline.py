@@ -76,6 +76,7 @@ class Origin(Shelf):
         encoder_options: How the run's texts are turned into tokens: keyword arguments of
             `data.tokenization.TextEncoder`, for those who have more texts to be turned likewise.
         fast: Whether the run takes the fast ways of the package `fast`.
+        mode: The mode of a model that has two, else None.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Origin(Shelf):
         self.untouched = untouched or Shelf()
         self.encoder_options: dict[str, Any] = {}
         self.fast = True
+        self.mode: str | None = None
 
     @property
     def name(self) -> str:

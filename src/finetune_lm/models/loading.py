@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from finetune_lm.arguments.calls import check_call
 from finetune_lm.arguments.references import short_name
+from finetune_lm.constants import LM_MLM, MODES
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.messages import warn
 from finetune_lm.models.pretrained import (
@@ -42,6 +43,10 @@ class LoadedModel:
         is_exact: Whether it computes in float32 or better.
         cost_of_padding: By how many bits padding changes what it finds, 0 if that is no more than
             rounding; None as long as it was not asked.
+        mode: Of a model in both of its modes, the one that this is; else None. The first is the
+            one in which training begins.
+        other: The same weights in the other mode.
+        learns: Whether it is trained in this mode, if anything is trained.
     """
 
     name: str
@@ -51,6 +56,21 @@ class LoadedModel:
     origin: dict[str, str] = field(default_factory=dict)
     is_exact: bool = True
     cost_of_padding: float | None = None
+    mode: str | None = None
+    other: LoadedModel | None = None
+    learns: bool = True
+
+    @property
+    def kind(self) -> str:
+        """What it is, as ``model_task`` names it."""
+        return self.task.name if self.mode is None else LM_MLM
+
+    @property
+    def modes(self) -> tuple[LoadedModel, ...]:
+        """It in each of its modes, in the order of `constants.MODES`; itself if it has one."""
+        if self.other is None:
+            return (self,)
+        return tuple(sorted((self, self.other), key=lambda each: MODES.index(str(each.mode))))
 
     @property
     def n_params(self) -> str:
@@ -270,7 +290,8 @@ def readable_count(n: int) -> str:
 
 
 def _check_kind(name: str, task: Task, config: Any, auto_model: Any) -> None:
-    if type(config) in auto_model._model_mapping or hasattr(config, "auto_map"):
+    own_classes = getattr(config, "auto_map", None) or {}
+    if type(config) in auto_model._model_mapping or task.auto_class in own_classes:
         return
     raise UserError(
         f"model_task must fit the model, but {name!r} (of type {config.model_type!r}) is not a "

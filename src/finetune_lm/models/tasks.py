@@ -280,6 +280,12 @@ TASKS: dict[str, Task] = {
 }
 """Every kind of model by its name."""
 
+TASKS_OF_MODES: dict[str, Task] = {
+    constants.LM: TASKS[constants.LM],
+    constants.MLM: TASKS[constants.MNTP],
+}
+"""What a model that is causal and masked in one is asked to do in each of its modes."""
+
 
 def sample_inputs(model: Any, ids: Tensor) -> dict[str, Tensor]:
     """What a model of any kind is called with for what it predicts in sequences without padding.
@@ -321,7 +327,7 @@ def find_task(model_name: str, config: Any, model_task: str | None = None) -> Ta
         f"model_task must be given for {model_name!r}: its config "
         f"(model_type {getattr(config, 'model_type', None)!r}, architectures "
         f"{getattr(config, 'architectures', None)!r}) {kinds}. "
-        f"Give --model_task {' or '.join(TASKS)}."
+        f"Give --model_task {' or '.join(constants.TASK_NAMES)}."
     )
 
 

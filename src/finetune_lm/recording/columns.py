@@ -14,6 +14,7 @@ from finetune_lm.data.units import REGIONS, UNIT_KEYS
 from finetune_lm.errors import UserError
 
 RUN_COLUMNS = ("model_name", "task", "n_params")
+MODE = "mode"
 DATASET_COLUMNS = ("dataset_name", "dataset_type", "epoch", "batch_number")
 EXAMPLE_COLUMNS = ("example_num", "item", "original_text", "input_text", "input_label")
 SEEN_IN = "seen_in"
@@ -101,8 +102,12 @@ def table_columns(
         units: The columns about regions and words that the data give.
         besides: ``sequence_type`` where there are rows for labels and for what the model would say,
             ``step`` in the table of probes, which tells after how many updates rows were measured,
-            ``baseline_surprisal`` where there is a pass before the training.
+            ``baseline_surprisal`` where there is a pass before the training, ``mode`` where a model
+            is measured in two modes.
     """
+    behind_task = RUN_COLUMNS.index("task") + 1
+    mode = [MODE] if MODE in besides else []
+    run = [*RUN_COLUMNS[:behind_task], *mode, *RUN_COLUMNS[behind_task:]]
     sequence_type = [SEQUENCE_TYPE] if SEQUENCE_TYPE in besides else []
     place = EXAMPLE_COLUMNS.index("original_text")
     seen_in = [] if losses else [SEEN_IN]
@@ -114,16 +119,26 @@ def table_columns(
     behind = TOKEN_COLUMNS.index("is_unknown") + 1
     token = [*TOKEN_COLUMNS[:behind], *units, *TOKEN_COLUMNS[behind:]]
     before = [BASELINE_SURPRISAL] if BASELINE_SURPRISAL in besides else []
-    fixed = [*RUN_COLUMNS, *dataset, *example, *token, *before, *measures, *learning, SEED]
+    fixed = [*run, *dataset, *example, *token, *before, *measures, *learning, SEED]
     return [*fixed, *metadata]
+
+
+def has_modes(columns: Sequence[str]) -> bool:
+    """Whether a table has rows of both modes of a model, in which a column says of which.
+
+    Of another table metadata may have a column of that name, which stands behind all others.
+
+    Args:
+        columns: The columns of a table of tokens, in order.
+    """
+    names = [name for name in columns if name in (MODE, "dataset_name")]
+    return names == [MODE, "dataset_name"]
 
 
 def _fixed_columns(losses: Sequence[str]) -> set[str]:
     """What columns are called, in whatever table."""
-    tables = [
-        table_columns(losses=names, metadata=[], besides=(SEQUENCE_TYPE, STEP, BASELINE_SURPRISAL))
-        for names in (losses, [])
-    ]
+    besides = SEQUENCE_TYPE, STEP, BASELINE_SURPRISAL
+    tables = [table_columns(losses=names, metadata=[], besides=besides) for names in (losses, [])]
     return {name for table in tables for name in table}
 
 

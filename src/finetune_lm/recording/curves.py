@@ -11,6 +11,7 @@ import numpy as np
 
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.loss_history import LossHistory
+from finetune_lm.recording.recorder import named_in_mode
 from finetune_lm.whole_files import write_whole
 
 _COLOURS = {"train": "#0072B2", "validation": "#D55E00"}
@@ -33,6 +34,8 @@ def save_loss_curves(
 ) -> None:
     """Plot the overall loss, and each loss whose name ends in ``Loss`` if there are several.
 
+    Each mode of a model that has two has panels of its own.
+
     All is where it was measured: the epoch with the number 0 goes from 0 to 1; the loss of a
     training batch is at its part of the epoch, and their mean in the middle; validation comes at
     the end. Batches are faint dots, or, where they are too many to be told apart, a band from the
@@ -49,27 +52,32 @@ def save_loss_curves(
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    panels = _panels(history)
+    panels = [(name, mode) for name in _panels(history) for mode in history.modes()]
     lines = "\n".join(
         fill(line, _LONGEST_LINE, break_on_hyphens=False) for line in title.split("\n")
     )
     figure = Figure()
     FigureCanvasPdf(figure)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, name in zip(axes, panels, strict=True):
+    for axis, (name, mode) in zip(axes, panels, strict=True):
         for dataset_type in _COLOURS:
-            if name in history.values.get(dataset_type, ()):
-                _draw(axis, history, dataset_type, name)
+            if name in history.values.get(named_in_mode(dataset_type, mode), ()):
+                _draw(axis, history, dataset_type, name, mode)
         if best_epoch is not None:
             label = f"best epoch ({best_epoch})"
             axis.axvline(best_epoch + 1, color="0.5", linewidth=0.8, linestyle=":", label=label)
         unit = (units or {}).get(name)
         label = "loss minimised" if name == LOSS else name
+        label = label if mode is None else f"{label}, {mode}"
         axis.set_ylabel(f"{label} ({unit})" if unit else label)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.25)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False)
+    labels: dict[str, Any] = {}
+    for axis in axes:
+        handles, names = axis.get_legend_handles_labels()
+        labels = dict(zip(names, handles, strict=True)) | labels
+    handles = list(labels.values())
+    figure.legend(handles, list(labels), loc="lower center", ncols=2, frameon=False)
     axes[-1].set_xlabel("epochs of training (epoch 0 of the tables goes from 0 to 1)")
     above = _arrange(figure, len(panels), lines.count("\n") + 1, (len(labels) + 1) // 2)
     figure.suptitle(lines, fontsize="medium", y=above, va="top")
@@ -109,13 +117,13 @@ def _panels(history: LossHistory) -> list[str]:
     return [LOSS, *(parts if several else ())]
 
 
-def _draw(axis: Any, history: LossHistory, dataset_type: str, name: str) -> None:
-    colour = _COLOURS[dataset_type]
-    epochs, batches = (np.asarray(each[dataset_type]) for each in (history.epochs, history.numbers))
-    values = np.asarray(history.values[dataset_type][name])
+def _draw(axis: Any, history: LossHistory, dataset_type: str, name: str, mode: str | None) -> None:
+    colour, data = _COLOURS[dataset_type], named_in_mode(dataset_type, mode)
+    epochs, batches = (np.asarray(each[data]) for each in (history.epochs, history.numbers))
+    values = np.asarray(history.values[data][name])
     numbers, first, counts = np.unique(epochs, return_index=True, return_counts=True)
-    ended = np.asarray(history.ended.get(dataset_type, ()))
-    means = np.asarray(history.means.get(dataset_type, {}).get(name, ()))
+    ended = np.asarray(history.ended.get(data, ()))
+    means = np.asarray(history.means.get(data, {}).get(name, ()))
     if dataset_type == "train":
         # A batch's loss is measured before its own update.
         places, behind = epochs + batches / (batches.max() + 1), 0.5

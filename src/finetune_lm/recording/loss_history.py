@@ -6,52 +6,64 @@ from array import array
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_lm.recording.recorder import Measured, Recorder
+from finetune_lm.constants import MODES
+from finetune_lm.recording.recorder import Measured, Recorder, named_in_mode
 
 _INTEGERS, _BATCHES, _MEANS = "l", "f", "d"
 
 
 class LossHistory(Recorder):
-    """The losses of each batch of each epoch, and their means, by data set and loss, in order."""
+    """The losses of each batch of each epoch, and their means, by data set and loss, in order.
+
+    Data sets are ``train`` and ``validation``, of a model in two modes ``train_lm`` and so on.
+    """
 
     def __init__(self) -> None:
         self.epochs: dict[str, array[int]] = {}
-        """The epoch of each batch, by data set type."""
+        """The epoch of each batch, by data set."""
         self.numbers: dict[str, array[int]] = {}
-        """The number of each batch in its epoch, by data set type."""
+        """The number of each batch in its epoch, by data set."""
         self.values: dict[str, dict[str, array[float]]] = {}
-        """The losses of each batch, by data set type and by loss."""
+        """The losses of each batch, by data set and by loss."""
         self.ended: dict[str, array[int]] = {}
-        """The epochs that have means, by data set type."""
+        """The epochs that have means, by data set."""
         self.means: dict[str, dict[str, array[float]]] = {}
-        """The means of each of them, by data set type and by loss."""
+        """The means of each of them, by data set and by loss."""
 
     def batch(self, measured: Measured) -> None:
         """Take in a batch, unless one of its losses is no finite number."""
         if measured.is_finite:
             assert measured.losses is not None
-            self.add(measured.split.dataset_type, measured.epoch, measured.number, measured.losses)
+            name = named_in_mode(measured.split.dataset_type, measured.split.mode)
+            self.add(name, measured.epoch, measured.number, measured.losses)
 
-    def add(self, dataset_type: str, epoch: int, number: int, losses: Mapping[str, float]) -> None:
-        """Take in a batch, whose number in its epoch is given."""
-        self.epochs.setdefault(dataset_type, array(_INTEGERS)).append(epoch)
-        self.numbers.setdefault(dataset_type, array(_INTEGERS)).append(number)
-        by_loss = self.values.setdefault(dataset_type, {})
-        for name, value in losses.items():
-            by_loss.setdefault(name, array(_BATCHES)).append(value)
+    def add(self, name: str, epoch: int, number: int, losses: Mapping[str, float]) -> None:
+        """Take in a batch of a data set, whose number in its epoch is given."""
+        self.epochs.setdefault(name, array(_INTEGERS)).append(epoch)
+        self.numbers.setdefault(name, array(_INTEGERS)).append(number)
+        by_loss = self.values.setdefault(name, {})
+        for loss, value in losses.items():
+            by_loss.setdefault(loss, array(_BATCHES)).append(value)
 
-    def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
+    def modes(self) -> list[str | None]:
+        """The modes in which there are losses; None of a model that has one."""
+        return [m for m in MODES if any(name.endswith(f"_{m}") for name in self.values)] or [None]
+
+    def pass_over(
+        self, dataset_type: str, epoch: int, means: Mapping[str, float], mode: str | None = None
+    ) -> None:
         """Take in the means of an epoch.
 
         They may be given again: a run that is gone on with in a validation has trained already.
         """
-        ended = self.ended.setdefault(dataset_type, array(_INTEGERS))
+        name = named_in_mode(dataset_type, mode)
+        ended = self.ended.setdefault(name, array(_INTEGERS))
         if ended and ended[-1] == epoch:
             return
         ended.append(epoch)
-        by_loss = self.means.setdefault(dataset_type, {})
-        for name, value in means.items():
-            by_loss.setdefault(name, array(_MEANS)).append(value)
+        by_loss = self.means.setdefault(name, {})
+        for loss, value in means.items():
+            by_loss.setdefault(loss, array(_MEANS)).append(value)
 
     def state_dict(self) -> dict[str, Any]:
         """All of it in plain types."""

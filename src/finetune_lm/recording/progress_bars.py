@@ -143,7 +143,7 @@ Piece = tuple[int, str, str]
 def _pieces(result: EpochResult, n_epochs: int, unit: str, time_left: str) -> list[Piece]:
     """What there is to show of an epoch."""
     train, validation = result.train, result.validation
-    several = len(train) > 2 or len(validation) > 2
+    several = any(len(means) > 2 for means in (train, validation, *result.by_mode.values()))
 
     def parts(means: Mapping[str, float]) -> str:
         shown = [f"{name} {_number(value)}" for name, value in list(means.items())[1:]]
@@ -152,12 +152,23 @@ def _pieces(result: EpochResult, n_epochs: int, unit: str, time_left: str) -> li
     def total(means: Mapping[str, float]) -> str:
         return _number(next(iter(means.values())))
 
+    if result.by_mode:
+        # Numbers of two modes are no one number.
+        shown = [(name.replace("_", " "), means) for name, means in result.by_mode.items()]
+        losses = [
+            (3 if name.startswith("train") else 1, f"{name} {total(means)}", parts(means))
+            for name, means in shown
+        ]
+    else:
+        losses = [
+            (3, f"train {total(train)}", parts(train)),
+            (1, f"validation {total(validation)}", parts(validation)),
+        ]
     best_epoch, best = result.best
     by = "" if result.select_by == BY_LOSS else f"{result.select_by} "
     pieces = [
         (0, f"epoch {result.number} ({result.number + 1}/{n_epochs})", ""),
-        (3, f"train {total(train)}", parts(train)),
-        (1, f"validation {total(validation)}", parts(validation)),
+        *losses,
         *([(2, f"best {by}{_number(best)}", "")] if best_epoch is not None else []),
         *([(6, f"{_AT}{best_epoch}", "")] if best_epoch is not None else []),
         (4, unit, ""),

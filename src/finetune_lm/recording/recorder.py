@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from finetune_lm.scoring.forward import Score
 
 
+def named_in_mode(name: str, mode: str | None) -> str:
+    """What something is called that there is in each mode of a model.
+
+    Example:
+        >>> named_in_mode("train", "mlm"), named_in_mode("train", None)
+        ('train_mlm', 'train')
+    """
+    return name if mode is None else f"{name}_{mode}"
+
+
 @dataclass(frozen=True)
 class BatchAt:
     """A batch, and where in a run it is.
@@ -126,6 +136,9 @@ class EpochResult:
         patience_left: How many epochs may still go by without a better one; None without limit.
         lr: The learning rate of its last batch; None if nothing was learned.
         select_by: By which number of the validation data the best epoch is chosen.
+        by_mode: Of a model in two modes, the means of each loss in each of them, by ``train_lm``,
+            ``validation_lm`` and so on. ``train`` is empty then, and ``validation`` what the epoch
+            is judged by.
     """
 
     number: int
@@ -135,6 +148,7 @@ class EpochResult:
     patience_left: int | None
     lr: float | None = None
     select_by: str = BY_LOSS
+    by_mode: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 class Recorder:
@@ -156,7 +170,9 @@ class Recorder:
         All of a pass are before its `pass_over`.
         """
 
-    def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
+    def pass_over(
+        self, dataset_type: str, epoch: int, means: Mapping[str, float], mode: str | None = None
+    ) -> None:
         """The training or the validation data were gone through.
 
         Args:
@@ -164,6 +180,8 @@ class Recorder:
             epoch: The epoch.
             means: The mean of each loss by column. They may be given again for the training data: a
                 run that is gone on with in a validation has trained already.
+            mode: Of a model in two modes, in which; of training data those that were learned from
+                in it.
         """
 
     def probe(self, measured: Measured, at: ProbePass, share: float) -> None:
@@ -219,11 +237,13 @@ class Recorders(Recorder):
             recorder.batch(measured)
         self._waiting.add(measured)
 
-    def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
+    def pass_over(
+        self, dataset_type: str, epoch: int, means: Mapping[str, float], mode: str | None = None
+    ) -> None:
         """Tell all of them."""
         self._waiting.write()
         for recorder in self._recorders:
-            recorder.pass_over(dataset_type, epoch, means)
+            recorder.pass_over(dataset_type, epoch, means, mode)
 
     def probe(self, measured: Measured, at: ProbePass, share: float) -> None:
         """Tell all of them; its rows come later."""

@@ -13,6 +13,7 @@ from finetune_lm.models.tasks import Task
 from finetune_lm.models.vocabulary import Vocabulary, vocabulary_of
 from finetune_lm.recording.columns import (
     BASELINE_SURPRISAL,
+    MODE,
     SEQUENCE_TYPE,
     STEP,
     MetadataColumns,
@@ -38,6 +39,7 @@ class RunColumns:
         measures: The type of each column of a measure, in order.
         over_word: What a table of words takes of each of them: ``sum``, ``first`` or nothing.
         has_baseline: Whether there is a pass before the training, with which others are compared.
+        mode: The mode of a model that has two, else None.
     """
 
     model_name: str
@@ -51,6 +53,7 @@ class RunColumns:
     measures: Mapping[str, pa.DataType] = field(default_factory=dict)
     over_word: Mapping[str, str | None] = field(default_factory=dict)
     has_baseline: bool = False
+    mode: str | None = None
 
     @classmethod
     def of(
@@ -71,7 +74,13 @@ class RunColumns:
             metadata,
             losses,
             seen_in or {},
+            mode=loaded.mode,
         )
+
+    @property
+    def with_pll(self) -> bool:
+        """Whether a table of words says which pseudo-log-likelihood a word has."""
+        return self.mode is not None or not self.task.predicts_in_order
 
     def names(self, *, with_step: bool = False) -> list[str]:
         """The columns of the table, in order; with ``step`` if it is that of the probes."""
@@ -79,6 +88,7 @@ class RunColumns:
             SEQUENCE_TYPE: self.task.reports_greedy_rows,
             STEP: with_step,
             BASELINE_SURPRISAL: self.has_baseline,
+            MODE: self.mode is not None,
         }
         return table_columns(
             losses=self.losses,

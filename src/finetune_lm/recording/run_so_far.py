@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.recording.recorder import Measured, Recorder
+from finetune_lm.errors import UserError
+from finetune_lm.recording.recorder import Measured, Recorder, named_in_mode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,8 @@ class RunSoFar(Recorder):
         tokenizer: Its tokenizer.
         args: The arguments for data and training; in a study those of the trial.
         means: The mean of each loss when the training and the validation data were last gone
-            through, by ``train`` and ``validation`` and then by column. Empty before that.
+            through, by ``train`` and ``validation`` and then by column. Empty before that. Of a
+            model in two modes, by ``train_lm``, ``validation_mlm`` and so on.
         is_asked_for: Whether a callback looks at it, so that it is kept at all.
         latest: What came of the batch that was just measured; None before a batch is measured, and
             outside of one.
@@ -45,9 +47,36 @@ class RunSoFar(Recorder):
         self.tokenizer = loaded.tokenizer
         self.args = args
         self.means: dict[str, dict[str, float]] = {}
+        self._modes = {each.mode: each.learns for each in loaded.modes}
+        self._mode = loaded.mode
         self.is_asked_for = False
         self.latest: Measured | None = None
         self._n_updates: Callable[[], int] = int
+
+    @property
+    def mode(self) -> str | None:
+        """The mode in which the model learns from the next batch, ``lm`` or ``mlm``; may be set.
+
+        At ``pre_train_batch`` that is the batch of which callbacks are told. None of a model that
+        has one mode.
+        """
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: str | None) -> None:
+        if self._modes.get(mode):
+            self._mode = mode
+            return
+        if mode in self._modes:
+            raise UserError(
+                f"a callback has set the mode of the training to {mode}, but no callback class "
+                f"says that modes alternate: alternates_modes = True in its body."
+            )
+        wanted = " or ".join(map(str, self._modes))
+        raise UserError(
+            f"a callback has set the mode of the training to {mode!r}, but it must be {wanted}"
+            f"{'' if self._modes.keys() != {None} else ' without --model_task lm+mlm'}."
+        )
 
     @property
     def step(self) -> int:
@@ -88,15 +117,18 @@ class RunSoFar(Recorder):
         if self.is_asked_for:
             self.latest = measured
 
-    def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
+    def pass_over(
+        self, dataset_type: str, epoch: int, means: Mapping[str, float], mode: str | None = None
+    ) -> None:
         """Data were gone through."""
         self.latest = None
-        self.means[dataset_type] = dict(means)
+        self.means[named_in_mode(dataset_type, mode)] = dict(means)
 
     def state_dict(self) -> dict[str, Any]:
         """What does not come again when a run is gone on with."""
-        return {"means": self.means}
+        return {"means": self.means, "mode": self._mode}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         self.means = {name: dict(means) for name, means in state["means"].items()}
+        self._mode = state["mode"]

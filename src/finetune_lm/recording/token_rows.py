@@ -23,6 +23,7 @@ from finetune_lm.recording.columns import (
     ITEM,
     LABEL_SEQUENCE,
     LR,
+    MODE,
     REGION,
     SEED,
     SEEN_IN,
@@ -83,10 +84,12 @@ class TokenRows:
             "dataset_type": pa.scalar(dataset_type),
             SEED: pa.scalar(run.seed),
         }
+        if run.mode is not None:
+            self._constants[MODE] = pa.scalar(run.mode)
         self.pll = None if run.task.predicts_in_order else dataset.preprocessing.pll
         """Which pseudo-log-likelihood a table of words has; None where a text has a likelihood."""
-        if self.pll is not None:
-            self._constants[PLL] = pa.scalar(self.pll)
+        if run.with_pll:
+            self._constants[PLL] = pa.scalar(self.pll, pa.string())
         metadata = dataset.metadata
         items: list[Any] = (
             [m.get(ITEM) for m in metadata]

@@ -53,7 +53,9 @@ class TokenTable(_GrowingTable):
         """Write them."""
         self._table.write(rows)
 
-    def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
+    def pass_over(
+        self, dataset_type: str, epoch: int, means: Mapping[str, float], mode: str | None = None
+    ) -> None:
         """Put an epoch on disk."""
         if dataset_type == "validation":
             self._table.end_piece()
@@ -76,7 +78,7 @@ class ProbeTable(_GrowingTable):
 def word_rows(run: RunColumns, *, with_step: bool = False) -> WordRows:
     """Makes the words of a table of tokens."""
     columns = run.names(with_step=with_step)
-    return WordRows(columns, run.over_word, with_pll=not run.task.predicts_in_order)
+    return WordRows(columns, run.over_word, with_pll=run.with_pll)
 
 
 class _GrowingWords(Recorder):
@@ -115,7 +117,9 @@ class TrainingWords(_GrowingWords):
         """Write their words."""
         self._table.write(rows)
 
-    def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
+    def pass_over(
+        self, dataset_type: str, epoch: int, means: Mapping[str, float], mode: str | None = None
+    ) -> None:
         """Put an epoch on disk."""
         if dataset_type == "validation":
             self._table.end_piece()

@@ -10,7 +10,7 @@ from typing import Any
 from finetune_lm.errors import first_line
 from finetune_lm.messages import warn
 from finetune_lm.randomness import generator_states, restore_generators
-from finetune_lm.recording.recorder import EpochResult, ProbePass, Recorder
+from finetune_lm.recording.recorder import EpochResult, ProbePass, Recorder, named_in_mode
 
 TENSORBOARD = "tensorboard"
 PROJECT = "finetune-lm"
@@ -83,10 +83,12 @@ class Trackers(Recorder):
             places.append(directory)
         return made(*places, **kwargs)
 
-    def pass_over(self, dataset_type: str, epoch: int, means: Mapping[str, float]) -> None:
+    def pass_over(
+        self, dataset_type: str, epoch: int, means: Mapping[str, float], mode: str | None = None
+    ) -> None:
         """Tell what is measured before the training."""
         if epoch < 0:
-            self._tell(0, _named(dataset_type, means))
+            self._tell(0, _named(named_in_mode(dataset_type, mode), means))
 
     def probes_over(self, at: ProbePass) -> None:
         """Tell what the pass before the training has come to, and remember that there was one."""
@@ -97,7 +99,8 @@ class Trackers(Recorder):
 
     def epoch(self, result: EpochResult) -> None:
         """Tell what an epoch has come to."""
-        values = _named("train", result.train) | _named("validation", result.validation)
+        by_name = result.by_mode or {"train": result.train, "validation": result.validation}
+        values = {k: v for name, means in by_name.items() for k, v in _named(name, means).items()}
         if self._has_news:
             values |= self._pair_numbers()
             self._has_news = False

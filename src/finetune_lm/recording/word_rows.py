@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finetune_lm.recording.columns import REGION, STEP
+from finetune_lm.recording.columns import MODE, REGION, STEP
 from finetune_lm.recording.word_columns import (
     PLL,
     SURPRISAL,
@@ -23,7 +23,10 @@ from finetune_lm.recording.words_of_tokens import changes, rows_of_words
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-_EXAMPLE = ("dataset_name", "dataset_type", "epoch", STEP, "example_num", "model_name", "seed")
+_EXAMPLE = (
+    *("dataset_name", "dataset_type", "epoch", STEP, "example_num", "model_name", "seed"),
+    MODE,
+)
 _OF_TOKENS = (
     "task",
     "batch_number",

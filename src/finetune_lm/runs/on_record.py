@@ -51,7 +51,7 @@ def on_record(
         record = RunRecord(
             output_dir / place.RUN_JSON,
             earlier.record if earlier else None,
-            model={"name": loaded.name, "task": loaded.task.name, "n_params": loaded.n_params},
+            model={"name": loaded.name, "task": loaded.kind, "n_params": loaded.n_params},
             device=str(device),
             data={kind: {f.path: len(f) for f in group} for kind, group in files.items() if group},
             data_sha256=file_hashes(files),
@@ -145,7 +145,11 @@ def _of_words(
     found: dict[str, Any] = {
         "over_word": {name: measure.over_word for name, measure in measures.items()}
     }
-    if not loaded.task.predicts_in_order:
+    masked = {
+        kind: [dataset for dataset in group if not dataset.task.predicts_in_order]
+        for kind, group in datasets.items()
+    }
+    if any(masked.values()):
         found["pll"] = {
             kind: {
                 name: dataset.preprocessing.pll
@@ -153,7 +157,7 @@ def _of_words(
                     distinct_names([each.path for each in group]), group, strict=True
                 )
             }
-            for kind, group in datasets.items()
+            for kind, group in masked.items()
             if group
         }
     return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments.redaction import hides_secrets
 from finetune_lm.data.examples import Files
@@ -14,11 +15,15 @@ from finetune_lm.full_collections import without_full_collections
 from finetune_lm.models.adapters import adapter_of
 from finetune_lm.models.loading import Loader
 from finetune_lm.models.sharding import shard
+from finetune_lm.models.tasks import Task
+from finetune_lm.models.two_modes import arguments_by_mode, joined
 from finetune_lm.out_of_memory import is_out_of_memory
+from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.runs.device import prepare_model, prepare_process
 from finetune_lm.runs.earlier_run import warn_of_changed_model
 from finetune_lm.runs.measure_checks import check_measures
 from finetune_lm.runs.one_process import check_one_process
+from finetune_lm.scoring.mask_position import check_mask_position
 from finetune_lm.scoring.visibility import check_order, is_exact
 
 if TYPE_CHECKING:
@@ -64,21 +69,27 @@ def load_without_data(
     )
     warn_of_changed_model(model_args.model_name_or_path)
     loader = loader or Loader()
-    config, task = loader.identify(model_args)
-    check_kinds(files, model_args.model_name_or_path, task, data_args)
-    check_measures(model_args, data_args, task, used_types(files))
-    loaded = loader.load(model_args, (config, task))
-    try:
-        prepare_model(loaded.model, model_args, accelerator, fast=data_args.fast)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"{model_args.model_name_or_path} must fit into the memory of {accelerator.device} but "
-            f"does not. Take a smaller model, or fewer bits for its weights (--model_kwargs.dtype)."
-        ) from error
-    loaded.is_exact = is_exact(loaded.model, model_args.precision)
-    check_order(loaded.name, loaded.task, loaded.model, is_exact=loaded.is_exact)
+    by_mode = arguments_by_mode(model_args)
+    known = {mode: loader.identify(args) for mode, args in by_mode.items()}
+    tasks = [task for _, task in known.values()]
+    check_kinds(files, model_args.model_name_or_path, tasks, data_args)
+    for task in tasks:
+        check_measures(model_args, data_args, task, used_types(files))
+    loaded = joined(_loaded_in_modes(by_mode, known, loader), model_args.training_modes())
+    for each in loaded.modes:
+        try:
+            prepare_model(each.model, model_args, accelerator, fast=data_args.fast)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"{model_args.model_name_or_path} must fit into the memory of {accelerator.device} "
+                f"but does not. Take a smaller model, or fewer bits for its weights "
+                f"(--model_kwargs.dtype)."
+            ) from error
+        each.is_exact = is_exact(each.model, model_args.precision)
+        check_order(each.name, each.task, each.model, is_exact=each.is_exact)
+        check_mask_position(each, files)
     if model_args.fsdp:
         if adapter_of(loaded.model) is not None:
             raise UserError(
@@ -87,6 +98,20 @@ def load_without_data(
             )
         shard(loaded.model, accelerator.device)
     return accelerator, loaded
+
+
+def _loaded_in_modes(
+    by_mode: Mapping[str | None, ModelArguments],
+    known: Mapping[str | None, tuple[Any, Task]],
+    loader: Loader,
+) -> dict[str | None, LoadedModel]:
+    """A model in each of its modes. What is drawn is what the first alone draws."""
+    (first, args), *others = by_mode.items()
+    found = {first: loader.load(args, known[first])}
+    states = generator_states()
+    found |= {mode: loader.load(args, known[mode]) for mode, args in others}
+    restore_generators(states)
+    return found
 
 
 @hides_secrets
@@ -106,9 +131,10 @@ def preview(model_args: ModelArguments, data_args: DataTrainingArguments, n: int
         raise UserError(*problems)
     check_one_process()
     files = read_files(data_args)
-    _, _, datasets = load(model_args, data_args, files)
+    _, loaded, datasets = load(model_args, data_args, files)
+    mode_of = {each.task: each.mode for each in loaded.modes}
     parts = [
-        f"{dataset_type}: {render(dataset, n)}"
+        f"{dataset_type}: {render(dataset, n, mode_of[dataset.task])}"
         for dataset_type, group in datasets.items()
         for dataset in group
     ]

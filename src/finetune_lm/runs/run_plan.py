@@ -25,6 +25,7 @@ from finetune_lm.errors import UserError, users_code
 from finetune_lm.full_collections import without_full_collections
 from finetune_lm.ranks import world
 from finetune_lm.recording.columns import (
+    MODE,
     MetadataColumns,
     all_loss_columns,
     check_measure_columns,
@@ -119,7 +120,7 @@ def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan
     """
     model_args, data_args, _ = all_args
     files, loss_files = _read_data(data_args, earlier)
-    columns = columns_of(data_args, files)
+    columns = columns_of(data_args, files, [MODE] if model_args.has_two_modes else [])
     identity = identity_of(all_args, {**files, "loss": loss_files})
     _check_same_for_all(identity)
     if earlier is None:
@@ -155,9 +156,14 @@ def _check_same_for_all(identity: dict[str, Any]) -> None:
 
 
 def columns_of(
-    args: DataTrainingArguments, files: Files
+    args: DataTrainingArguments, files: Files, besides: Sequence[str] = ()
 ) -> tuple[Sequence[str], MetadataColumns, MetadataColumns, MetadataColumns]:
     """What the tables have beside what all have: losses, and metadata of learning, tests, probes.
+
+    Args:
+        args: The arguments for data and training.
+        files: The data.
+        besides: Columns that only tables of some runs have.
 
     Raises:
         UserError: If a column has the name of another, a contrast has nothing to compare, or a
@@ -167,7 +173,8 @@ def columns_of(
     check_contrasts(args, files)
     losses = all_loss_columns(args.loss_classes) if files["train"] else []
     measures = list(columns_of_measures(args, args.measures))
-    check_measure_columns(measures, losses)
+    check_measure_columns(measures, [*losses, *besides])
+    others = [*measures, *besides]
     regions = {
         kind: region_names(values for file in group for values in file.metadata)
         for kind, group in files.items()
@@ -176,9 +183,9 @@ def columns_of(
     check_regions(args, regions)
     return (
         losses,
-        MetadataColumns.of_files([*files["train"], *files["validation"]], [*losses, *measures]),
-        MetadataColumns.of_files(files["test"], measures),
-        MetadataColumns.of_files(files[PROBE], measures),
+        MetadataColumns.of_files([*files["train"], *files["validation"]], [*losses, *others]),
+        MetadataColumns.of_files(files["test"], others),
+        MetadataColumns.of_files(files[PROBE], others),
     )
 
 

@@ -85,6 +85,9 @@ class Forward:
         batch_size: How many of its examples make a batch.
         needs: What is needed of the outputs.
         pads: Whether examples of different lengths may go in together, padded.
+
+    Attributes:
+        model: The model.
     """
 
     def __init__(
@@ -98,7 +101,7 @@ class Forward:
     ) -> None:
         needs = needs or Needs()
         self._scorer = scorer
-        self._model = scorer.model  # kept alive
+        self.model = scorer.model  # kept alive
         self._dataset = dataset
         self._batch_size = batch_size
         self._pads = pads
@@ -196,7 +199,7 @@ class Forward:
         import torch
 
         def call(part: Batch) -> Any:
-            return self._scorer.task.outputs(self._model, on_device(part.inputs, device))
+            return self._scorer.task.outputs(self.model, on_device(part.inputs, device))
 
         if self._pads:
             outputs = self._in_halves(batch, call, joined_outputs)
@@ -208,7 +211,7 @@ class Forward:
                 outputs = joined_outputs(found, self._n_counted(parts), torch.cat(rows).argsort())
         if not self._measures:
             return Outputs(outputs, partial(score_tokens, outputs.logits), batch)
-        inputs = self._scorer.task.without_labels(self._model, batch.inputs)
+        inputs = self._scorer.task.without_labels(self.model, batch.inputs)
         measuring = Measuring(self._measures, inputs, batch.is_label)
         return Outputs(outputs, partial(_measured_tokens, outputs.logits, measuring), batch)
 

@@ -124,7 +124,7 @@ def cost_of_padding(
 
 
 @contextmanager
-def _asked_in_passing(model: Any) -> Iterator[None]:
+def asked_in_passing(model: Any) -> Iterator[None]:
     """Leave a model, and all generators of random numbers, as if it had not been called.
 
     It is in eval mode meanwhile, is not compiled, and builds no graph.
@@ -156,7 +156,7 @@ def _logits(model: Any, task: Task, inputs: dict[str, Tensor], n: int | None = N
     """The logits of sequences, (n, length, vocabulary); perhaps of the first n positions only."""
     device: torch.device = next(model.parameters()).device
     inputs = task.without_labels(model, inputs)
-    with _asked_in_passing(model), _of_first(model, inputs["input_ids"].numel(), n):
+    with asked_in_passing(model), _of_first(model, inputs["input_ids"].numel(), n):
         logits: Tensor = model(**on_device(inputs, device)).logits
     return logits.float()
 

@@ -204,7 +204,7 @@ def _on_record(
     try:
         run_record = RunRecord(
             directory.run_json,
-            model={"name": loaded.name, "task": loaded.task.name, "n_params": loaded.n_params},
+            model={"name": loaded.name, "task": loaded.kind, "n_params": loaded.n_params},
             device=str(runner.accelerator.device),
             data={
                 kind: {f.path: len(f) for f in group} for kind, group in plan.files.items() if group

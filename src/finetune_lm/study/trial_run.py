@@ -15,7 +15,7 @@ from finetune_lm.constants import PROBE
 from finetune_lm.data.feeding import check_kinds, load_datasets
 from finetune_lm.data.files import read_files
 from finetune_lm.evaluation.loss_units import loss_units
-from finetune_lm.evaluation.splits import TrainingSplits, make_splits
+from finetune_lm.evaluation.splits import TrainingSplits, by_mode, make_splits
 from finetune_lm.model_modifiers.callbacks import make_callbacks
 from finetune_lm.models.kept_models import KeptModels
 from finetune_lm.randomness import generator_states, restore_generators
@@ -134,7 +134,7 @@ class _Shared:
     Attributes:
         accelerator: Says on which device and in which precision.
         loaded: The model.
-        initial: What the model was when it was loaded.
+        initial: What the model was when it was loaded, in each of its modes.
         before_data: Where the generators were then.
         datasets: The data as the model is fed them.
         after_data: Where the generators were when these were made.
@@ -142,7 +142,7 @@ class _Shared:
 
     accelerator: accelerate.Accelerator
     loaded: LoadedModel
-    initial: InitialState
+    initial: list[InitialState]
     before_data: Mapping[str, Any]
     datasets: dict[str, list[Dataset]]
     after_data: Mapping[str, Any]
@@ -251,27 +251,32 @@ class TrialRunner:
             self._shared = self._load(args)
         shared = self._shared
         world().seed(args.seed)
-        shared.initial.restore()
+        for state in shared.initial:
+            state.restore()
         datasets = shared.datasets
         if self._feeds_anew:
             restore_generators(shared.before_data)
             files = read_files(args)
-            check_kinds(files, shared.loaded.name, shared.loaded.task, args)
+            tasks = [each.task for each in shared.loaded.modes]
+            check_kinds(files, shared.loaded.name, tasks, args)
             datasets = load_datasets({**files, PROBE: []}, shared.loaded, args)
         else:
             restore_generators(shared.after_data)
-        [train_split] = make_splits("train", datasets, shared.loaded, args, None)
-        [validation] = make_splits("validation", datasets, shared.loaded, args, None)
+        modes = shared.loaded.modes
+        learned = [make_splits("train", datasets, m, args, None) for m in modes if m.learns]
+        judged = [make_splits("validation", datasets, m, args, None) for m in modes]
+        selecting = self._model_args.selecting_modes()
+        splits = TrainingSplits(by_mode(learned), by_mode(judged), selecting=selecting)
         so_far = RunSoFar(shared.loaded, args)
         entries = of_a_run(self._model_args.callbacks(), trains=True, tests=False)
         callbacks = make_callbacks(entries, so_far, args.seed)
-        learner = make_learner(args, shared.loaded, shared.accelerator, callbacks, train_split)
-        return learner, TrainingSplits(train_split, validation), so_far
+        learner = make_learner(args, shared.loaded, shared.accelerator, callbacks, splits.first)
+        return learner, splits, so_far
 
     def _load(self, args: DataTrainingArguments) -> _Shared:
         files = read_files(args)
         accelerator, loaded = load_without_data(self._model_args, args, files, self._loader)
-        initial = InitialState(loaded.model)
+        initial = [InitialState(each.model) for each in loaded.modes]
         before_data = generator_states()
         datasets = load_datasets(files, loaded, args)
         # What is wrong with probes has shown. Trials measure none, only the run of the best does.

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from finetune_lm.constants import SKIP
 from finetune_lm.errors import UserError
-from finetune_lm.evaluation.evaluate import check_finite, evaluate
+from finetune_lm.evaluation.evaluate import check_finite, evaluate, over_modes
 from finetune_lm.evaluation.passes import batch_watched, measure_batch
 from finetune_lm.evaluation.splits import Split, TrainingSplits
 from finetune_lm.loss_scale import loss_scaled_by
 from finetune_lm.recording.columns import LOSS
-from finetune_lm.recording.recorder import BatchAt, EpochResult, Measured
+from finetune_lm.recording.recorder import BatchAt, EpochResult, Measured, named_in_mode
 from finetune_lm.runs.context import Run
 from finetune_lm.training.early_stopping import judged_by
 from finetune_lm.training.optimizer_modes import set_mode
@@ -42,7 +44,6 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
         Interrupted: If a signal came, at the end of the step.
     """
     args, progress, stopping, callbacks = run.args, state.progress, state.stopping, run.callbacks
-    validation = splits.validation
 
     def save() -> None:
         run.recorders.write_rows()
@@ -67,17 +68,19 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
         callbacks.run("pre_training")
     probing.before_training()
     if progress.epoch == BEFORE_TRAINING:
-        evaluate(run, validation, progress.epoch, progress.validation, stop_if_asked)
+        for split in progress.validation.left(splits.validation):
+            evaluate(run, split, progress.epoch, progress.validation, stop_if_asked)
         progress.begin_epoch(0)
     while not is_over():
         if not progress.training.n_batches:
             callbacks.run("begin_epoch", progress.epoch)
         probing.after_step()  # if that is what the run was stopped in
         with loss_scaled_by(learner.accelerator.scaler):
-            train_means = train_epoch(run, learner, splits.train, state, after_step)
-        validation_means = evaluate(
-            run, validation, progress.epoch, progress.validation, stop_if_asked
-        )
+            learned = train_epoch(run, learner, splits.train, state, after_step)
+        for split in progress.validation.left(splits.validation):
+            evaluate(run, split, progress.epoch, progress.validation, stop_if_asked)
+        found = progress.validation.found
+        validation_means = over_modes(found, splits.selecting)
         probing.after_epoch()
         if learner.schedule is not None:
             learner.schedule.epoch_is_over(validation_means[LOSS])
@@ -86,10 +89,11 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
         if is_best and state.best is not None:
             state.best.keep()
         callbacks.run("end_epoch", progress.epoch)
-        means = train_means, validation_means
+        by_mode = {} if None in found else _named(train=learned, validation=found)
+        means = learned.get(None, {}), validation_means
         left, lr = stopping.patience_left, progress.training.lr
         run.recorders.epoch(
-            EpochResult(progress.epoch, *means, stopping.best, left, lr, args.select_by)
+            EpochResult(progress.epoch, *means, stopping.best, left, lr, args.select_by, by_mode)
         )
         progress.begin_epoch(progress.epoch + 1)
         # At the end a smaller one is written instead.
@@ -104,40 +108,61 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
         )
 
 
+def _named(**found: Mapping[str | None, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
+    """What data came to in several modes, by names that tell both."""
+    return {
+        named_in_mode(name, mode): means
+        for name, by_mode in found.items()
+        for mode, means in by_mode.items()
+    }
+
+
 def train_epoch(
     run: Run,
     learner: Learner,
-    split: Split,
+    splits: Mapping[str | None, Split],
     state: TrainingState,
     after_step: Callable[[], object],
-) -> dict[str, float]:
+) -> dict[str | None, dict[str, float]]:
     """Learn from every training example once, or from those that are left of this epoch.
 
     The rows of a batch come from the forward pass that made its loss: before its update, with
     dropout if the model has it. What is left at the end of several batches that make an update
-    makes one, too.
+    makes one, too. A model that has two modes learns from each batch in the one that callbacks have
+    set by then.
 
     Returns:
-        The mean of each loss over the labels that count, or over what it is a mean over itself.
+        In each mode that was learned in, the mean of each loss over the labels that count, or over
+        what it is a mean over itself.
 
     Raises:
         UserError: If a loss is not finite and that is to stop the run, or no loss is.
     """
     args, epoch, progress = run.args, state.progress.epoch, state.progress.training
-    if not state.progress.validation.n_batches:  # there and back would not be exact
+    if not state.progress.validation.has_begun:  # there and back would not be exact
         set_mode(learner.optimizer, run.callbacks, learning=True)
-    order = state.progress.order(len(split.dataset)) if args.shuffle_train else None
+    first = next(iter(splits.values()))
+    n = len(first.dataset)
+    order = state.progress.order(n) if args.shuffle_train else np.arange(n)
     update = Update(learner, args.gradient_accumulation_steps, args.max_grad_norm)
     n_updates = state.progress.n_updates
     run.so_far.count_updates(lambda: n_updates + update.n_done)
     is_whole = not progress.n_batches
-    for number, batch in progress.batches(split, order):
-        run.so_far.latest = None
-        run.callbacks.run("pre_train_batch", epoch, number)
+    asked = -1
+
+    def split_of(number: int) -> Split:
+        nonlocal asked
+        if number != asked:  # again if preprocessing has left nothing of a batch
+            run.so_far.latest = None
+            run.callbacks.run("pre_train_batch", epoch, number)
+            asked = number
+        return splits[run.so_far.mode] if len(splits) > 1 else first
+
+    for number, split, batch in progress.batches(split_of, order):
         at = BatchAt(split, batch, epoch, number)
         with batch_watched(at):
-            if not learner.model.training:
-                learner.model.train()
+            if not split.forward.model.training:
+                split.forward.model.train()
             # By the learning rate before the update that this batch may lead to.
             measured = learn(run, measure_batch(run, at, lr=learner.lr), update)
             run.recorders.batch(measured)
@@ -152,17 +177,22 @@ def train_epoch(
         state.progress.n_updates = n_updates + update.n_done
         after_step()
     set_mode(learner.optimizer, run.callbacks, learning=False)
+    learned = [s for s in splits.values() if s.mode in progress.losses] or [*splits.values()]
     if is_whole:
-        split.warn_if_empty()
-    if progress.n_not_finite and progress.means.is_empty:
+        for split in learned:
+            split.warn_if_empty()
+    means = {}
+    for split in learned:
+        if progress.losses_of(split).n_not_finite and progress.losses_of(split).is_empty:
+            continue
+        means[split.mode] = progress.means_of(split)
+        run.recorders.pass_over(split.dataset_type, epoch, means[split.mode], split.mode)
+    if not means:
         raise UserError(
             f"losses must be finite but in epoch {epoch} none of the {progress.n_not_finite} "
             "training batches had a finite loss, so the model cannot learn. What was recorded is "
             "kept. A lower lr often helps."
         )
-    assert split.losses is not None
-    means = progress.means.means(split.dataset.name, split.losses.reduced)
-    run.recorders.pass_over(split.dataset_type, epoch, means)
     return means
 
 

@@ -60,14 +60,15 @@ class Progress:
         """Whether anything was learned or measured yet."""
         return (
             self.epoch > self._first_epoch
-            or self.training.n_batches + self.validation.n_batches > 0
+            or self.training.has_begun
+            or self.validation.has_begun
             or self.probes.has_begun
         )
 
     @property
     def is_learning(self) -> bool:
         """Whether it is in the middle of the training data."""
-        return self.training.n_batches > 0 and not self.validation.n_batches
+        return self.training.has_begun and not self.validation.has_begun
 
     def begin_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch."""

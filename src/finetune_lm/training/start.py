@@ -68,7 +68,7 @@ def begin_training(
         best=BestState(run.loaded.model),
         progress=Progress(args.seed, BEFORE_TRAINING if args.eval_before_training else 0),
         recorders=_recorders(run, splits, output_dir, saved),
-        parts=parts_with_state(learner, splits.train, splits.validation) | _before(splits),
+        parts=parts_with_state(learner, *splits.learned_from()) | _before(splits),
         origin=fingerprints_of(splits),
     )
     if saved is not None:
@@ -110,7 +110,7 @@ def _recorders(
         for (name, table), place in [(tokens, path), *beside]:
             recorders[name] = table(place, columns, _table_state(saved, name))
 
-    add_tables(splits.train, METRICS, (TABLE, TokenTable), (WORDS, TrainingWords))
+    add_tables(splits.learned_from()[0], METRICS, (TABLE, TokenTable), (WORDS, TrainingWords))
     recorders[LOSSES] = LossHistory()
     if splits.probes:
         of_probes = (PROBES, ProbeTable), (PROBE_WORDS, ProbeWords)

@@ -164,7 +164,7 @@ def parts_with_state(learner: Learner, *splits: Split) -> dict[str, Any]:
     for split in splits:
         if split.losses is not None:
             for name, loss in split.losses.by_name().items():
-                parts[f"{split.dataset_type} loss {name}"] = loss
+                parts[f"{split.name} loss {name}"] = loss
     return {
         name: part
         for name, part in parts.items()

@@ -146,16 +146,22 @@ def make_learner(
     Raises:
         UserError: If optimizer or schedule do not accept what is given for them.
     """
-    keep_apart(loaded.model)
+    for each in loaded.modes:
+        keep_apart(each.model)
     optimizer = make_optimizer(data_args, loaded.model)
     n_batches = math.ceil(len(training.dataset) / training.batch_size)
     schedule = make_schedule(data_args, optimizer, n_batches)
     renew_scaler(accelerator)
     # Not for training: accelerate would wrap the model, where there are several ranks, in what
     # takes the mean of their means.
-    model = accelerator.prepare_model(loaded.model, evaluation_mode=True)
+    model, *_ = [accelerator.prepare_model(m, evaluation_mode=True) for m in _modes(loaded)]
     optimizer = accelerator.prepare_optimizer(optimizer)
     return Learner(model, optimizer, accelerator, callbacks, schedule)
+
+
+def _modes(loaded: LoadedModel) -> list[Any]:
+    """A model in all of its modes, the one of training first."""
+    return [loaded.model, *(each.model for each in loaded.modes if each.mode != loaded.mode)]
 
 
 def _step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None) -> bool:

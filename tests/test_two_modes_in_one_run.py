@@ -1,0 +1,352 @@
+"""Runs of both modes of a model that is causal and masked in one: ``--model_task lm+mlm``."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import finetune_lm
+from crashing import difference
+from families import TEXTS
+from finetune_lm import DataTrainingArguments, ModelArguments, UserError, measures
+from finetune_lm.cli import main
+from finetune_lm.data_preprocessing import (
+    expand_with_masks,
+    mask_random_spans,
+    mask_random_tokens,
+)
+from finetune_lm.loss_classes import KLBaselineLoss, OutputsDefaultLoss
+from finetune_lm.model_modifiers import AlternateModes, ModelCallback
+from finetune_lm.runs.interruption import Interrupted
+from helpers import write_lines
+from two_modes_model import CODE, save_two_modes
+
+BOTH, LM, MNTP = "lm+mlm", "lm", "mntp"
+TASK_OF = {"lm": LM, "mlm": MNTP}
+WORDS = "{}/x-test_words.csv.gz"
+ALL = ("train", "validation", "test", "probe")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return save_two_modes(tmp_path_factory.mktemp("two_modes"), n_steps=30)
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_lines(Path("teach.txt.gz"), TEXTS[:4])
+    write_lines(Path("check.txt.gz"), TEXTS[4:])
+    write_lines(Path("test.txt.gz"), TEXTS[1:4])
+
+
+def do(place: Path, task: str, directory: str, model: dict[str, Any] | None = None, **data: Any):
+    model = {"model_task": task, "trust_remote_code": True, **(model or {})}
+    data = {"seed": 4, "test_output_file_prefix": "x", "output_dir": directory, **data}
+    return finetune_lm.run(ModelArguments(str(place), **model), DataTrainingArguments(**data))
+
+
+def training(**data: Any) -> dict[str, Any]:
+    masked = dict.fromkeys(ALL[:2], mask_random_tokens)
+    kl = {"dataset": "test.txt.gz", "data_preprocessing_fn": mask_random_tokens, "scaleby": 0.1}
+    return {
+        "train_file": "teach.txt.gz",
+        "validation_file": "check.txt.gz",
+        "test_file": ["test.txt.gz"],
+        "probe_file": ["check.txt.gz"],
+        "epochs": 3,
+        "train_optimizer_kwargs": {"lr": 1e-2},
+        "per_device_train_batch_size": 2,
+        "eval_before_training": True,
+        "loss_classes": {"train": [OutputsDefaultLoss, KLBaselineLoss]},
+        "loss_classes_kwargs": {"train": {"KLBaselineLoss": kl}},
+        "data_preprocessing_fn": {**masked, **dict.fromkeys(ALL[2:], expand_with_masks)},
+        "data_preprocessing_fn_strategy": dict.fromkeys(ALL, "per_batch"),
+        **data,
+    }
+
+
+def in_mode(rows: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """The rows of one mode as a run of that alone has them."""
+    return rows[rows["mode"] == mode].drop(columns="mode").reset_index(drop=True)
+
+
+def assert_same(rows: pd.DataFrame, alone: pd.DataFrame) -> None:
+    """See that rows are the same, of which one table may have more columns of missing values."""
+    assert len(rows)
+    pd.testing.assert_frame_equal(rows[list(alone.columns)], alone, check_dtype=False)
+    assert rows.drop(columns=list(alone.columns)).isna().all(axis=None)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_both_modes_by_brute_force_and_as_runs_of_each_alone(place, fast):
+    shared = {
+        "test_file": ["test.txt.gz", "check.txt.gz"],
+        "data_preprocessing_fn": {"test": expand_with_masks},
+        "data_preprocessing_fn_kwargs": {"test": {"within_word_l2r": True}},
+        "measures": [measures.WordBoundary, measures.Rank],
+        "word_tables": True,
+        "fast": fast,
+    }
+    both = do(place, BOTH, "both", **shared)
+    rows, words = both.test_results, finetune_lm.load_metrics(WORDS.format("both"))
+    assert list(rows.columns[:4]) == ["model_name", "task", "mode", "n_params"]
+    assert list(words.columns[:4]) == ["model_name", "task", "mode", "n_params"]
+    of_files = rows[["dataset_name", "mode"]].drop_duplicates().to_numpy().tolist()
+    assert of_files == [["test", "lm"], ["test", "mlm"], ["check", "lm"], ["check", "mlm"]]
+    for mode, task in TASK_OF.items():
+        if task == LM:
+            alone = do(
+                place,
+                LM,
+                "lm",
+                **{**shared, "data_preprocessing_fn": {}, "data_preprocessing_fn_kwargs": {}},
+            )
+        else:
+            alone = do(place, MNTP, "mntp", **shared)
+        assert set(in_mode(rows, mode)["task"]) == {task}
+        assert_same(in_mode(rows, mode), alone.test_results)
+        assert_same(in_mode(words, mode), finetune_lm.load_metrics(WORDS.format(task)))
+    masked = rows["mode"] == "mlm"
+    assert rows.loc[masked, "surprisal_corrected"].isna().all()
+    assert rows.loc[~masked, "rank"].notna().all()
+    assert set(words.loc[words["mode"] == "mlm", "pll"]) == {"within_word_l2r"}
+    # The words afterwards, from the tables alone.
+    assert main(["words", "both"]) == 0
+    again = finetune_lm.load_metrics(WORDS.format("both"))
+    pd.testing.assert_frame_equal(again, words)
+    # Independent of our loading: plain calls of both classes.
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+    autos = transformers.AutoModelForCausalLM, transformers.AutoModelForMaskedLM
+    for auto, mode in zip(autos, TASK_OF, strict=True):
+        model = auto.from_pretrained(place, trust_remote_code=True).eval()
+        expected = []
+        for text in TEXTS[1:4]:
+            ids = torch.tensor(tokenizer(text)["input_ids"])
+            words_of = tokenizer(text).word_ids()
+            for at in range(1, len(ids) - 1):
+                given = ids.clone()
+                if mode == "mlm":
+                    hidden = [k for k in range(at, len(ids)) if words_of[k] == words_of[at]]
+                    given[hidden] = tokenizer.mask_token_id
+                with torch.no_grad():
+                    logits = model(given[None]).logits[0, at - 1].double()
+                expected.append(-float(logits.log_softmax(-1)[ids[at]]) / math.log(2))
+        here = in_mode(rows, mode)
+        here = here[(here["dataset_name"] == "test") & here["is_target"]]
+        if mode == "lm":
+            assert here["surprisal"].tolist() == pytest.approx(expected, abs=1e-4)
+        else:
+            # Words next to punctuation are several of BERT's and one of the text's.
+            apart = here["word"].str.isalnum()
+            assert apart.sum() > 10
+            found, wanted = here["surprisal"][apart], pd.Series(expected, here.index)[apart]
+            assert found.tolist() == pytest.approx(wanted.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", TASK_OF)
+def test_a_run_that_learns_in_one_mode_is_the_run_of_that_mode(place, mode):
+    """With the other one measured besides."""
+    data = training()
+    both = do(place, BOTH, "both", {"train_mode": mode}, **data)
+    other = next(each for each in TASK_OF if each != mode)
+    if mode == "lm":
+        data = {**data, "data_preprocessing_fn": {}}
+        data["loss_classes_kwargs"] = {
+            "train": {"KLBaselineLoss": {"dataset": "test.txt.gz", "scaleby": 0.1}}
+        }
+    alone = do(place, TASK_OF[mode], "alone", **data)
+    for name in ("metrics", "probe_results", "test_results"):
+        assert_same(in_mode(getattr(both, name), mode), getattr(alone, name))
+    assert both.best_loss == alone.best_loss
+    assert both.best_epoch == alone.best_epoch
+    found, wanted = (load_file(f"{each}/model/model.safetensors") for each in ("both", "alone"))
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(weight, wanted[name]) for name, weight in found.items())
+    metrics = both.metrics
+    of_other = metrics[metrics["mode"] == other]
+    assert set(of_other["dataset_type"]) == {"validation"}
+    assert of_other.groupby("epoch")["surprisal"].mean().nunique() == 4
+    # The other mode of what was learned.
+    tested = do(
+        Path("both/model"),
+        TASK_OF[other],
+        "tested",
+        **{
+            "test_file": ["test.txt.gz"],
+            "data_preprocessing_fn": {"test": expand_with_masks} if other == "mlm" else {},
+            "data_preprocessing_fn_strategy": {"test": "per_batch"},
+        },
+    ).test_results
+    of_tests = in_mode(both.test_results, other)
+    assert tested["surprisal"].tolist() == pytest.approx(of_tests["surprisal"].tolist(), abs=1e-5)
+
+
+class Stop(ModelCallback):
+    """Asks the run to stop, once, after so many calls."""
+
+    left = math.inf
+
+    def __call__(self, epoch, batch):
+        Stop.left -= 1
+        if not Stop.left:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+STOPPING = {"post_train_batch": [Stop], "post_validation_batch": [Stop]}
+
+
+@pytest.mark.parametrize(
+    ("hook", "every", "modes"),
+    [
+        ("pre_train_batch", 1, ["lm", "mlm"] * 3),
+        ("pre_train_batch", {"mlm": 2}, ["lm", "mlm", "mlm"] * 2),
+        ("begin_epoch", 1, ["lm", "lm", "mlm", "mlm", "lm", "lm"]),
+    ],
+)
+def test_modes_that_alternate_and_go_on(place, hook, every, modes):
+    data = training(word_tables=True, checkpoint_every=1)
+    alternating = {hook: [AlternateModes, *STOPPING.get(hook, [])]}
+    model = {
+        "model_callbacks": {**STOPPING, **alternating},
+        "model_callbacks_kwargs": {hook: {"AlternateModes": {"every": every}}},
+    }
+    Stop.left = math.inf
+    whole = do(place, BOTH, "whole", model, **data)
+    rows = whole.metrics
+    trained = rows[rows["dataset_type"] == "train"]
+    batches = trained[["epoch", "batch_number", "mode"]].drop_duplicates()
+    assert batches["mode"].tolist() == modes
+    # The loss that was minimised is that of the mode, and so is the KL term's.
+    for _, batch in trained.groupby(["epoch", "batch_number"]):
+        mean = batch["surprisal"].mean() * math.log(2)
+        assert batch["OutputsDefaultLoss"].iloc[0] == pytest.approx(mean, abs=1e-4)
+    # Judged by the mean of both.
+    judged = rows[(rows["dataset_type"] == "validation") & (rows["epoch"] >= 0)]
+    means = judged.groupby(["epoch", "mode"]).apply(
+        lambda b: (b["surprisal"] * math.log(2)).mean(), include_groups=False
+    )
+    assert whole.best_loss == pytest.approx(means.groupby("epoch").mean().min(), abs=1e-4)
+    stops = (1, 3, 4, 7) if hook == "pre_train_batch" and every == 1 else (6,)
+    for stop in stops:
+        Stop.left = stop
+        with pytest.raises(Interrupted):
+            do(place, BOTH, f"stopped-{stop}", model, **data)
+        assert main(["--resume", f"stopped-{stop}"]) == 0
+        assert difference(Path("whole"), Path(f"stopped-{stop}")) == [], stop
+
+
+class Switch(ModelCallback):
+    """Sets the mode of the training without its class saying so."""
+
+    to = "mlm"
+
+    def __init__(self, model, tokenizer, run):
+        self.run = run
+
+    def __call__(self, epoch, batch):
+        self.run.mode = self.to
+
+
+class SwitchNowhere(Switch):
+    to = "both"
+
+
+def test_what_cannot_be_is_told_in_a_line(place, tmp_path):
+    def told(model: str | Path = place, directory: str = "out", **more: Any) -> str:
+        of_model = more.pop("of_model", {})
+        with pytest.raises(UserError) as caught:
+            do(Path(model), BOTH, directory, of_model, **{**training(), **more})
+        [problem] = caught.value.problems
+        return problem
+
+    assert told("tiny-lm") == (
+        "model_task must fit the model, but 'tiny-lm' (of type 'gpt2') is not a masked next-token "
+        "language model."
+    )
+    assert "what 'tiny-mlm' predicts changes with later tokens" in told("tiny-mlm")
+    # Its own code has no class for the other mode.
+    config = json.loads((place / "config.json").read_text())
+    del config["auto_map"]["AutoModelForMaskedLM"]
+    one = shutil.copytree(place, tmp_path / "one")
+    (one / "config.json").write_text(json.dumps(config))
+    assert told(one).endswith("(of type 'two_modes') is not a masked next-token language model.")
+    # The modes have not the same weights.
+    apart = shutil.copytree(place, tmp_path / "apart")
+    code = CODE.replace(
+        "class Causal(Masked):\n",
+        "class Causal(Masked):\n"
+        "    def __init__(self, config):\n"
+        "        super().__init__(config)\n"
+        "        self.more = nn.Linear(2, 2)\n\n",
+    )
+    (apart / "two_modes.py").write_text(code)
+    assert "more" in told(apart)
+    itself = save_two_modes(tmp_path / "itself", n_steps=30, offset=0)
+    problem = told(itself)
+    assert problem.startswith("model_task lm+mlm needs a model that predicts a masked token at the")
+    assert problem.endswith("Do a run for each mode: --model_task lm, --model_task mlm.")
+    # Masks, where it learns from them, and as many examples for both modes.
+    plain = {"data_preprocessing_fn": {}}
+    assert "must have masks ([MASK]) to train" in told(of_model={"train_mode": "mlm"}, **plain)
+    alternating = {"model_callbacks": {"begin_epoch": [AlternateModes]}}
+    assert "must have masks ([MASK]) to train" in told(of_model=alternating, **plain)
+    grown = {"data_preprocessing_fn": dict.fromkeys(ALL, expand_with_masks)}
+    grown["data_preprocessing_fn_strategy"] = {}
+    assert "needs the same examples in each" in told(of_model=alternating, **grown)
+    kl = {"KLBaselineLoss": {"dataset": "test.txt.gz", "data_preprocessing_fn": mask_random_spans}}
+    problem = told(loss_classes_kwargs={"train": kl})
+    assert "mask_random_spans is for sequence-to-sequence models (seq2seq) but" in problem
+    assert "a causal language model (lm) and a masked next-token language model (mntp)" in problem
+    spans = {"data_preprocessing_fn": {"test": mask_random_spans}}
+    assert "mask_random_spans is for sequence-to-sequence models" in told(**spans)
+    write_lines(Path("check_metadata.json.gz"), [{"mode": "x"}] * 2)
+    assert "metadata must not have the key 'mode'" in told()
+    Path("check_metadata.json.gz").unlink()
+    # What callbacks set.
+    for cls, expected in (
+        (Switch, "no callback class says that modes alternate: alternates_modes = True in its"),
+        (SwitchNowhere, "has set the mode of the training to 'both', but it must be lm or mlm."),
+    ):
+        callbacks = {"model_callbacks": {"pre_train_batch": [cls]}}
+        assert expected in told(of_model=callbacks, directory=cls.__name__)
+
+
+def test_arguments_of_modes_are_checked(capsys):
+    alone = ["--test_file", "test.txt.gz", "--model_name_or_path", "tiny-lm"]
+    for given, expected in {
+        "--train_mode mlm": "train_mode has no use without --model_task lm+mlm.",
+        "--select_mode lm": "select_mode has no use without --model_task lm+mlm.",
+        "--model_callbacks.begin_epoch model_modifiers.AlternateModes": (
+            "AlternateModes has no use without --model_task lm+mlm."
+        ),
+        "--model_task lm+mlm --train_mode lm+mlm": "train_mode must be lm or mlm but got 'lm+mlm'",
+        "--model_task lm+mlm --select_mode both": "select_mode must be lm, mlm or lm+mlm but got",
+        "--model_task lm+mlm --fsdp": "fsdp cannot be given with --model_task lm+mlm.",
+        "--model_task lm+mlm --model_callbacks.end_epoch model_modifiers.AlternateModes": (
+            "AlternateModes must be given as model_callbacks.begin_epoch or"
+        ),
+        **{
+            "--model_task lm+mlm --model_callbacks.begin_epoch model_modifiers.AlternateModes "
+            f"--model_callbacks_kwargs.begin_epoch.AlternateModes.{kwarg}": expected
+            for kwarg, expected in {
+                "every 0": "every must be a whole number of at least 1 but got 0.",
+                "every.mlm half": "every.mlm must be a whole number of at least 1 but got 'half'.",
+                "every.both 2": "every must have a number for lm or mlm but has 'both'.",
+                "start masked": "start must be lm or mlm but got 'masked'.",
+            }.items()
+        },
+    }.items():
+        assert main([*alone, *given.split()]) == 2
+        assert expected in capsys.readouterr().err, given
