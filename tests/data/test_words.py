@@ -67,7 +67,7 @@ def test_tokens_are_of_the_word_that_they_spell(name, text):
     encoding, words = words_of(name, text)
     vocabulary = Vocabulary(TOKENIZERS[name]())
     for token, word in zip(encoding.input_ids, words.words, strict=True):
-        piece = vocabulary.join([token]).removeprefix("##")
+        piece = vocabulary.joined([[token]])[0].removeprefix("##")
         if word is not None and piece.isascii() and "<" not in piece and "[" not in piece:
             plain = word if name != "bert" else word.lower()
             assert piece in plain or not word.isascii()
@@ -183,6 +183,28 @@ def test_words_of_ids_that_no_text_is_given_for():
         "<extra_id_2>",
     ]
     assert words.word_num[-1] == -1  # </s>
+
+
+@pytest.mark.parametrize("name", list(TOKENIZERS))
+def test_words_of_ids_of_several_sequences_are_those_of_each(name):
+    tokenizer = TOKENIZERS[name]()
+    texts = ["", "The women have often drunk", "glass.", "", "unbelievable water"]
+    vocabulary = Vocabulary(tokenizer)
+    special = tokenizer.sep_token_id if name == "bert" else tokenizer.eos_token_id
+    sequences = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    # What frames a text, at its beginning, in its middle and alone.
+    sequences += [[special, *sequences[1]], [*sequences[1], special, *sequences[2]], [special]]
+    sequences = [np.array(ids, dtype=np.int64) for ids in sequences]
+    together = LabelWords.of_ids(vocabulary, sequences)
+    for number, ids in enumerate(sequences):
+        alone = LabelWords.of_ids(vocabulary, [ids])
+        place = np.arange(len(ids))
+        for a, b in zip(
+            together.at(np.full(len(ids), number), place), alone.of_tokens, strict=True
+        ):
+            assert a.tolist() == b.tolist()
+    assert together.of_tokens.word_num.min() == -1
+    assert len(LabelWords.of_ids(vocabulary, [])) == 0
 
 
 @pytest.mark.parametrize("name", list(TOKENIZERS))

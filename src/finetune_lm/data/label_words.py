@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -102,20 +103,24 @@ class LabelWords:
         A word goes from a token that is spelled as a beginning up to the next one; a mask or a
         sentinel is a word of its own.
         """
-        word_nums, word_lists = [], []
-        for ids in sequences:
-            in_word = ~vocabulary.is_structural(ids)
-            alone = vocabulary.is_standalone(ids)
-            begins = vocabulary.begins_word(ids) | alone
-            begins[1:] |= alone[:-1] | ~in_word[:-1]
-            begins[:1] = True
-            begins &= in_word
-            word_num = np.where(in_word, np.cumsum(begins) - 1, NO_WORD)
-            word_nums.append(word_num)
-            word_lists.append(
-                [vocabulary.join(ids[word_num == word].tolist()) for word in range(begins.sum())]
-            )
-        return cls._numbered(Ragged.of(word_nums), word_lists)
+        given = Ragged.of(sequences)
+        ids, starts = given.values, given.starts
+        in_word = ~vocabulary.is_structural(ids)
+        alone = vocabulary.is_standalone(ids)
+        begins = vocabulary.begins_word(ids) | alone
+        begins[1:] |= alone[:-1] | ~in_word[:-1]
+        begins[starts[:-1][given.lengths > 0]] = True
+        begins &= in_word
+        # Words of all sequences, and how many there are up to the end of each.
+        number = np.cumsum(begins) - 1
+        ends = np.concatenate([[0], np.cumsum(begins)])[starts]
+        word_num = number - np.repeat(ends[:-1], given.lengths)
+        tokens = np.split(ids[in_word], np.flatnonzero(begins[in_word])[1:])
+        words = vocabulary.joined([each.tolist() for each in tokens]) if begins.any() else []
+        return cls._numbered(
+            Ragged(np.where(in_word, word_num, NO_WORD), starts),
+            [words[begin:end] for begin, end in itertools.pairwise(ends.tolist())],
+        )
 
     @classmethod
     def _numbered(cls, word_num: Ragged, word_lists: list[list[str]]) -> LabelWords:

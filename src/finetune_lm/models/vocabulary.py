@@ -212,9 +212,9 @@ class Vocabulary:
         """
         return np.isin(ids, [] if self._unknown_id is None else [self._unknown_id])
 
-    def join(self, ids: list[int]) -> str:
-        """The text of several tokens together, without space around it."""
-        return self._decode([ids])[0].strip()
+    def joined(self, rows: list[list[int]]) -> list[str]:
+        """The text of the tokens of each row together, without space around it."""
+        return [text.strip() for text in self._decode(rows)]
 
     def _learned(self, ids: IntArray, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
         size = len(self._known)
