@@ -1,7 +1,7 @@
 """Bad input: what is said of it, each case once, through the command line.
 
 Every case ends with status 2 and exactly the lines it names, without a traceback, before a model is
-loaded, and leaves nothing behind. The cases are in `bad_input.py`.
+loaded, and leaves nothing behind. The cases are in `bad_data.py` and `bad_arguments.py`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,22 @@ from typing import Any
 
 import pytest
 
-from bad_input import BASE, GOOD, TABLE, TEST, both, file, raw
+from bad_arguments import ARGUMENTS, CONFIG_FILES
+from bad_data import DATA_FILES, JSON_FILES, METADATA
+from bad_input import BASE, GOOD, TEST, both, file, raw
 from finetune_lm.cli import main
+
+TABLE = {
+    f"{kind}: {name}": case
+    for kind, table in (
+        ("data", DATA_FILES),
+        ("data", JSON_FILES),
+        ("metadata", METADATA),
+        ("config", CONFIG_FILES),
+        ("arguments", ARGUMENTS),
+    )
+    for name, case in table.items()
+}
 
 
 def tree() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reading data files. What is said of bad ones is in `bad_input.py`."""
+"""Reading data files. What is said of bad ones is in `bad_data.py`."""
 
 from __future__ import annotations
 
