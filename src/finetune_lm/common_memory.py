@@ -60,7 +60,8 @@ class CommonMemory:
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Put the sums over all processes into tensors of one type, for which there is room.
 
-        They are added in the order of the processes, so that all have the same sums to the bit.
+        They are added in the order of the processes, so that all have the same sums to the bit. All
+        must have told each other something since the last time, of which some may still be reading.
         """
         import torch
 
@@ -68,7 +69,6 @@ class CommonMemory:
         numbers = [
             room[: n * tensors[0].element_size()].view(tensors[0].dtype) for room in self._rooms
         ]
-        self._tell(None)  # nobody reads any more what was here before
         torch._foreach_copy_(_parts(numbers[self._rank], tensors), list(tensors))
         self._tell(None)
         # Each adds up a part of them, in the room of the first.

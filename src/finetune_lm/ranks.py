@@ -24,13 +24,20 @@ from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.randomness import RANKS, OwnRandomness, stream_seed
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
+
+    IntArray = npt.NDArray[np.int64]
 
 T = TypeVar("T")
 
 LONGEST_WAIT = timedelta(hours=2)
 """For a rank that is there and says nothing: it may be saving a model. One that ends is noticed at
 once, whatever it ended by."""
+
+_ROOM = 2**14
+"""How many bytes a rank can say in one message."""
 
 _AT_ONCE = 2**26
 """How many numbers of gradients are put together in one message, or a few more."""
@@ -54,8 +61,22 @@ class World:
 
     @property
     def share(self) -> slice:
-        """Which examples of a batch are this rank's."""
+        """Which of some things are this rank's that all take as much."""
         return slice(self.rank, None, self.size)
+
+    def dealt(self, costs: IntArray) -> IntArray:
+        """Which rank is to have each of some things: all as many, and about as much.
+
+        Args:
+            costs: What each takes: (n,).
+        """
+        import numpy as np
+
+        turn, place = np.divmod(np.arange(len(costs)), self.size)
+        ranks = np.empty(len(costs), dtype=np.int64)
+        # The largest first, to and fro.
+        ranks[np.argsort(-costs, kind="stable")] = np.where(turn % 2, self.size - 1 - place, place)
+        return ranks
 
     def randomness(self) -> AbstractContextManager[object]:
         """Inside, random numbers are this rank's own, as those of dropout are.
@@ -147,7 +168,6 @@ class _Ranks(World):
         self._own = OwnRandomness(0)
         self._signal: int | None = None
         self._received: int | None = None
-        self._room = 2**12
         self._memory = CommonMemory(rank, size, self.gather)
         with self._noticing():
             # Gradients go by what is fast between their devices, all else by the CPU.
@@ -213,7 +233,10 @@ class _Ranks(World):
             for parameter, is_there in zip(parameters, anywhere.tolist(), strict=True):
                 if is_there and parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-            for part in _alike(each.grad for each in parameters if each.grad is not None):
+            there = [each.grad for each in parameters if each.grad is not None]
+            for number, part in enumerate(_alike(there)):
+                if number:
+                    self.gather(None)  # nobody is at the last part any more
                 self._add_up_together(part)
 
     def _add_up_together(self, gradients: list[Tensor]) -> None:
@@ -241,22 +264,19 @@ class _Ranks(World):
         self._own.load_state_dict(state["randomness"][self.rank])
 
     def _all_bytes(self, data: bytes) -> list[bytes]:
-        """What each rank has to say, in one message if it is not longer than any before."""
-        lengths, texts = self._all_in_room(data)
-        longest = max(lengths)
-        if longest > self._room:
-            # The same on all ranks.
-            self._room = 1 << (longest - 1).bit_length()
-            lengths, texts = self._all_in_room(data)
+        """What each rank has to say, in one message if that is as short as it mostly is."""
+        lengths, texts = self._all_in_room(data, _ROOM)
+        if max(lengths) > _ROOM:
+            lengths, texts = self._all_in_room(data, max(lengths))
         return [text[:n].numpy().tobytes() for n, text in zip(lengths, texts, strict=True)]
 
-    def _all_in_room(self, data: bytes) -> tuple[list[int], list[Tensor]]:
+    def _all_in_room(self, data: bytes, room: int) -> tuple[list[int], list[Tensor]]:
         import torch
         import torch.distributed as dist
 
-        message = torch.zeros(8 + self._room, dtype=torch.uint8)
+        message = torch.zeros(8 + room, dtype=torch.uint8)
         message[:8] = torch.tensor([len(data)]).view(torch.uint8)
-        if len(data) <= self._room:
+        if len(data) <= room:
             message[8 : 8 + len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         messages = [torch.empty_like(message) for _ in range(self.size)]
         with self._noticing():

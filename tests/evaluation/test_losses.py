@@ -4,10 +4,12 @@ import operator
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from finetune_lm import DataTrainingArguments, ranks
+from finetune_lm.constants import OWN_SHARE
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.losses import EpochLosses, FoundLosses, LossEntry, Losses
 from finetune_lm.loss_classes import OutputsDefaultLoss
@@ -394,3 +396,35 @@ def test_a_rank_without_a_share_adds_nothing(monkeypatch, cls):
     assert together.numbers["loss"] == 9.0
     assert none.of_share(together.counts) is None
     assert all_.of_share(together.counts).requires_grad
+
+
+class OfOwnShare(Squares):
+    reduce_over_ranks = OWN_SHARE
+    epoch_weight = 2.0
+
+
+def test_what_all_ranks_have_found_of_a_whole_batch_counts_once(monkeypatch):
+    """And that of which each has its share counts together."""
+    made = losses(AddedUp, OfExamples, OfOwnShare)
+    monkeypatch.setattr(ranks, "_joined", _Rank(0))
+    found = [
+        FoundLosses({"loss": n, "AddedUp": 5.0, "OfExamples": 3.0, "OfOwnShare": n}, {}, weights)
+        for n, weights in ((1.0, {"OfOwnShare": 2.0}), (4.0, {"OfOwnShare": 1.0}))
+    ]
+    together = made.joined(found, are_shares=False)
+    expected = {"loss": 13.0, "AddedUp": 5.0, "OfExamples": 3.0, "OfOwnShare": 5.0}
+    assert (together.numbers, together.weights) == (expected, {"OfOwnShare": 3.0})
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_ranks_have_as_many_and_about_as_much(size):
+    world = World()
+    world.size = size
+    for n in (0, 1, 4, 31):
+        costs = np.random.default_rng(n).integers(1, 200, n)
+        dealt = world.dealt(costs)
+        n_of_each = np.bincount(dealt, minlength=size)
+        cost_of_each = np.bincount(dealt, weights=costs, minlength=size)
+        assert (len(dealt), len(n_of_each)) == (n, size)
+        assert n_of_each.max() - n_of_each.min() <= 1
+        assert cost_of_each.max() - cost_of_each.min() <= costs.max(initial=0)

@@ -87,7 +87,7 @@ def evaluate(
         means = progress.means_of(split)
     run.recorders.pass_over(split.dataset_type, epoch, means, split.mode)
     if split.pairs is not None:
-        means = {**means, **split.pairs.of_costs(progress.costs)}
+        means = {**means, **run.world.decided(split.pairs.of_costs, progress.costs)}
     progress.found[split.mode] = means
 
 

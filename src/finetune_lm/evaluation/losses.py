@@ -198,10 +198,33 @@ class Losses:
         """
         return any(map(_needs_logits, self._made))
 
-    def joined(self, found: Sequence[FoundLosses]) -> FoundLosses:
-        """The losses of a batch of which each rank has found those of its share."""
-        if len(found) == 1:
-            return found[0]
+    @property
+    def of_own_shares(self) -> set[str]:
+        """Those of which a rank finds its share only, though it has all of a batch."""
+        return {
+            name
+            for name, loss in self.by_name().items()
+            if getattr(loss, "reduce_over_ranks", None) == OWN_SHARE
+        }
+
+    def joined(self, found: Sequence[FoundLosses], *, are_shares: bool = True) -> FoundLosses:
+        """The losses of a batch of which each rank has found some.
+
+        Args:
+            found: What each has found.
+            are_shares: Whether that is of its share of the batch; otherwise all had all of it.
+        """
+        if not are_shares:
+            first, own = found[0], self.of_own_shares
+            parts = {
+                name: sum(each.numbers[name] for each in found if name in own or each is first)
+                for name in self.names
+            }
+            weights = {
+                name: sum(each.weights[name] for each in found if name in own or each is first)
+                for name in first.weights
+            }
+            return FoundLosses({LOSS: self.reduced(parts), **parts}, {}, weights)
         counts: dict[str, float | None] = {}
         parts = {}
         for name in self.names:

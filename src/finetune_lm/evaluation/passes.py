@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,11 @@ from finetune_lm.evaluation.losses import EpochLosses, FoundLosses, LossValues
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.models.compiling import compiler_problem
 from finetune_lm.out_of_memory import is_out_of_memory
+from finetune_lm.ranks import world
 from finetune_lm.recording.recorder import BatchAt, Measured
 from finetune_lm.recording.scored_tokens import of_shares
 from finetune_lm.runs.context import Run
+from finetune_lm.scoring.forward import ranks_of
 from finetune_lm.scoring.surprisal import Scores
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class Pass:
         n_examples: How many examples these took, before any preprocessing per batch.
         lr: The learning rate of the last batch that was learned from; None before there is one.
         losses: The losses of the batches in each mode.
-        costs: What sentences cost so far, where pairs are scored.
+        costs: What sentences cost so far, where pairs are scored: of several ranks the first does.
         found: What the data came to in the modes in which they were gone through.
     """
 
@@ -79,7 +81,7 @@ class Pass:
 
     def take_in(self, measured: Measured) -> None:
         """Take in the losses of a batch, unless one of them is infinite or no number."""
-        if measured.split.pairs is not None:
+        if measured.split.pairs is not None and world().is_first:
             measured.split.pairs.take_in(self.costs, measured)
         if measured.losses is None:
             return
@@ -157,25 +159,29 @@ def measure_batch(
     has_losses = split.losses is not None and n_labels > 0
     learns = torch.is_grad_enabled() and has_losses
     loss: LossValues | None = None
-    with run.world.randomness(), torch.set_grad_enabled(learns):
+    with torch.set_grad_enabled(learns):
         outputs = split.forward(at.batch, device, alone=alone)
         share = replace(at, batch=outputs.batch)
+        is_shared = share.batch is not at.batch
         # Before the losses, which may change the logits.
         tokens = share.scored(outputs.score)
         if has_losses:
             # A copy: the rows need them as they are, whatever a loss does to its own.
             labels = outputs.batch.inputs["labels"].to(device, copy=True)
-            loss = split.losses(outputs.for_losses, labels, share.n_labels)
+            n_of_share = share.n_labels if is_shared else None
+            with run.world.randomness() if is_shared else nullcontext():
+                loss = split.losses(outputs.for_losses, labels, n_of_share)
     found = None
     if loss is not None:
         found = FoundLosses(loss.numbers(), loss.counts, split.losses.epoch_weights())
-    if run.world.size > 1:
-        mine = None if tokens is None or share.batch is at.batch else tokens.scores
+    if is_shared or (loss is not None and run.world.size > 1 and split.losses.of_own_shares):
+        mine = tokens.scores if tokens is not None and is_shared else None
         told = run.world.gather((found, mine))
         if found is not None:
-            found = split.losses.joined([losses for losses, _ in told])
+            found = split.losses.joined([losses for losses, _ in told], are_shares=is_shared)
         if mine is not None:
-            tokens = at.scored(of_shares([scores or Scores.of_none() for _, scores in told]))
+            scores = [each or Scores.of_none() for _, each in told]
+            tokens = at.scored(of_shares(scores, ranks_of(at.batch)))
     if loss is None or found is None:
         return at.measured(tokens, None), None
     measured = at.measured(tokens, found.numbers, lr, found.weights)

@@ -87,11 +87,16 @@ class ScoredTokens:
         )
 
 
-def of_shares(shares: Sequence[Scores]) -> Score:
-    """What the tokens of a batch cost, of which each rank has found those of its share."""
+def of_shares(shares: Sequence[Scores], ranks: IntArray) -> Score:
+    """What the tokens of a batch cost, of which each rank has found those of its share.
+
+    Args:
+        shares: They, by rank.
+        ranks: Which rank has had each example: (n,).
+    """
 
     def score(rows: Tensor, positions: Tensor, targets: Tensor) -> Scores:
-        rank = rows.numpy() % len(shares)
+        rank = ranks[rows.numpy()]
         return Scores.joined(shares, [np.flatnonzero(rank == i) for i in range(len(shares))])
 
     return score

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch, on_device
 from finetune_lm.data.dataset import Dataset
+from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.errors import UserError
 from finetune_lm.models.sharding import is_sharded
 from finetune_lm.ranks import world
@@ -132,10 +133,22 @@ class Forward:
                 between them, or `forget` is called, so that several may go in together.
         """
         rows, _ = self._scorer.task.predictions(batch.inputs["labels"])
-        if len(rows):
+        if not alone and len(rows) and self._together is not None and self._together.has(batch):
+            scored = self._together.scores_of(batch, device)
+            if scored is not None:
+                return Outputs(_LossOnly(scored.loss), self._looked_up(scored, batch), batch)
+        # Dropout on one rank is none of the others' business.
+        with world().randomness():
+            return self._called(batch, device, alone=alone, is_asked=len(rows) > 0)
+
+    def _called(
+        self, batch: Batch, device: torch.device, *, alone: bool, is_asked: bool
+    ) -> Outputs:
+        """The outputs for a batch of which they are not known, in which something is asked."""
+        if is_asked:
             self._is_fast = self._may_be_fast and self._comes_to_the_same(batch, device)
         scored = None
-        if not alone and self._may_group and len(rows):
+        if not alone and self._may_group and is_asked:
             scored = self._from_together(batch, device)
         if scored is None:
             whole, batch = batch, _of_this_rank(batch)
@@ -247,9 +260,17 @@ class Forward:
         return results[0] if len(results) == 1 else join(results, self._n_counted(parts))
 
 
+def ranks_of(batch: Batch) -> IntArray:
+    """Which rank deals with each example of a batch that is not known to all: (n,)."""
+    n_tokens = batch.inputs["attention_mask"].sum(dim=1) + batch.is_label.sum(dim=1)
+    return world().dealt(n_tokens.numpy())
+
+
 def _of_this_rank(batch: Batch) -> Batch:
     """The examples of a batch that this process deals with."""
-    return batch if world().size == 1 else batch.select(world().share)
+    if world().size == 1:
+        return batch
+    return batch.select(np.flatnonzero(ranks_of(batch) == world().rank))
 
 
 def _nothing(rows: Tensor, positions: Tensor, targets: Tensor) -> Scores:

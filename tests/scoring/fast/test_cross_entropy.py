@@ -8,7 +8,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from finetune_lm.scoring.fast.criterion import of_logits
-from finetune_lm.scoring.fast.cross_entropy import CrossEntropy, TargetScores, score_rows
+from finetune_lm.scoring.fast.cross_entropy import (
+    CrossEntropy,
+    Targets,
+    TargetScores,
+    row_blocks,
+    score_rows,
+)
 
 
 def score_targets(logits, targets):
@@ -85,7 +91,12 @@ def test_rows_that_predict_several_targets(n, width):
     torch.manual_seed(0)
     hidden, weight = torch.randn(n, 4), torch.randn(4, width)
     which, targets = torch.randint(n, (2 * n,)), torch.randint(width, (2 * n,))
-    found = score_rows(lambda h: nullcontext(h @ weight), hidden, which, targets)
+    blocks = row_blocks(hidden, width)
+    asked = Targets(targets, which)
+    found, first, rest = (
+        score_rows(lambda h: nullcontext(h @ weight), hidden, asked, some)
+        for some in (blocks, blocks[:1], blocks[1:])
+    )
     logits = hidden @ weight
     exact = logits.double()
     costs = exact.logsumexp(-1)[which] - exact[which, targets]
@@ -94,3 +105,9 @@ def test_rows_that_predict_several_targets(n, width):
     torch.testing.assert_close(found.best_nll, best[which].float())
     assert torch.equal(found.best_id, logits.argmax(-1)[which])
     torch.testing.assert_close(found.loss, costs.mean().float())
+    # Some rows cost by themselves what they cost among all.
+    for name in ("nll", "best_id", "best_nll"):
+        is_first = which < blocks[0].stop
+        parts = getattr(first, name)[is_first], getattr(rest, name)[~is_first]
+        assert torch.equal(parts[0], getattr(found, name)[is_first])
+        assert torch.equal(parts[1], getattr(found, name)[~is_first])

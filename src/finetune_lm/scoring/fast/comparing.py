@@ -111,7 +111,14 @@ def traits_of(attention_mask: Tensor, rows: Tensor) -> frozenset[str]:
         attention_mask: 1 for tokens, 0 for padding: (n, length).
         rows: The example of each position that is asked about: (k,).
     """
-    lengths, counts = _lengths_and_counts(attention_mask, rows)
+    return traits_in(*_lengths_and_counts(attention_mask, rows))
+
+
+def traits_in(lengths: Tensor, counts: Tensor) -> frozenset[str]:
+    """The same of examples with so many tokens and predictions: (n,) each.
+
+    None of them has more than all of them together.
+    """
     asked = counts > 0
     found = {
         "several": int(asked.sum()) > 1,

@@ -106,6 +106,16 @@ class OutputLayer:
         return self.resumes and (self.is_ragged or self._pads_freely)
 
     @property
+    def settled_for(self) -> frozenset[str]:
+        """What batches may have, see `traits_of`, and nothing of the model is looked at again."""
+        return self._seen & self.own_loss_seen if self._is_checked else frozenset()
+
+    @property
+    def n_logits(self) -> int:
+        """How many logits it makes at a position."""
+        return self._call.n_logits
+
+    @property
     def n_bytes_fed(self) -> int:
         """How much memory takes at most what the layer is fed at a position."""
         weight = next(self._layer.parameters(), None) if self._layer is not None else None

@@ -5,6 +5,7 @@ What their texts have in common goes in once, and otherwise what is about as lon
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,8 @@ from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.ranks import world
-from finetune_lm.scoring.fast.comparing import are_same
-from finetune_lm.scoring.fast.cross_entropy import TargetScores, score_rows
+from finetune_lm.scoring.fast.comparing import are_same, traits_in
+from finetune_lm.scoring.fast.cross_entropy import Targets, TargetScores, row_blocks, score_rows
 from finetune_lm.scoring.fast.output_layer import OutputLayer
 from finetune_lm.scoring.fast.ragged import nodes_of_beginnings
 from finetune_lm.scoring.halving import free_memory
@@ -32,8 +33,14 @@ if TYPE_CHECKING:
 # How many tokens go through a model together where nothing is learned, padding included.
 _TOKENS_TOGETHER = 8192
 _BATCHES_TOGETHER = 16
+# How many groups each rank has before all are told, so that those of long texts can be evened out.
+_GROUPS_OF_RANK = 2
 # What the last layer is fed may differ by this much less than logits may.
 _STRICTER = 10.0
+
+
+_Ends = tuple[int, int]
+"""The first example of a group, and the one behind its last."""
 
 
 class BatchesTogether:
@@ -64,6 +71,11 @@ class BatchesTogether:
         self._batch_size = batch_size
         self._measures = measures
         self._groups: list[_Group] = []
+        self._is_settled = False
+
+    def has(self, batch: Batch) -> bool:
+        """Whether all ranks have the scores of a batch, and none can find that they are wrong."""
+        return self._is_settled and self._group_of(int(batch.example[0])) is not None
 
     def scores_of(self, batch: Batch, device: torch.device) -> TargetScores | None:
         """The scores of a batch's labels that count, in the order of their predictions.
@@ -94,45 +106,79 @@ class BatchesTogether:
     def _score_around(self, first: int, device: torch.device) -> None:
         """Score the batches that go in together, of which one begins with this example.
 
-        Each of several ranks scores those that come so many groups behind these, and all are told.
+        Several ranks score the groups that come behind these as well, and all are told.
         """
         self._groups = []
-        size = self._batch_size * self._n_together()
-        begin = (first // size + world().rank) * size
-        group: _Group | None = None
+        dealt, shared = self._dealt(first)
+        mine: tuple[list[_Group], list[_Group]] | None = None
         try:
-            if begin < len(self._dataset):
-                group = self._scored(begin, min(begin + size, len(self._dataset)), device)
+            mine = (
+                [self._scored(ends, device) for ends in dealt[world().rank]],
+                [self._scored(ends, device, world().share) for ends in shared],
+            )
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-        is_done = group is not None or begin >= len(self._dataset)
-        if world().all(is_done):
-            found = world().gather(group)
-            self._groups = [each.to(device) for each in found if each is not None]
+        found, settled = zip(*world().gather((mine, self._layer.settled_for)), strict=True)
+        if None not in found:
+            whole, parts = zip(*found, strict=True)
+            made = [*itertools.chain(*whole), *map(_Group.joined, zip(*parts, strict=True))]
+            self._groups = [group.to(device) for group in made]
+            self._is_settled = self._traits() <= frozenset.intersection(*settled)
 
-    def _scored(self, begin: int, end: int, device: torch.device) -> _Group:
-        """Score these examples together."""
+    def _traits(self) -> frozenset[str]:
+        """What batches of these groups may have."""
+        import torch
+
+        examples = np.concatenate([np.arange(each.begin, each.end) for each in self._groups])
+        counts = np.concatenate([np.diff(each.ends[0]) for each in self._groups])
+        lengths = self._dataset.input_ids.lengths[examples]
+        return traits_in(torch.from_numpy(lengths), torch.from_numpy(counts))
+
+    def _dealt(self, first: int) -> tuple[list[list[_Ends]], list[_Ends]]:
+        """Which groups each rank scores, and of which groups each scores some rows.
+
+        Of whole groups all ranks have as many, and about as many tokens.
+
+        Args:
+            first: An example of the first of them.
+        """
+        ranks = range(world().size)
+        size = self._batch_size * self._n_together()
+        n_groups = len(ranks) * _GROUPS_OF_RANK if len(ranks) > 1 else 1
+        first -= first % size
+        last = min(first + n_groups * size, len(self._dataset))
+        groups = [(begin, min(begin + size, last)) for begin in range(first, last, size)]
+        n_whole = len(groups) - len(groups) % len(ranks)
+        whole, shared = groups[:n_whole], groups[n_whole:]
+        n_tokens = [int(self._dataset.lengths[slice(*group)].sum()) for group in whole]
+        dealt = world().dealt(np.array(n_tokens))
+        hands = [[whole[i] for i in np.flatnonzero(dealt == rank)] for rank in ranks]
+        return hands, shared
+
+    def _scored(self, ends: _Ends, device: torch.device, share: slice = slice(None)) -> _Group:
+        """Score a group's examples together, or what its share of the blocks of rows predicts."""
+        begin, end = ends
+        import torch
+
         fed = self._fed(np.arange(begin, end))
         order = fed.in_order()
         measurement = None
         if self._measures:
             prepared = {i: made[order.to(made.device)] for i, made in fed.prepared.items()}
             measurement = Measurement(self._measures, len(order), device, prepared)
-        scores = score_rows(
-            self._layer.of_hidden,
-            fed.hidden,
-            fed.which[order.to(fed.which.device)],
-            fed.targets[order].to(device),
-            measurement,
-        )
+        which = fed.which[order.to(fed.which.device)]
+        asked = Targets(fed.targets[order].to(device), which)
+        blocks = row_blocks(fed.hidden, self._layer.n_logits)
+        scores = score_rows(self._layer.of_hidden, fed.hidden, asked, blocks[share], measurement)
+        block = torch.bucketize(which, which.new_tensor([each.stop for each in blocks]), right=True)
         n = end - begin
         counts = (
             np.bincount(fed.example[fed.is_behind == behind] - begin, minlength=n)
             for behind in (False, True)
         )
-        ends, ends_behind = (np.concatenate([[0], np.cumsum(each)]) for each in counts)
-        return _Group(begin, end, scores, (ends, ends[-1] + ends_behind))
+        of_labels, behind = (np.concatenate([[0], np.cumsum(each)]) for each in counts)
+        return _Group(begin, end, scores, (of_labels, of_labels[-1] + behind), block)
 
     def _fed(self, examples: IntArray) -> _Fed:
         """What the last layer is fed for some examples."""
@@ -201,12 +247,33 @@ class _Group:
         end: The one behind the last.
         scores: Those of all labels that count, and then of what is behind them.
         ends: Where the scores of each example end, and those of what is behind its labels.
+        block: The block of rows that predicts each of them: (k,).
     """
 
     begin: int
     end: int
     scores: TargetScores
     ends: tuple[IntArray, IntArray]
+    block: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Group]) -> _Group:
+        """A group of which each rank has scored what its share of the blocks predicts."""
+        import torch
+
+        k = len(parts[0].block)
+        place = parts[0].block % len(parts), torch.arange(k)
+        scores = [part.scores for part in parts]
+        nll, best_id, best_nll = (
+            torch.stack([getattr(each, name) for each in scores])[place]
+            for name in ("nll", "best_id", "best_nll")
+        )
+        nothing = torch.full((k,), torch.nan)  # a rank may have had no blocks
+        measured = {
+            name: torch.stack([each.measured.get(name, nothing) for each in scores])[place]
+            for name in dict.fromkeys(itertools.chain(*(each.measured for each in scores)))
+        }
+        return replace(parts[0], scores=TargetScores(nll.mean(), nll, best_id, best_nll, measured))
 
     def to(self, device: torch.device) -> _Group:
         """The same with all tensors there."""
