@@ -17,7 +17,7 @@ from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
 from measuring import Row, processor_time
 
-N_WORDS = 12_000
+N_WORDS = 10_000
 LENGTHS = [250, 500, 1000]
 """How many words a text has. There are so many texts that all have `N_WORDS`."""
 SHORT = 12

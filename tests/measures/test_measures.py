@@ -233,7 +233,10 @@ def test_measuring_changes_no_surprisal_and_no_gradient(measures, way):
         rows = measured(fam, data_of(fam), made, way)
         gradients = [p.grad for p in fam.model.parameters() if p.grad is not None]
         found.append((rows["surprisal"].to_numpy(), gradients))
-    np.testing.assert_array_equal(found[0][0], found[1][0])
+    # Where beginnings are shared, the ends of texts go in only for measures that look behind them:
+    # products of matrices of other shapes, which differ in their last digits.
+    rounding = 1e-5 if way == "together" and "WordBoundary" in measures else 0.0
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=0, atol=rounding)
     assert len(found[0][1]) == len(found[1][1])
     for one, other in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)

@@ -9,7 +9,7 @@ from families import PAIR_TASKS, family
 from finetune_lm.models.tasks import TASKS
 from finetune_lm.scoring.fast import ragged, ragged_kinds
 from finetune_lm.scoring.fast.output_layer import OutputLayer
-from helpers import assert_same_gradient, dataset, examples
+from helpers import assert_same_gradient, assert_same_logits, dataset, examples
 
 LMS = ["gpt2", "llama", "pythia", "olmo", "olmo2", "qwen"]
 PAIRS = ["t5", "flan-t5", "bart", *PAIR_TASKS]
@@ -166,6 +166,27 @@ def test_examples_that_nothing_is_asked_about_are_neither_read_nor_decoded():
     torch.testing.assert_close(found, plain_logits(fam, inputs, rows, positions))
     found.sum().backward()
     assert all(p.grad.isfinite().all() for p in fam.model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_of_shared_beginnings_none_goes_in_behind_what_is_asked_about(name):
+    """The last token of a text predicts nothing, and a text of which nothing is asked even less."""
+    fam = family(name)
+    inputs, rows, positions = batch_of(fam)
+    asked = (rows != 1) & ((rows != 4) | (positions < 2))
+    rows, positions = rows[asked], positions[asked]
+    layer, fed = OutputLayer(fam.model), []
+    with torch.no_grad():
+        layer.check(inputs, rows, positions)
+        expected = plain_logits(fam, inputs, rows, positions)
+        fam.model.register_forward_pre_hook(
+            lambda _, args, given: fed.append(given["input_ids"].numel()), with_kwargs=True
+        )
+        hidden, which = layer.of_beginnings(inputs, rows, positions)
+        with layer.of_hidden(hidden) as logits:
+            assert_same_logits(logits[which], expected)
+    texts = [inputs["input_ids"][i, : j + 1].tolist() for i, j in zip(rows, positions, strict=True)]
+    assert fed == [len(set(map(tuple, texts)))]
 
 
 def test_sentences_of_very_different_lengths_are_attended_to_in_several_rectangles():

@@ -162,7 +162,9 @@ class Caller:
         if not self._fits_window(inputs):
             hidden = self.fed(inputs, rows, positions)
             return hidden, torch.arange(len(hidden), device=hidden.device)
-        layout = ragged.lay_out_tree(inputs["input_ids"], inputs["attention_mask"])
+        mask = inputs["attention_mask"]
+        mask = mask * ragged.up_to_asked(mask.shape, rows, positions)
+        layout = ragged.lay_out_tree(inputs["input_ids"], mask)
         distinct, which = layout.nodes(rows, positions).unique(return_inverse=True)  # type: ignore[no-untyped-call]
         hidden, _ = self._in_a_row(inputs, Rows(layout), distinct, self._nothing)
         return hidden, which.to(hidden.device)

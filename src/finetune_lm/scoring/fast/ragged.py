@@ -114,14 +114,25 @@ def lay_out_pair(
     Returns:
         The layouts of the decoder and of the encoder.
     """
-    import torch
-
-    n, length = inputs["decoder_input_ids"].shape
-    ends = positions.new_zeros(n).scatter_reduce(0, rows, positions + 1, "amax")
-    decoded = torch.arange(length) < ends[:, None]
-    read = inputs["attention_mask"].bool() & (ends > 0)[:, None]
+    decoded = up_to_asked(inputs["decoder_input_ids"].shape, rows, positions)
+    read = inputs["attention_mask"].bool() & decoded.any(dim=1, keepdim=True)
     parts = rectangles_of((decoded.sum(dim=1) + read.sum(dim=1)).numpy())
     return lay_out(decoded, parts=parts), lay_out(read, is_causal=False, parts=parts)
+
+
+def up_to_asked(shape: Sequence[int], rows: Tensor, positions: Tensor) -> Tensor:
+    """Which tokens a causal model needs for what it is asked about, (n, length): none behind that.
+
+    Args:
+        shape: The number of sentences, and their length.
+        rows: The sentence of each position that is asked about: (k,).
+        positions: Its place in that sentence: (k,).
+    """
+    import torch
+
+    n, length = shape
+    ends = positions.new_zeros(n).scatter_reduce(0, rows, positions + 1, "amax")
+    return torch.arange(length) < ends[:, None]
 
 
 def lay_out_tree(input_ids: Tensor, attention_mask: Tensor) -> Layout:
