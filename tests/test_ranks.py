@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import transformers
+import yaml
 from safetensors.torch import load_file
 
 from commands import run_command
@@ -174,7 +176,6 @@ def ends(rank, how):
     ("rank", "how", "said"),
     [
         (1, "raise", "finetune-lm: error: rank 1: ValueError: there is a mistake"),
-        (1, "split", "finetune-lm: error: rank 1: ValueError: there is a mistake"),
         (0, "raise", "ValueError: there is a mistake"),
         (1, "SIGKILL", "finetune-lm: error: rank 1: the process"),
         (0, "SIGKILL", "finetune-lm: error: rank 0: the process"),
@@ -182,9 +183,7 @@ def ends(rank, how):
     ],
 )
 def test_an_end_of_one_is_the_end_of_all(tmp_path, rank, how, said):
-    # A rank that fails must not ask for the others' parts of the model, which are elsewhere.
-    split, how = (["--fsdp"], "raise") if how == "split" else ([], how)
-    ranks = ended(tmp_path, *small(*ends(rank, how), *split))
+    ranks = ended(tmp_path, *small(*ends(rank, how)))
     other = ranks[1 - rank]
     # Who is there to say so says so; the first, unless it is gone.
     speaker = other if how == "SIGKILL" else ranks[0]
@@ -202,10 +201,17 @@ def test_an_end_of_one_is_the_end_of_all(tmp_path, rank, how, said):
     assert set(pd.read_csv(tmp_path / "broken" / "metrics.csv.gz")["epoch"]) >= {0}
 
 
-def test_a_signal_to_any_stops_all_and_the_run_is_resumed_by_as_many(tmp_path):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The directory of a run of `small` that two processes made, with dropout."""
+    place = tmp_path_factory.mktemp("small")
+    ranks = ended(place, *small("--output_dir", "whole"))
+    assert [each.returncode for each in ranks] == [0, 0], ranks[0].stderr
+    return place / "whole"
+
+
+def test_a_signal_to_any_stops_all_and_the_run_is_resumed_by_as_many(whole, tmp_path):
     """With dropout, whose random numbers are those of each."""
-    whole = ended(tmp_path, *small("--output_dir", "whole"))
-    assert [each.returncode for each in whole] == [0, 0], whole[0].stderr
     stopped = ended(tmp_path, *small(*ends(1, "SIGTERM")))
     assert [each.returncode for each in stopped] == [143, 143], stopped
     assert "\ntorchrun --nproc-per-node 2 -m finetune_lm --resume broken\n" in stopped[0].stderr
@@ -219,13 +225,61 @@ def test_a_signal_to_any_stops_all_and_the_run_is_resumed_by_as_many(tmp_path):
     resumed = ended(tmp_path, "--resume", "broken")
     assert [each.returncode for each in resumed] == [0, 0], resumed
     # What makes no run the first does alone.
-    asked = ended(tmp_path, "report", "whole", "--out", "asked.html")
+    asked = ended(tmp_path, "report", whole, "--out", "asked.html")
     assert [each.returncode for each in asked] == [0, 0], asked
     assert (asked[0].stdout != "", asked[1].stdout) == (True, "")
     for name in ("metrics.csv.gz", "model/model.safetensors"):
-        assert (tmp_path / "broken" / name).read_bytes() == (
-            tmp_path / "whole" / name
-        ).read_bytes(), name
+        assert (tmp_path / "broken" / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_ranks_do_the_runs_of_a_grid_together(whole, tmp_path):
+    """One goes wrong on one of them, alone and with its part of a model, and the others go on."""
+    words = small()
+    base = {words[i].removeprefix("--"): words[i + 1] for i in range(0, len(words), 2)}
+    broken = {
+        "model_callbacks.post_train_batch": "endings.Ends",
+        "model_callbacks_kwargs.post_train_batch.Ends.rank": 1,
+        "model_callbacks_kwargs.post_train_batch.Ends.how": "raise",
+    }
+    for name in ("step1", "step2"):
+        shutil.copytree(whole / "model", tmp_path / "models" / name)
+    test_only = {name: None for name in base if name.startswith(("train_f", "validation_f"))}
+    series = {
+        **test_only,
+        "model_name_or_path": "models/step*",
+        "tokenizer_name": str(whole / "tokenizer"),
+        "test_file": str(DATA / "fillers.txt.gz"),
+        "max_test_samples": 5,
+        "data_preprocessing_fn.test": "data_preprocessing.expand_with_masks",
+    }
+    kinds = {"split": {**broken, "fsdp": True}, "broken": broken, "whole": None, "series": series}
+    grid = {"output_dir": "grid", "base": base, "vary": {"kind": kinds}}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
+    ranks = ended(tmp_path, "grid", "grid.yaml", "run")
+    assert [each.returncode for each in ranks] == [1, 1], ranks
+    assert ranks[1].stderr == ""
+    assert "4 runs: 2 finished, 2 failed" in ranks[0].stderr, ranks[0].stderr
+    for kind in ("split", "broken"):
+        said = json.loads((tmp_path / "grid" / f"kind={kind}" / "grid_run.json").read_text())
+        assert said["failed"] == "rank 1: ValueError: there is a mistake"
+        log = (tmp_path / "grid" / f"kind={kind}" / "log.txt").read_text()
+        assert "endings.py" in log.partition("rank 1:\nTraceback")[2]
+    for name in ("metrics.csv.gz", "model/model.safetensors"):
+        found = (tmp_path / "grid" / "kind=whole" / name).read_bytes()
+        assert found == (whole / name).read_bytes(), name
+    [table] = (tmp_path / "grid" / "kind=series").glob("*-test_results.csv.gz")
+    rows = pd.read_csv(table)
+    assert list(rows["revision"].unique()) == ["step1", "step2"]
+    one, other = (
+        rows[rows["revision"] == each]["surprisal"].tolist() for each in ("step1", "step2")
+    )
+    assert one == other
+    assert len(one) > 20
+    # Of all else that a grid can do the first does it alone, and none of them starts others.
+    jobs = ended(tmp_path, "grid", "grid.yaml", "run", "--jobs", "2")
+    assert [each.returncode for each in jobs] == [2, 2]
+    assert "--jobs must be 1 where torchrun" in jobs[0].stderr
+    assert jobs[1].stderr == ""
 
 
 def test_what_is_wrong_is_said_once_before_anything_is_written(tmp_path):
@@ -241,6 +295,20 @@ def test_what_is_wrong_is_said_once_before_anything_is_written(tmp_path):
     assert "loss_reduction_fns.train must be torch.sum" in ranks[0].stderr
     assert "Unsaid must say by reduce_over_ranks" in ranks[0].stderr
     assert not (tmp_path / "none").exists()
+    with_parts = [
+        *("--fsdp", "--train_optimizer", "torch.optim.Adafactor", "--measures"),
+        *("measures.Candidates", "--measures_kwargs.Candidates.chained", "True"),
+        *("--measures_kwargs.Candidates.words", "tea", "--output_dir", "none"),
+    ]
+    ranks = ended(tmp_path, *small(*with_parts))
+    assert [each.returncode for each in ranks] == [2, 2]
+    assert ranks[1].stderr == ""
+    assert "fsdp cannot be given with measure Candidates (chained)" in ranks[0].stderr
+    assert "Adafactor does not work on parts of them" in ranks[0].stderr
+    shown = ended(tmp_path, *small("--preview", "2"))
+    assert [each.returncode for each in shown] == [0, 0], shown[0].stderr
+    assert "flomped_active.txt.gz (mask_random_tokens" in shown[0].stdout
+    assert (shown[1].stdout, shown[1].stderr) == ("", "")
     [mistake, silent] = ended(tmp_path, "--no_such_argument", "3")
     assert (mistake.returncode, silent.returncode) == (2, 2)
     assert "no_such_argument" in mistake.stderr

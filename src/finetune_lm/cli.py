@@ -140,7 +140,7 @@ def _do(parsed: ParsedArguments) -> None:
         from finetune_lm.runs.preparing import preview
         from finetune_lm.series.members import is_series, members_of
 
-        if is_series(model):
+        if world().is_first and is_series(model):
             model = members_of(model)[0].args
         _print(preview(model, data, parsed.preview))
         return

@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from finetune_lm.errors import OtherRankError, UserError
+from finetune_lm.errors import GivenUpError, OtherRankError, UserError
 
 _SECONDS = 3.0
 """How long to wait for a rank to have said something."""
+
+_SECONDS_OF_WORK = 600.0
+"""How long to wait for one that may be at work and hears of nothing, as while it loads a model."""
 
 
 class Ends:
@@ -32,46 +35,108 @@ class Ends:
         self._store = store
         self._rank = rank
         self._all = range(size)
-        self._n_stops = 0
+        self._n_meetings = 0
         self._tell("place", {"host": socket.gethostname(), "pid": os.getpid()})
 
     def all_have_stopped(self) -> bool:
         """See `World.all_have_stopped`."""
-        self._n_stops += 1  # a study goes on behind some errors
-        here = f"stop {self._n_stops}"
+        here = f"stop {self._n_meetings}"
         with suppress(RuntimeError):
             self._tell(here, {})
-            for _ in _moments():
-                if any(self._told("end", rank) is not None for rank in self._all):
+            for _ in _moments(_SECONDS):
+                ends = ("end", self._given_up)
+                if any(self._told(end, rank) is not None for end in ends for rank in self._all):
                     return False
                 if all(self._told(here, rank) is not None for rank in self._all):
                     return True
         return False
 
-    def why(self) -> OtherRankError:
-        """Which rank has ended the run, and what it has said of it."""
-        others = [rank for rank in self._all if rank != self._rank]
+    @property
+    def _others(self) -> list[int]:
+        return [rank for rank in self._all if rank != self._rank]
+
+    @property
+    def _given_up(self) -> str:
+        return f"given up {self._n_meetings}"
+
+    def explained(self, error: Exception) -> Exception:
+        """Why another rank does not answer, if that is what an error is about; else the error."""
+        from torch.distributed import DistError
+
+        is_gloo = type(error) is RuntimeError and "gloo" in str(error)
+        return self.why() if is_gloo or isinstance(error, DistError) else error
+
+    def why(self) -> OtherRankError | GivenUpError:
+        """Which rank has ended the run or given up what all did, and what it has said of it."""
+        others, here = self._others, f"here {self._n_meetings}"
         try:
-            self._tell("here", {})
-            lost = None
-            for _ in _moments():
+            self._tell(here, {})
+            for _ in _moments(_SECONDS):
                 # Whoever has ended has said why by then, unless it was killed.
                 ended = [rank for rank in others if self._has_ended(rank)]
                 lost = next((rank for rank in ended if self._told("end", rank) is None), None)
                 if lost is not None:
-                    break
+                    return self._gone(lost)
                 for rank in others:
-                    if (end := self._told("end", rank)) is not None:
-                        return OtherRankError(rank, end["text"], end["status"])
-            if lost is None:
-                lost = next((r for r in others if self._told("here", r) is None), others[0])
-            place = self._told("place", lost) or {}
-            where = f" (process {place['pid']} on {place['host']})" if place else ""
+                    if (error := self._said_by(rank)) is not None:
+                        return error
+            lost = next((r for r in others if self._told(here, r) is None), others[0])
+            return self._gone(lost)
         except RuntimeError:  # what they all reach is gone, which as a rule is with the first
-            lost, where = 0, ""
-        return OtherRankError(
-            lost, f"the process{where} is gone. It was killed, by hand or for want of memory."
-        )
+            return _gone(0)
+
+    def give_up(self, depth: int, reason: str | None) -> None:
+        """Let the other ranks know that this one gives up what all are doing.
+
+        Args:
+            depth: In what: 1 for the outermost of what is given up by all together.
+            reason: Why; None if another one has said so.
+        """
+        with suppress(RuntimeError):
+            self._tell(self._given_up, {"depth": depth, "text": reason})
+
+    def meet(self, *, is_heard: bool) -> bool:
+        """Wait until all ranks have given up what they were doing.
+
+        Args:
+            is_heard: Whether this rank has hung up so that the others notice.
+
+        Returns:
+            Whether they have.
+
+        Raises:
+            OtherRankError: If one has ended instead.
+        """
+        here = f"meeting {self._n_meetings}"
+        missing = self._others
+        try:
+            self._tell(here, {})
+            for _ in _moments(_SECONDS_OF_WORK if is_heard else _SECONDS):
+                missing = [rank for rank in missing if self._told(here, rank) is None]
+                if not missing:
+                    self._n_meetings += 1
+                    return True
+                for rank in missing:
+                    if isinstance(error := self._said_by(rank), OtherRankError):
+                        raise error
+                    if self._has_ended(rank) and self._told("end", rank) is None:
+                        raise self._gone(rank)
+            return False
+        except RuntimeError:
+            raise _gone(0) from None
+
+    def _said_by(self, rank: int) -> OtherRankError | GivenUpError | None:
+        """What a rank has said of its end, or of what it gives up."""
+        if (ended := self._told("end", rank)) is not None:
+            return OtherRankError(rank, ended["text"], ended["status"])
+        said = self._told(self._given_up, rank)
+        if said is None or said["text"] is None:
+            return None
+        return GivenUpError(f"rank {rank}: {said['text']}", said["depth"])
+
+    def _gone(self, rank: int) -> OtherRankError:
+        place = self._told("place", rank)
+        return _gone(rank, f" (process {place['pid']} on {place['host']})" if place else "")
 
     def tell(self, error: BaseException) -> None:
         """Let the other ranks know that this one ends, and why."""
@@ -87,7 +152,7 @@ class Ends:
             # Somebody must, where it cannot.
             return error.is_said or self._rank > 1
         with suppress(RuntimeError):
-            for _ in _moments():
+            for _ in _moments(_SECONDS):
                 if (first := self._told("end", 0)) is not None:
                     # Of what is no user's mistake it knows the reason, not where it arose.
                     return isinstance(error, UserError) or bool(first["text"] == told_as(error))
@@ -117,12 +182,19 @@ class Ends:
             return True
 
 
-def _moments() -> Iterator[None]:
+def _gone(rank: int, where: str = "") -> OtherRankError:
+    return OtherRankError(
+        rank, f"the process{where} is gone. It was killed, by hand or for want of memory."
+    )
+
+
+def _moments(seconds: float) -> Iterator[None]:
     """The moments at which to look whether somebody has said something, until it takes too long."""
-    until = time.monotonic() + _SECONDS
+    until, pause = time.monotonic() + seconds, 0.01
     while time.monotonic() < until:
         yield
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
 
 
 def told_as(error: BaseException) -> str:

@@ -49,9 +49,25 @@ class OtherRankError(UserError):
         self.is_said = exit_status is not None
         self.exit_status = exit_status or 1
 
+    @property
+    def is_by_signal(self) -> bool:
+        """Whether somebody has stopped it, so that nothing is wrong."""
+        return self.exit_status > 128
+
 
 class GivenUpError(UserError):
-    """Another rank has gone wrong in what all do together, and goes on with what comes next."""
+    """Another rank has gone wrong in what all do together, and goes on with what comes next.
+
+    Args:
+        reason: Which rank, and why.
+        depth: In what: 1 for the outermost of what is given up by all together.
+        is_settled: Whether all have left it.
+    """
+
+    def __init__(self, reason: str, depth: int, *, is_settled: bool = False) -> None:
+        super().__init__(reason)
+        self.depth = depth
+        self.is_settled = is_settled
 
 
 class TrialsFailedError(UserError):

@@ -79,7 +79,7 @@ def conduct(
     model_args, data_args, _ = all_args
     check_arguments(all_args)
     if is_series(model_args):
-        return run_series(all_args, earlier, conduct)
+        return run_series(all_args, earlier, conduct, is_locked=bool(earlier or pack))
     if all_args[2].do_optimize:
         return study(all_args, pack)
     plan = make_plan(all_args, earlier)

@@ -17,6 +17,11 @@ def launched() -> tuple[int, int]:
     return (_number("RANK", 0), size) if size > 1 else (0, 1)
 
 
+def is_first_here() -> bool:
+    """Whether this process is the first of those of the launcher on this machine."""
+    return _number("LOCAL_RANK", 0) == 0
+
+
 def launcher() -> str | None:
     """How so many processes are started, for people; None where there is only one."""
     _, size = launched()

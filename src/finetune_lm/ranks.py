@@ -11,13 +11,13 @@ import io
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune_lm import messages
+from finetune_lm.attempts import Attempt, Attempts
 from finetune_lm.common_memory import CommonMemory
-from finetune_lm.ends import Ends, told_as
+from finetune_lm.ends import Ends
 from finetune_lm.errors import GivenUpError, UserError
 from finetune_lm.launching import common_store, launched
 from finetune_lm.out_of_memory import is_out_of_memory
@@ -92,11 +92,43 @@ class World:
         """What each rank gives, in their order, told to all."""
         return [value]
 
-    def give_up(self, error: BaseException) -> None:
-        """Let the others leave what all are doing, of which this rank has come out by an error.
+    def begin(self) -> Attempt:
+        """Begin with all ranks something that does not end them if it goes wrong.
 
-        What they are told next, and what they tell, comes to them as `GivenUpError`.
+        They leave it together: what is an error on some of them is a `GivenUpError` on the others.
+        Signals end all, as elsewhere.
         """
+        return Attempt()
+
+    def attempt(self, do: Callable[[], T]) -> T:
+        """Do something in this way.
+
+        Raises:
+            OtherRankError: If another rank has ended.
+        """
+        this = self.begin()
+        try:
+            result = do()
+            this.through()
+            return result
+        except Exception as error:
+            failed = this.given_up(error)
+        raise failed
+
+    def ends_more(self, error: BaseException) -> bool:
+        """Whether an error that came out of an attempt is of more than that attempt.
+
+        Another rank has ended, or given up something around it.
+        """
+        return False
+
+    def pass_over(self, error: GivenUpError) -> None:
+        """Go on where another rank has given up an attempt that this one is not in, or not yet.
+
+        Raises:
+            GivenUpError: If it is in it.
+        """
+        raise error
 
     def all(self, holds: bool) -> bool:
         """Whether something holds on all ranks."""
@@ -113,6 +145,10 @@ class World:
             gradients: The parameters. One that has a gradient on some ranks has one on all
                 afterwards.
         """
+
+    def mesh(self, device_type: str) -> Any:
+        """What a model is split by among all ranks, of which there are several."""
+        raise AssertionError("there is only one rank.")
 
     def saying_why(self) -> AbstractContextManager[object]:
         """Inside, it is an `OtherRankError` that a message of a split model has failed."""
@@ -160,24 +196,32 @@ class _Ranks(World):
     """
 
     def __init__(self, store: Any, rank: int, size: int) -> None:
-        import torch.distributed as dist
-        from torch.distributed.distributed_c10d import PrefixStore
-
         self.rank, self.size = rank, size
         self._ends = Ends(store, rank, size)
         self._own = OwnRandomness(0)
         self._signal: int | None = None
         self._received: int | None = None
-        self._memory = CommonMemory(rank, size, self.gather)
+        self._store, self._n_calls = store, 0
+        self._meshes: list[Any] = []
+        self._attempts = Attempts(self._ends, self.gather, self._hang_up, self._call)
+        self._call()
+
+    def _call(self) -> None:
+        """Let messages come through."""
+        import torch.distributed as dist
+        from torch.distributed.distributed_c10d import PrefixStore
+
+        self._memory = CommonMemory(self.rank, self.size, self.gather)
         with self._noticing():
             # Gradients go by what is fast between their devices, all else by the CPU.
             dist.init_process_group(
-                store=PrefixStore("group", store),
-                rank=rank,
-                world_size=size,
+                store=PrefixStore(f"group {self._n_calls}", self._store),
+                rank=self.rank,
+                world_size=self.size,
                 timeout=LONGEST_WAIT,
             )
             self._group = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+        self._n_calls += 1
 
     def randomness(self) -> AbstractContextManager[object]:
         return self._own
@@ -185,18 +229,16 @@ class _Ranks(World):
     def seed(self, seed: int) -> None:
         self._own = OwnRandomness(stream_seed(seed, RANKS, self.rank))
 
+    def begin(self) -> Attempt:
+        return self._attempts.begin()
+
+    def ends_more(self, error: BaseException) -> bool:
+        return self._attempts.ends_more(error)
+
+    def pass_over(self, error: GivenUpError) -> None:
+        self._attempts.pass_over(error)
+
     def gather(self, value: T) -> list[T]:
-        values = self._exchange(value)
-        for rank, each in enumerate(values):
-            if isinstance(each, _GivenUp):
-                raise GivenUpError(f"rank {rank}: {each.reason}")
-        return values
-
-    def give_up(self, error: BaseException) -> None:
-        if not isinstance(error, GivenUpError):
-            self._exchange(_GivenUp(told_as(error)))
-
-    def _exchange(self, value: Any) -> list[Any]:
         told = self._all_bytes(_as_bytes((self._received, value)))
         signals, values = zip(*map(pickle.loads, told), strict=True)
         if self._signal is None:
@@ -207,13 +249,19 @@ class _Ranks(World):
         # An error on the first rank ends it, and thereby the others.
         return self.gather(decide(*args) if self.is_first else None)[0]  # type: ignore[return-value]
 
+    def mesh(self, device_type: str) -> Any:
+        from torch.distributed.device_mesh import init_device_mesh
+
+        self._meshes.append(init_device_mesh(device_type, (self.size,)))
+        return self._meshes[-1]
+
     @contextmanager
     def saying_why(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if _is_of_messages(error):
-                raise self._ends.why() from error
+            if (explained := self._ends.explained(error)) is not error:
+                raise explained from error
             raise
 
     def all_have_stopped(self) -> bool:
@@ -308,22 +356,28 @@ class _Ranks(World):
             with suppress(AttributeError):
                 error.is_told = True  # type: ignore[attr-defined]
 
+    def _hang_up(self) -> bool:
+        """The same, and whether they notice, which they do not while something has a group."""
+        import weakref
+
+        import torch.distributed as dist
+
+        groups = [weakref.ref(group) for group in (self._group, dist.group.WORLD) if group]
+        self.close()
+        return all(group() is None for group in groups)
+
     def close(self) -> None:
         """Be gone for the others."""
         import torch.distributed as dist
 
         self._group = None
         self._memory.close()
+        for mesh in self._meshes:  # which torch keeps for good
+            getattr(mesh, "_pg_registry", {}).clear()
+        self._meshes.clear()
         if dist.is_initialized():
             with suppress(RuntimeError):
                 dist.destroy_process_group()
-
-
-@dataclass(frozen=True)
-class _GivenUp:
-    """Stands for what a rank would have told, had it not gone wrong."""
-
-    reason: str
 
 
 class _Pickler(pickle.Pickler):
@@ -345,11 +399,23 @@ def _as_bytes(value: Any) -> bytes:
 
 _alone = World()
 _joined: World | None = None
+_is_apart = False
 
 
 def world() -> World:
     """The ranks of the run that this process is doing."""
-    return _joined or _alone
+    return _alone if _is_apart else _joined or _alone
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Inside, this process does something by itself, while the others do not wait for its word."""
+    global _is_apart
+    before, _is_apart = _is_apart, True
+    try:
+        yield
+    finally:
+        _is_apart = before
 
 
 @contextmanager
@@ -380,14 +446,6 @@ def joined() -> Iterator[World]:
     finally:
         _joined = None
         ranks.close()
-
-
-def _is_of_messages(error: BaseException) -> bool:
-    """Whether a message between ranks has failed."""
-    from torch.distributed import DistError
-
-    is_gloo = type(error) is RuntimeError and "gloo" in str(error)
-    return is_gloo or isinstance(error, DistError)
 
 
 def _alike(gradients: Iterable[Any]) -> Iterator[list[Tensor]]:

@@ -131,7 +131,7 @@ def _reduction_problems(args: DataTrainingArguments, dataset_type: str) -> list[
     return []
 
 
-def over_ranks_problems(args: DataTrainingArguments) -> list[str]:
+def losses_over_ranks_problems(args: DataTrainingArguments) -> list[str]:
     """Return why losses cannot be put together that several processes find of one batch."""
     if not args.train_file:
         return []

@@ -19,11 +19,13 @@ from finetune_lm.errors import UserError
 from finetune_lm.grids.grid_file import GridFile
 from finetune_lm.grids.grid_runs import GridRun
 from finetune_lm.grids.run_states import GridRunRecord, State, state_of
+from finetune_lm.ranks import world
 from finetune_lm.recording.columns import SEED
 from finetune_lm.runs.directory import check_results_name, check_writable
 from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.measure_checks import check_measures
 from finetune_lm.runs.one_process import check_one_process
+from finetune_lm.runs.over_ranks import over_ranks_problems
 from finetune_lm.runs.run_identity import FILES, AllArguments
 from finetune_lm.runs.run_plan import columns_of, read_loss_files
 from finetune_lm.series.members import is_series, members_of
@@ -112,6 +114,8 @@ class _Checks:
         if all_args is None:
             return [*problems, *_raw_file_problems(run)]
         model_args, data_args, optimization = all_args
+        if world().size > 1 and not problems:
+            problems += _problems_of(lambda: _check_over_ranks(all_args))
         files: Files | None = None
         try:
             files = read_files(data_args)
@@ -184,6 +188,11 @@ def _problems_of(check: Callable[[], object]) -> list[str]:
     except UserError as error:
         return list(error.problems)
     return []
+
+
+def _check_over_ranks(all_args: AllArguments) -> None:
+    if problems := over_ranks_problems(all_args):
+        raise UserError(*problems)
 
 
 def _arguments(run: GridRun) -> tuple[list[str], AllArguments | None]:

@@ -13,7 +13,9 @@ from finetune_lm.arguments.suggestions import did_you_mean
 from finetune_lm.errors import UserError
 from finetune_lm.grids.grid_file import read_grid
 from finetune_lm.grids.grid_runs import GridRun, runs_of
+from finetune_lm.grids.local_workers import check_jobs
 from finetune_lm.messages import say
+from finetune_lm.ranks import world
 
 _DESCRIPTION = """\
 Do many runs, described in one file, that differ in some arguments.
@@ -160,18 +162,20 @@ def _list(args: argparse.Namespace, runs: list[GridRun]) -> str:
 def _run(args: argparse.Namespace, runs: list[GridRun]) -> None:
     if args.threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
-    if not args.unchecked:
+    if not args.unchecked and world().is_first:
         _check(runs)
+    from finetune_lm.grids.followed_runs import GpuLostError
     from finetune_lm.grids.local_workers import work
-    from finetune_lm.grids.walking import GpuLostError
 
     try:
         work(args.grid, runs, args.jobs, retry=args.retry)
     except GpuLostError as error:
+        if world().size > 1:
+            raise UserError(f"{error} Give the command again: it goes on.") from error
         say(f"{error} Beginning anew ...")
         again = [sys.executable, "-m", "finetune_lm", "grid", args.grid, "run"]
         os.execv(sys.executable, [*again, *(["--unchecked"] if args.unchecked else [])])
-    if not args.unchecked:
+    if not args.unchecked and world().is_first:
         say(_summary(runs))
         _check_none_failed(runs)
 
@@ -232,6 +236,10 @@ def do(args: argparse.Namespace) -> str | None:
         UserError: If something is wrong that the user can put right, or a run has failed.
         KeyboardInterrupt: If a signal came.
     """
+    if args.action == "run":
+        check_jobs(args.jobs)
+    elif not world().is_first:
+        return None
     # Modules of the user's own are found here, as for a single run.
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)

@@ -13,9 +13,10 @@ from finetune_lm.grids.grid_checks import check_grid
 from finetune_lm.grids.grid_file import read_grid
 from finetune_lm.grids.grid_runs import GridRun, runs_of
 from finetune_lm.grids.grid_status import summary
-from finetune_lm.grids.local_workers import work
+from finetune_lm.grids.local_workers import check_jobs, work
 from finetune_lm.grids.run_states import state_of
 from finetune_lm.messages import say
+from finetune_lm.ranks import joined, world
 from finetune_lm.recording.tables import as_frame
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class GridResult:
         return load_grid(self.path, table)
 
 
+@joined()
 def grid(path: str | Path, *, jobs: int = 1, retry: bool = False) -> GridResult:
     """Do all runs of a grid that are not finished, as ``finetune-lm grid FILE run`` does.
 
@@ -90,9 +92,11 @@ def grid(path: str | Path, *, jobs: int = 1, retry: bool = False) -> GridResult:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+    check_jobs(jobs)
     file = read_grid(str(path))
     runs = runs_of(file)
-    check_grid(runs)
+    if world().is_first:
+        check_grid(runs)
     work(str(path), runs, jobs, retry=retry)
     say(summary(runs))
     return GridResult(str(path), file.output_dir, _table(runs))

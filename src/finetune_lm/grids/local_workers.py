@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune_lm.errors import UserError
 from finetune_lm.messages import say, warn
+from finetune_lm.ranks import world
 from finetune_lm.runs.interruption import Interrupted, Interruption
 from finetune_lm.runs.requeueing import something_is_kept
 
@@ -28,19 +30,36 @@ def work(grid: str, runs: Sequence[GridRun], jobs: int, *, retry: bool) -> None:
     Args:
         grid: The grid file.
         runs: Its runs.
-        jobs: In how many processes. One is this process.
+        jobs: In how many processes. One is this process, or the ranks that it is one of.
         retry: Whether to try those again that failed.
 
     Raises:
         KeyboardInterrupt: If a signal came.
         GpuLostError: If a run has left this process without its GPU.
     """
-    if jobs > 1:
+    if not world().is_first:
+        from finetune_lm.grids.followed_runs import follow_runs
+
+        follow_runs(runs)
+    elif jobs > 1:
         LocalWorkers(grid, jobs, retry=retry).run()
     else:
         from finetune_lm.grids.walking import Worker
 
         Worker(runs, retry=retry).walk()
+
+
+def check_jobs(jobs: int) -> None:
+    """See that each of several ranks is not to start workers of its own.
+
+    Raises:
+        UserError: If it is.
+    """
+    if jobs > 1 and (size := world().size) > 1:
+        raise UserError(
+            f"--jobs must be 1 where torchrun or accelerate launch has started {size} processes, "
+            f"which do each run together, but is {jobs}."
+        )
 
 
 class LocalWorkers:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from finetune_lm.constants import CONFIG_YAML
+from finetune_lm.grids.run_log import LOG
 from finetune_lm.runs.directory import CHECKPOINTS, MANIFEST, RUN_JSON
 from finetune_lm.runs.lock import LOCK, RunLock
 from finetune_lm.whole_files import unsealed, write_whole
 
 GRID_RUN = "grid_run.json"
 """What the workers of a grid put down about a run, in its directory."""
-LOG = "log.txt"
-"""What a run has said."""
 
 MOST_DEATHS = 3
 """A run that took so many processes down with it is not tried again."""

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from finetune_lm.arguments import OptimizationArguments, without_token
 from finetune_lm.arguments.data_training_arguments import DrawnSeed
-from finetune_lm.errors import UserError, raised_in
-from finetune_lm.experiment import conduct
+from finetune_lm.errors import OtherRankError, UserError, raised_in
+from finetune_lm.grids.followed_runs import Do, GpuLostError, More, Step, do_steps
 from finetune_lm.grids.grid_runs import GridRun
+from finetune_lm.grids.run_log import logged
 from finetune_lm.grids.run_states import (
-    LOG,
     GridRunRecord,
     State,
     can_be_resumed,
@@ -26,26 +23,24 @@ from finetune_lm.grids.run_states import (
     state_of,
 )
 from finetune_lm.messages import say
-from finetune_lm.resuming import go_on
+from finetune_lm.ranks import world
 from finetune_lm.runs.directory import BEST_TRIAL, CHECKPOINTS, make_output_dir
 from finetune_lm.runs.earlier_run import EarlierRun
+from finetune_lm.runs.following import End, check_signals, tell
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.lock import InUseError, RunLock
 from finetune_lm.runs.pack import Pack, gpu_is_lost
 from finetune_lm.runs.requeueing import IN_VAIN, is_in_vain, something_is_kept
+from finetune_lm.runs.run_identity import AllArguments
 
 _MOMENT = 0.2
 """Who only asks for the state of a run has its lock for less."""
 
 
-class GpuLostError(UserError):
-    """An error of a run has left the process without its GPU."""
-
-    exit_status = 1
-
-
 class Worker:
     """Does what is left of a grid's runs, beside any number of others that do the same.
+
+    Of several ranks the first does this, and the others do with it what it takes up.
 
     A run that another process has locked is passed over. When the walk is over and something was
     done in it, it begins again, for runs whose process has died meanwhile.
@@ -67,21 +62,25 @@ class Worker:
         Raises:
             KeyboardInterrupt: If a signal came. The run that was under way can be resumed.
         """
-        left = list(self._runs)
         with Interruption() as interruption, self._pack:
-            while left:
-                n_done, passed = self.n_done, []
-                for run in left:
-                    interruption.check()
-                    if not self._take(run):
-                        passed.append(run)
-                if self.n_done == n_done and passed:
-                    time.sleep(_MOMENT)
-                    interruption.check()
-                    passed = [run for run in passed if not self._take(run)]
-                    if self.n_done == n_done:
-                        return
-                left = passed
+            self._walk(interruption)
+            tell(End())
+
+    def _walk(self, interruption: Interruption) -> None:
+        left = list(self._runs)
+        while left:
+            n_done, passed = self.n_done, []
+            for run in left:
+                check_signals(interruption)
+                if not self._take(run):
+                    passed.append(run)
+            if self.n_done == n_done and passed:
+                time.sleep(_MOMENT)
+                check_signals(interruption)
+                passed = [run for run in passed if not self._take(run)]
+                if self.n_done == n_done:
+                    return
+            left = passed
 
     def _take(self, run: GridRun) -> bool:
         """Do a run if there is something to do. Returns False if another process has it."""
@@ -118,8 +117,11 @@ class Worker:
         record.write(directory)
         say(f"{run.name}: begun.")
         try:
-            with _logged(directory), self._pack.one_run():
-                self._conduct(run, earlier)
+            with logged(directory), self._pack.one_run():
+                given = run.arguments()
+                steps = self._steps(run, given, earlier)
+                tell(Do(run.name, record.digest, steps))
+                world().attempt(partial(do_steps, run, steps, self._pack, given))
         except KeyboardInterrupt as interrupt:
             if is_in_vain(interrupt):
                 # No other task of the same time comes further. This one may do other runs.
@@ -133,48 +135,51 @@ class Worker:
                 interrupt.output_dir = None
             raise
         except Exception as error:
+            if world().ends_more(error):
+                if isinstance(error, OtherRankError) and error.is_by_signal:
+                    replace(record, n_unended=record.n_unended - 1).write(directory)
+                raise
             reason = _reason(error)
             replace(record, n_unended=0, failed=reason).write(directory)
             say(f"{run.name}: failed: {reason}")
             if gpu_is_lost():
-                raise GpuLostError(
-                    "this process cannot use the GPU any more; a new process continues."
-                ) from error
+                raise GpuLostError from error
         else:
             replace(record, n_unended=0, finished=True).write(directory)
             say(f"{run.name}: finished after {time.monotonic() - begun:.1f} s.")
         something_is_kept()
         self.n_done += 1
 
-    def _conduct(self, run: GridRun, earlier: GridRunRecord | None) -> None:
-        """Do a run or a study, or what is left of it.
+    def _steps(
+        self, run: GridRun, given: AllArguments, earlier: GridRunRecord | None
+    ) -> list[Step]:
+        """What is to be done of a run or a study, or of what is left of it.
 
         Args:
             run: The run.
+            given: Its arguments.
             earlier: What an earlier worker has put down about it.
         """
-        model, data, optimization = run.arguments()
+        _, data, optimization = given
         directory = run.directory
         is_mended = earlier is not None and earlier.is_left_alone and earlier.digest != run.digest()
         if optimization.do_optimize:
-            self._study(run, optimization)
-        elif can_be_resumed(directory) and not is_mended:
+            return self._steps_of_study(run, optimization)
+        if can_be_resumed(directory) and not is_mended:
+            more: More = ()
             if isinstance(data.seed, DrawnSeed):
-                seed = EarlierRun.read(directory).config.get("seed")
-                model, data, optimization = run.arguments([(("seed",), str(seed))])
-            go_on(directory, (model, data, optimization), self._pack)
-        else:
-            # Only what a worker has begun: nothing of anybody else's is taken away.
-            if earlier is not None and (is_mended or data.train_file is not None):
-                clear(directory)
-            conduct((model, data, optimization), pack=self._pack)
+                more = [(("seed",), str(EarlierRun.read(directory).config.get("seed")))]
+            return [Step(is_resumed=True, more=more)]
+        # Only what a worker has begun: nothing of anybody else's is taken away.
+        if earlier is not None and (is_mended or data.train_file is not None):
+            clear(directory)
+        return [Step()]
 
-    def _study(self, run: GridRun, optimization: OptimizationArguments) -> None:
-        """Do a study, or what is left of one."""
-        best = run.directory / BEST_TRIAL
+    def _steps_of_study(self, run: GridRun, optimization: OptimizationArguments) -> list[Step]:
+        """What is to be done of a study, or of what is left of one."""
+        best, steps = run.directory / BEST_TRIAL, []
         if can_be_resumed(best):
-            with RunLock(best):
-                go_on(best, (None, None, None), self._pack)
+            steps.append(Step(is_of_best=True))
         elif best.is_dir() and state_of(best).state is not State.FINISHED:
             clear(best)
             best.rmdir()
@@ -183,23 +188,7 @@ class Worker:
         if optimization.max_trials is None and n_trials is not None:
             # Those of earlier processes count.
             more.append((("max_trials",), str(n_trials)))
-        conduct(run.arguments(more), pack=self._pack)
-
-
-@contextmanager
-def _logged(directory: Path) -> Iterator[None]:
-    """Let what is said go to a file in the directory of the run."""
-    with (
-        (directory / LOG).open("a", encoding="utf-8", errors="backslashreplace") as log,
-        contextlib.redirect_stderr(log),
-        contextlib.redirect_stdout(log),
-    ):
-        try:
-            yield
-        except Exception as error:
-            told = f"error: {error}\n" if isinstance(error, UserError) else traceback.format_exc()
-            log.write(without_token(told))
-            raise
+        return [*steps, Step(more=more)]
 
 
 def _reason(error: Exception) -> str:

@@ -27,6 +27,7 @@ class Measure(ABC):
         over_word: What a table of words takes of a word's tokens, see the package.
         reads_logits: Whether it looks at the logits themselves, and not at what is made of them.
         looks_behind: Whether it needs what is predicted behind each token as well.
+        calls_model_with: Arguments that, where they are given, let it call the model by itself.
     """
 
     columns: Sequence[str]
@@ -34,6 +35,7 @@ class Measure(ABC):
     over_word: ClassVar[str | None] = "first"
     reads_logits: ClassVar[bool] = False
     looks_behind: ClassVar[bool] = False
+    calls_model_with: ClassVar[Sequence[str]] = ()
 
     @abstractmethod
     def of_rows(self, rows: LogitRows, beside: Any = None) -> dict[str, Tensor]:

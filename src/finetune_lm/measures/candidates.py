@@ -12,7 +12,6 @@ import numpy.typing as npt
 from finetune_lm.errors import UserError
 from finetune_lm.measures._chains import costs_of_chains
 from finetune_lm.measures._measure import Measure
-from finetune_lm.models.sharding import is_sharded
 from finetune_lm.models.spelling import (
     Spelling,
     checked_words,
@@ -57,6 +56,8 @@ class Candidates(Measure):
     Raises:
         UserError: If a word is several tokens, or an argument will not do.
     """
+
+    calls_model_with = ("chained",)
 
     def __init__(
         self,
@@ -158,11 +159,6 @@ class Candidates(Measure):
         self, inputs: Mapping[str, Tensor], rows: Tensor, positions: Tensor
     ) -> Tensor | None:
         """What words of several tokens cost behind each position, in nats: (k, n of them)."""
-        if self._chains and is_sharded(self._model):
-            raise UserError(
-                "Candidates.chained cannot be had with fsdp, whose processes must call the model "
-                "equally often. Leave out one of them."
-            )
         if not self._chains:
             return None
         return costs_of_chains(self._model, inputs, (rows, positions), self._chains)

@@ -37,14 +37,13 @@ def shard(model: Any, device: torch.device) -> None:
         warn("fsdp does nothing here, since there is only one process. Start it by torchrun.")
         return
     from torch.distributed import fsdp
-    from torch.distributed.device_mesh import init_device_mesh
 
     kind = getattr(fsdp, "FSDPModule", None)
     if kind is None or not hasattr(kind, "set_gradient_divide_factor"):
         raise UserError("fsdp needs torch 2.8 or later. Install a newer torch.")
     # Nobody changes them: `Forward` sees to that.
     warnings.filterwarnings("ignore", message=".*returned a view tensor")
-    mesh = init_device_mesh(device.type, (world().size,))
+    mesh = world().mesh(device.type)
     for layer in _layers(model):
         fsdp.fully_shard(layer, mesh=mesh)
     # Nothing stays whole behind a pass without gradients, so that parameters are parts whenever
@@ -133,6 +132,14 @@ def split_as(tensor: Tensor, part: Tensor) -> Tensor:
         shape=tensor.shape,
         stride=tensor.stride(),
     )
+
+
+def split_evenly(tensor: Tensor) -> Tensor:
+    """A tensor on the CPU, split among all ranks by its rows."""
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    split: Tensor = distribute_tensor(tensor, world().mesh("cpu"), [Shard(0)])
+    return split
 
 
 def split_state(state: dict[str, Any], optimizer: Any) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def on_record(
         record = RunRecord(
             output_dir / place.RUN_JSON,
             earlier.record if earlier else None,
-            model={"name": loaded.name, "task": loaded.kind, "n_params": loaded.n_params},
+            model=facts_of(loaded),
             device=str(device),
             data={kind: {f.path: len(f) for f in group} for kind, group in files.items() if group},
             data_sha256=file_hashes(files),
@@ -161,6 +161,11 @@ def _of_words(
             if group
         }
     return found
+
+
+def facts_of(loaded: LoadedModel) -> dict[str, str]:
+    """What is put down about a model."""
+    return {"name": loaded.name, "task": loaded.kind, "n_params": loaded.n_params}
 
 
 def cannot_write(output_dir: Path, error: OSError) -> UserError:

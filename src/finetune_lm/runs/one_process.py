@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from finetune_lm.arguments.given_losses import over_ranks_problems
 from finetune_lm.errors import UserError
 from finetune_lm.ranks import world
+from finetune_lm.runs.over_ranks import optimizer_problems, over_ranks_problems
+from finetune_lm.runs.same_for_all import check_programs_and_arguments
 
 if TYPE_CHECKING:
     from finetune_lm.runs.run_identity import AllArguments
@@ -34,15 +35,15 @@ def check_arguments(all_args: AllArguments) -> None:
     all_args[1].seed = world().decided(lambda: all_args[1].seed)
     problems = [problem for args in all_args for problem in args.problems()]
     if world().size > 1 and not problems:
-        problems = over_ranks_problems(all_args[1])
+        check_programs_and_arguments(all_args)
+        problems = [*over_ranks_problems(all_args), *optimizer_problems(all_args)]
     if problems:
         raise UserError(*problems)
-    if world().size == 1:
-        check_one_process(is_study=all_args[2].do_optimize)
+    check_one_process(is_study=all_args[2].do_optimize)
 
 
 def check_one_process(*, is_study: bool = False) -> None:
-    """See that this process is not one of several that are to do one thing.
+    """See that this process is not one of several that do not know of each other.
 
     Args:
         is_study: Whether it works at a study, which srun may start as several workers.
@@ -50,11 +51,8 @@ def check_one_process(*, is_study: bool = False) -> None:
     Raises:
         UserError: If it is.
     """
-    if (size := world().size) > 1:
-        raise UserError(
-            f"grids, series and --preview are for one process, or one for each worker, "
-            f"but torchrun or accelerate launch has started {size} for one run."
-        )
+    if world().size > 1:
+        return
     for name in (*_N_PROCESSES, *(() if is_study else (_N_TASKS,))):
         if _number(name, 1) > 1:
             raise _several(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments.redaction import hides_secrets
@@ -12,13 +13,13 @@ from finetune_lm.data.files import read_files
 from finetune_lm.data.preview import render
 from finetune_lm.errors import UserError
 from finetune_lm.full_collections import without_full_collections
-from finetune_lm.models.adapters import adapter_of
 from finetune_lm.models.loading import Loader
 from finetune_lm.models.sharding import shard
 from finetune_lm.models.tasks import Task
 from finetune_lm.models.two_modes import arguments_by_mode, joined
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.randomness import generator_states, restore_generators
+from finetune_lm.ranks import apart, world
 from finetune_lm.runs.device import prepare_model, prepare_process
 from finetune_lm.runs.earlier_run import warn_of_changed_model
 from finetune_lm.runs.measure_checks import check_measures
@@ -91,11 +92,6 @@ def load_without_data(
         check_order(each.name, each.task, each.model, is_exact=each.is_exact)
         check_mask_position(each, files)
     if model_args.fsdp:
-        if adapter_of(loaded.model) is not None:
-            raise UserError(
-                "fsdp cannot be given with model_modifiers.add_adapter, which needs the model's "
-                "weights whole. Leave out one of them."
-            )
         shard(loaded.model, accelerator.device)
     return accelerator, loaded
 
@@ -118,6 +114,8 @@ def _loaded_in_modes(
 def preview(model_args: ModelArguments, data_args: DataTrainingArguments, n: int) -> str:
     """Show what the model will be fed, for a person to look at. Nothing is trained or written.
 
+    Of several ranks the first does that alone, and the others are told nothing.
+
     Args:
         model_args: Which model, and how it is loaded and changed.
         data_args: Which data, and what is done to them.
@@ -130,8 +128,11 @@ def preview(model_args: ModelArguments, data_args: DataTrainingArguments, n: int
     if problems:
         raise UserError(*problems)
     check_one_process()
-    files = read_files(data_args)
-    _, loaded, datasets = load(model_args, data_args, files)
+    if not world().is_first:
+        return ""
+    with apart():
+        files = read_files(data_args)
+        _, loaded, datasets = load(replace(model_args, fsdp=False), data_args, files)
     mode_of = {each.task: each.mode for each in loaded.modes}
     parts = [
         f"{dataset_type}: {render(dataset, n, mode_of[dataset.task])}"

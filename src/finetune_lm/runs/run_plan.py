@@ -36,9 +36,9 @@ from finetune_lm.runs.run_identity import (
     MODEL,
     AllArguments,
     identity_of,
-    names_of_differences,
     paths_of,
 )
+from finetune_lm.runs.same_for_all import check_identity
 
 if TYPE_CHECKING:
     from finetune_lm.models.loading import LoadedModel
@@ -122,7 +122,7 @@ def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan
     files, loss_files = _read_data(data_args, earlier)
     columns = columns_of(data_args, files, [MODE] if model_args.has_two_modes else [])
     identity = identity_of(all_args, {**files, "loss": loss_files})
-    _check_same_for_all(identity)
+    check_identity(identity)
     if earlier is None:
         names = [f.name for f in files["train"]]
         directory = world().decided(
@@ -138,21 +138,6 @@ def make_plan(all_args: AllArguments, earlier: EarlierRun | None = None) -> Plan
     if files["test"]:
         place.check_results_name(data_args.test_output_file_prefix, model_args.model_name_or_path)
     return plan
-
-
-def _check_same_for_all(identity: dict[str, Any]) -> None:
-    """See that all ranks have the same arguments and data.
-
-    Raises:
-        UserError: If not, naming what differs.
-    """
-    first = world().decided(lambda: identity)
-    differing = names_of_differences(first, identity)
-    if differing:
-        raise UserError(
-            f"all processes of a run must have the same arguments and files, but rank "
-            f"{world().rank} has another {' and '.join(differing)} than rank 0."
-        )
 
 
 def columns_of(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,16 @@ from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.data.files import read_files
 from finetune_lm.errors import UserError
 from finetune_lm.messages import say, warn
+from finetune_lm.ranks import world
 from finetune_lm.runs import directory as place
 from finetune_lm.runs.earlier_run import EarlierRun
+from finetune_lm.runs.following import End, check_signals, tell
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.lock import RunLock
-from finetune_lm.runs.one_process import check_one_process
 from finetune_lm.runs.record import RunRecord
 from finetune_lm.runs.run_identity import AllArguments, identity_of
 from finetune_lm.runs.run_result import RunResult
+from finetune_lm.series.followed_series import Conduct, Next, follow_series
 from finetune_lm.series.hub_cache import drop_from_cache
 from finetune_lm.series.members import Member, members_of, series_name
 from finetune_lm.series.merged_tables import merge_tables
@@ -37,8 +39,6 @@ from finetune_lm.whole_files import write_whole
 
 REVISIONS = "revisions"
 """The directory with those of the checkpoints."""
-
-Conduct = Callable[[AllArguments], RunResult]
 
 
 class MembersFailedError(UserError):
@@ -60,7 +60,9 @@ def check_series(all_args: AllArguments) -> None:
         )
 
 
-def run_series(all_args: AllArguments, earlier: EarlierRun | None, conduct: Conduct) -> RunResult:
+def run_series(
+    all_args: AllArguments, earlier: EarlierRun | None, conduct: Conduct, *, is_locked: bool = False
+) -> RunResult:
     """Test each checkpoint of a series.
 
     A checkpoint that has been tested before is not tested again, so that the same command goes on
@@ -68,15 +70,18 @@ def run_series(all_args: AllArguments, earlier: EarlierRun | None, conduct: Cond
 
     Args:
         all_args: All arguments.
-        earlier: The series that is resumed, if one is. Its directory is locked already.
+        earlier: The series that is resumed, if one is.
         conduct: Does one run.
+        is_locked: Whether its directory is locked already, for a series that is resumed or one of
+            a grid.
 
     Raises:
         UserError: If something is wrong with the series as a whole.
         MembersFailedError: If some of its checkpoints could not be tested.
     """
-    check_one_process()
     check_series(all_args)
+    if not world().is_first:
+        return follow_series(all_args, conduct)
     model_args, data_args, _ = all_args
     files = read_files(data_args)  # what is wrong with them is wrong for all checkpoints
     members = members_of(model_args)
@@ -92,7 +97,7 @@ def run_series(all_args: AllArguments, earlier: EarlierRun | None, conduct: Cond
         place.make_output_dir(directory)
     with (
         Interruption() as interruption,
-        nullcontext() if earlier else RunLock(directory),
+        nullcontext() if is_locked else RunLock(directory),
     ):
         record = RunRecord(
             directory / place.RUN_JSON,
@@ -115,6 +120,8 @@ def run_series(all_args: AllArguments, earlier: EarlierRun | None, conduct: Cond
         tables = merge_tables(tested, directory)
         record.add(failed=failed)
         record.end("failed" if failed else "finished")
+        if not failed:
+            tell(End((directory, tables[0])))
     if failed:
         raise MembersFailedError(
             f"{len(failed)} of {len(members)} checkpoints could not be tested"
@@ -161,17 +168,20 @@ class _Series:
         tested: list[tuple[Member, Path]] = []
         failed: dict[str, str] = {}
         for member in self._members:
-            interruption.check()
+            check_signals(interruption)
             directory = self._directory / REVISIONS / place.as_file_name(member.revision)
             try:
                 args = self._args_of(member, directory)
                 self._check_tokenizer(member)
                 if not _is_tested(directory, args):
                     say(f"{member.revision}:")
-                    self._conduct(args)
+                    tell(Next.of(self._all_args, args))
+                    world().attempt(partial(self._conduct, args))
             except _OtherTokenizerError:
                 raise
             except Exception as error:
+                if world().ends_more(error):
+                    raise
                 told = (
                     str(error)
                     if isinstance(error, UserError)
@@ -182,6 +192,7 @@ class _Series:
             else:
                 tested.append((member, directory))
             if member.args.drop_cache:
+                tell(Next.of(self._all_args, self._args_of(member, directory), is_over=True))
                 drop_from_cache(member.args)
         return tested, failed
 

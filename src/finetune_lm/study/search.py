@@ -25,11 +25,12 @@ from finetune_lm.full_collections import passing_over_what_is_there
 from finetune_lm.messages import say, warn
 from finetune_lm.models.loading import Loader
 from finetune_lm.ranks import world
+from finetune_lm.runs.following import End, tell
 from finetune_lm.runs.interruption import Interruption
-from finetune_lm.runs.on_record import cannot_write, end_on_record
+from finetune_lm.runs.on_record import cannot_write, end_on_record, facts_of
 from finetune_lm.runs.record import RunRecord
 from finetune_lm.runs.run_identity import MODEL
-from finetune_lm.study.following import Begin, End, follow, tell
+from finetune_lm.study.followed_trials import Begin, follow_trials
 from finetune_lm.study.plan import Plan, make_plan
 from finetune_lm.study.plots import save_plots
 from finetune_lm.study.results import (
@@ -87,7 +88,7 @@ def search(
         KeyboardInterrupt: If a signal came; the results are written all the same.
     """
     if not world().is_first:
-        return StudyResult(follow())
+        return StudyResult(follow_trials())
     messages = OptunaMessages()
     with messages.active():
         plan = make_plan(model_args, data_args, optimization_args)
@@ -191,7 +192,6 @@ def _on_record(
     """Keep ``run.json`` while the search is under way, and say in it how it ended."""
     import sqlalchemy.exc
 
-    loaded = runner.loaded
     facts: dict[str, Any] = {
         "study": {
             "name": plan.name,
@@ -204,7 +204,7 @@ def _on_record(
     try:
         run_record = RunRecord(
             directory.run_json,
-            model={"name": loaded.name, "task": loaded.kind, "n_params": loaded.n_params},
+            model=facts_of(runner.loaded),
             device=str(runner.accelerator.device),
             data={
                 kind: {f.path: len(f) for f in group} for kind, group in plan.files.items() if group

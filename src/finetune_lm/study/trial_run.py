@@ -18,6 +18,7 @@ from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.evaluation.splits import TrainingSplits, by_mode, make_splits
 from finetune_lm.model_modifiers.callbacks import make_callbacks
 from finetune_lm.models.kept_models import KeptModels
+from finetune_lm.models.sharding import is_sharded
 from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.ranks import world
 from finetune_lm.recording.columns import LOSS
@@ -27,6 +28,7 @@ from finetune_lm.recording.run_so_far import RunSoFar
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.preparing import load_without_data
+from finetune_lm.runs.same_for_all import check_files
 from finetune_lm.study.parameters import MODIFIER_KWARGS
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import Checkpoints, Saved
@@ -179,7 +181,7 @@ class TrialRunner:
         # Where trials change the model in other ways, it is read once all the same.
         self._loader = loader or (KeptModels() if MODIFIER_KWARGS in searched else None)
         self._feeds_anew = bool(searched & _FED)
-        self._shared = self._load(data_args)
+        self._shared: _Shared | None = self._load(data_args)
         # What can be found wrong with losses and callbacks is found before there is a study. And
         # what a loss keeps with the model is made now, so that the first trial finds it as the
         # others do.
@@ -189,11 +191,13 @@ class TrialRunner:
     @property
     def loaded(self) -> LoadedModel:
         """The model."""
+        assert self._shared is not None
         return self._shared.loaded
 
     @property
     def accelerator(self) -> accelerate.Accelerator:
         """What knows the device."""
+        assert self._shared is not None
         return self._shared.accelerator
 
     @contextmanager
@@ -245,9 +249,22 @@ class TrialRunner:
             del learner, run, splits, state, so_far
             self._release()
 
+    @contextmanager
+    def letting_go(self) -> Iterator[None]:
+        """Let go of a model that is split among ranks behind an error in what is done inside.
+
+        The ranks find each other anew then, and so the model is loaded anew.
+        """
+        try:
+            yield
+        except Exception:
+            if is_sharded(self.loaded.model):
+                self._shared = None
+            raise
+
     def _prepare(self, args: DataTrainingArguments) -> tuple[Learner, TrainingSplits, RunSoFar]:
         """Bring everything to where a single run is before its first step."""
-        if self._loads_anew:
+        if self._loads_anew or self._shared is None:
             self._shared = self._load(args)
         shared = self._shared
         world().seed(args.seed)
@@ -275,6 +292,7 @@ class TrialRunner:
 
     def _load(self, args: DataTrainingArguments) -> _Shared:
         files = read_files(args)
+        check_files(files)
         accelerator, loaded = load_without_data(self._model_args, args, files, self._loader)
         initial = [InitialState(each.model) for each in loaded.modes]
         before_data = generator_states()

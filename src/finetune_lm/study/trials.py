@@ -17,15 +17,24 @@ from finetune_lm.arguments import (
     without_token,
 )
 from finetune_lm.arguments.values import write_value
-from finetune_lm.errors import TrialsFailedError, UserError, raised_in, users_code
+from finetune_lm.attempts import Attempt
+from finetune_lm.errors import (
+    GivenUpError,
+    OtherRankError,
+    TrialsFailedError,
+    UserError,
+    raised_in,
+    users_code,
+)
 from finetune_lm.messages import say
 from finetune_lm.ranks import world
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.recorder import EpochResult, Recorder
+from finetune_lm.runs.following import tell
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.requeueing import something_is_kept
 from finetune_lm.scoring.halving import free_memory
-from finetune_lm.study.following import Try, tell
+from finetune_lm.study.followed_trials import Try, UnpromisingError
 from finetune_lm.study.parameters import with_model_values, with_values
 from finetune_lm.study.plan import Plan
 from finetune_lm.study.results import (
@@ -61,10 +70,6 @@ class TrialError(Exception):
     """A trial went wrong; the study goes on."""
 
 
-class _UnpromisingError(Exception):
-    """A trial promises nothing."""
-
-
 class _Pruning(Recorder):
     """Reports each epoch of a trial, and ends it if the pruner says that it promises nothing.
 
@@ -90,23 +95,24 @@ class _Pruning(Recorder):
         """Report its validation loss.
 
         Raises:
-            _UnpromisingError: If the trial is to end.
+            UnpromisingError: If the trial is to end.
         """
+        if world().decided(self._is_unpromising, result):
+            raise UnpromisingError
+
+    def _is_unpromising(self, result: EpochResult) -> bool:
         self._trial.report(result.validation[LOSS], step=result.number)
         is_last = result.number + 1 >= self._n_epochs or self._stopping.should_stop()
         with users_code(self._pruner):
-            is_unpromising = not is_last and self._trial.should_prune()
-        if is_unpromising:
-            raise _UnpromisingError
+            return not is_last and self._trial.should_prune()
 
     @contextmanager
     def on_record(self) -> Iterator[None]:
         """Put down with the trial how the training inside came out."""
         try:
             yield
-        except _UnpromisingError as error:
+        except UnpromisingError:
             self.is_pruned = True
-            world().give_up(error)
         finally:
             self._trial.set_user_attr(N_EPOCHS, self._stopping.n_epochs)
         self._trial.set_user_attr(BEST_EPOCH, self._stopping.best_epoch)
@@ -144,6 +150,8 @@ class Trials:
         self._failures_in_a_row = 0
         self._begun: list[int] = []
         self._last_reason = ""
+        self._end: Exception | None = None
+        """What has ended another rank, and so all."""
         self._had_enough = False
 
     @property
@@ -187,7 +195,7 @@ class Trials:
             self._had_enough = False
             try:
                 self._study.optimize(self._objective, n_trials=left, **kwargs)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, OtherRankError, GivenUpError):
                 self._queue_interrupted()
                 raise
             except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
@@ -224,21 +232,23 @@ class Trials:
             The lowest validation loss.
         """
         self._begun.append(trial.number)
+        attempt = Attempt()
         prepared: Any = None
-        is_told = False
         try:
             args, model_args = self._arguments(trial)
             stopping = EarlyStopping.of(args)
             pruning = _Pruning(trial, self._study.pruner, args.epochs, stopping)
             tell(Try(args, model_args))
-            is_told = True
+            attempt = world().begin()
             with (
+                self._runner.letting_go(),
                 pruning.on_record(),
                 self._runner.prepared(
                     args, stopping, pruning, self._interruption, model_args
                 ) as prepared,
             ):
                 train(*prepared)
+            attempt.through()
             if pruning.is_pruned and not self._pruned_counts:
                 raise optuna.TrialPruned
             return stopping.best_loss
@@ -248,15 +258,20 @@ class Trials:
             self._fail(trial, f"{_STOPPED}{error or 'SIGINT'}")
             raise
         except Exception as error:
-            if is_told:
-                world().give_up(error)
-            place = f"{name} raised " if (name := raised_in(error)) else ""
-            reason = without_token(f"{place}{type(error).__name__}: {error}", self._plan.model_args)
-            if isinstance(error, UserError):
-                reason = without_token(str(error), self._plan.model_args)
+            prepared = None
+            failed = attempt.given_up(error)
+            if world().ends_more(failed):
+                self._end = failed
+                self._fail(trial, f"{_STOPPED}{failed}")
+                raise failed from None
+            place = f"{name} raised " if (name := raised_in(failed)) else ""
+            reason = without_token(
+                f"{place}{type(failed).__name__}: {failed}", self._plan.model_args
+            )
+            if isinstance(failed, UserError):
+                reason = without_token(str(failed), self._plan.model_args)
             reason = " ".join(reason.split())[:_LONGEST_REASON]
         # Out of the handler, so that nothing holds on to the tensors of what went wrong.
-        prepared = None
         free_memory()
         self._fail(trial, reason)
         raise TrialError(reason)
@@ -292,6 +307,8 @@ class Trials:
 
     def _follow_up(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """What is done after each trial; what Optuna calls."""
+        if self._end is not None:
+            raise self._end
         is_surplus = bool(trial.user_attrs.get(SURPLUS))
         something_is_kept()
         failed = trial.state == TrialState.FAIL and not is_surplus
@@ -334,11 +351,13 @@ class Trials:
         return "" if best is None else f"; best {best.value:.4f} in trial {best.number}"
 
     def _queue_interrupted(self) -> None:
-        """Have the trial that a signal has stopped done again by whoever is free."""
+        """Have the trial that a signal or another rank has stopped done again by who is free."""
         trial = self._last_begun()
         reason = trial.user_attrs.get(REASON, "") if trial is not None else ""
         if trial is not None and trial.state == TrialState.FAIL and reason.startswith(_STOPPED):
-            queue_again(self._study, trial, counts=False)
+            # A rank that was killed may have been so for what the values ask for.
+            is_killed = isinstance(self._end, OtherRankError) and not self._end.is_said
+            queue_again(self._study, trial, counts=is_killed)
 
     def _was_taken_away(self) -> bool:
         """Whether another process has put down the last trial of this one as failed."""
