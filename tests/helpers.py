@@ -140,6 +140,15 @@ def save_family(family: Any, directory: Any) -> str:
     return str(directory)
 
 
+def save_without_dropout(family: Any, directory: Any) -> str:
+    """The same without dropout, so that runs can be redone."""
+    config = family.model.config
+    for key, value in config.to_dict().items():
+        if "drop" in key and isinstance(value, float):
+            setattr(config, key, 0.0)
+    return save_family(family, directory)
+
+
 def write_lines(path: Any, lines: Any, metadata: Any = None) -> str:
     """A gzipped data file of texts or objects, with its metadata."""
     import gzip

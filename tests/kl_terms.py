@@ -11,7 +11,7 @@ from families import family
 from finetune_lm import ModelArguments
 from finetune_lm.loss_classes import KLBaselineLoss
 from finetune_lm.models.loading import load_model
-from helpers import save_family, write_lines
+from helpers import save_without_dropout, write_lines
 
 SENTENCES = [
     "The man has always broken the glass.",
@@ -28,14 +28,10 @@ OUTPUTS = SimpleNamespace(loss=None, logits=None)
 @pytest.fixture(scope="session")
 def directories(tmp_path_factory):
     """Models without dropout."""
-    made = {}
-    for name in ("gpt2", "llama", "bert", "t5", "bart"):
-        fam = family(name)
-        for key, value in fam.model.config.to_dict().items():
-            if "drop" in key and isinstance(value, float):
-                setattr(fam.model.config, key, 0.0)
-        made[name] = save_family(fam, tmp_path_factory.mktemp(name))
-    return made
+    return {
+        name: save_without_dropout(family(name), tmp_path_factory.mktemp(name))
+        for name in ("gpt2", "llama", "bert", "t5", "bart")
+    }
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import finetune_lm
 from families import family
 from finetune_lm import DataTrainingArguments, ModelArguments
 from finetune_lm.loss_classes import OutputsDefaultLoss
-from helpers import save_family, write_lines
+from helpers import save_without_dropout, write_lines
 
 TRAIN = [
     "The man has always broken the glass.",
@@ -25,14 +25,10 @@ VALIDATION = ["The glass was broken by the man.", "The water was drunk."]
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     """Directories with a small model of each kind; without dropout, so that runs can be redone."""
-    directories = {}
-    for name in ("gpt2", "bert", "t5", "roberta"):
-        fam = family(name)
-        for key, value in fam.model.config.to_dict().items():
-            if "drop" in key and isinstance(value, float):
-                setattr(fam.model.config, key, 0.0)
-        directories[name] = save_family(fam, tmp_path_factory.mktemp(name))
-    return directories
+    return {
+        name: save_without_dropout(family(name), tmp_path_factory.mktemp(name))
+        for name in ("gpt2", "bert", "t5", "roberta")
+    }
 
 
 @pytest.fixture
