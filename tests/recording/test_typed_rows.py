@@ -110,7 +110,7 @@ def assert_proper(schema, written):
 
 def written(directory, pieces):
     path = directory / "t.csv.gz"
-    with TableWriter(path, list(COLUMNS)) as writer:
+    with TableWriter(path, pieces[0].column_names) as writer:
         for rows in pieces:
             writer.write(rows)
             writer.end_piece()
@@ -193,3 +193,11 @@ def test_what_is_no_table(tmp_path):
     for read in (load_metrics, lambda path: next(table_pieces(path)).to_pandas()):
         assert read(path).to_dict("list") == {"word": ["so"], "epoch": [1]}
     assert by_blocks(path) == [b'"so",1\n']
+
+
+def test_text_that_begins_late_stays_text(tmp_path):
+    """Far from both ends of a table of many pieces."""
+    texts = [["001"] * 3 if number == 60 else [None] * 3 for number in range(80)]
+    late = [pa.table({"epoch": [0] * 3, "code": pa.array(each, pa.string())}) for each in texts]
+    path = written(tmp_path, late)
+    assert load_metrics(path)["code"].dropna().tolist() == ["001"] * 3
