@@ -19,7 +19,17 @@ from safetensors.torch import load_file
 import finetune_lm
 from crashing import difference
 from families import TEXTS
-from finetune_lm import DataTrainingArguments, ModelArguments, UserError, measures
+from finetune_lm import (
+    DataTrainingArguments,
+    ModelArguments,
+    UserError,
+    measures,
+)
+from finetune_lm.analysis.item_values import Conditions
+from finetune_lm.analysis.report_frames import Results, losses_frame, surprisal_frame
+from finetune_lm.analysis.run_files import RunFiles
+from finetune_lm.analysis.run_groups import grouped
+from finetune_lm.analysis.run_trajectories import RunTrajectories
 from finetune_lm.cli import main
 from finetune_lm.data_preprocessing import (
     expand_with_masks,
@@ -27,8 +37,18 @@ from finetune_lm.data_preprocessing import (
     mask_random_tokens,
 )
 from finetune_lm.loss_classes import KLBaselineLoss, OutputsDefaultLoss
-from finetune_lm.model_modifiers import AlternateModes, ModelCallback
-from finetune_lm.runs.interruption import Interrupted
+from finetune_lm.model_modifiers import (
+    AlternateModes,
+    ModelCallback,
+    UnfreezeWordTokensCallback,
+    add_adapter,
+    add_new_tokens,
+)
+from finetune_lm.recording.recorder import Recorder
+from finetune_lm.runs.interruption import Interrupted, Interruption
+from finetune_lm.study.trial_run import TrialRunner
+from finetune_lm.training.early_stopping import EarlyStopping
+from finetune_lm.training.loop import train
 from helpers import write_lines
 from two_modes_model import CODE, save_two_modes
 
@@ -208,15 +228,17 @@ STOPPING = {"post_train_batch": [Stop], "post_validation_batch": [Stop]}
 
 
 @pytest.mark.parametrize(
-    ("hook", "every", "modes"),
+    ("hook", "every", "modes", "stops"),
     [
-        ("pre_train_batch", 1, ["lm", "mlm"] * 3),
-        ("pre_train_batch", {"mlm": 2}, ["lm", "mlm", "mlm"] * 2),
-        ("begin_epoch", 1, ["lm", "lm", "mlm", "mlm", "lm", "lm"]),
+        # Between the modes of the first validation and of a later one, and in the training.
+        ("pre_train_batch", {"mlm": 2}, ["lm", "mlm", "mlm"] * 2, (1, 3, 5)),
+        ("begin_epoch", 1, ["lm", "lm", "mlm", "mlm", "lm", "lm"], (8,)),
     ],
 )
-def test_modes_that_alternate_and_go_on(place, hook, every, modes):
-    data = training(word_tables=True, checkpoint_every=1)
+def test_modes_that_alternate_and_go_on(place, hook, every, modes, stops):
+    data = training(word_tables=True, checkpoint_every=1, test_file=None)
+    if hook == "pre_train_batch":
+        del data["probe_file"]  # without which no trajectories are drawn
     alternating = {hook: [AlternateModes, *STOPPING.get(hook, [])]}
     model = {
         "model_callbacks": {**STOPPING, **alternating},
@@ -238,13 +260,87 @@ def test_modes_that_alternate_and_go_on(place, hook, every, modes):
         lambda b: (b["surprisal"] * math.log(2)).mean(), include_groups=False
     )
     assert whole.best_loss == pytest.approx(means.groupby("epoch").mean().min(), abs=1e-4)
-    stops = (1, 3, 4, 7) if hook == "pre_train_batch" and every == 1 else (6,)
     for stop in stops:
         Stop.left = stop
         with pytest.raises(Interrupted):
             do(place, BOTH, f"stopped-{stop}", model, **data)
         assert main(["--resume", f"stopped-{stop}"]) == 0
         assert difference(Path("whole"), Path(f"stopped-{stop}")) == [], stop
+
+
+def test_words_adapters_pairs_and_figures(place):
+    """Both modes get new words and an adapter, one of each; pairs are compared within a mode."""
+    texts = ["The man broke the blick.", "The blick broke the man."] * 2
+    write_lines(Path("pairs.txt.gz"), texts)
+    conditions = [{"condition": "good", "expected": True}, {"condition": "bad", "expected": False}]
+    metadata = [{"item": i // 2, **conditions[i % 2]} for i in range(4)]
+    write_lines(Path("pairs_metadata.json.gz"), metadata)
+    functions = [add_new_tokens, add_adapter]
+    model = {
+        "model_modifier_fns": functions,
+        "model_modifier_fn_kwargs": {
+            "add_new_tokens": {"added_tokens": ["blick"], "init": "random"},
+            "add_adapter": {"r": 2, "target_modules": "all-linear"},
+        },
+        "model_pre_train_step_callbacks": [UnfreezeWordTokensCallback],
+        "model_pre_train_step_callbacks_kwargs": {
+            "UnfreezeWordTokensCallback": {"words_to_unfreeze": ["blick"]}
+        },
+    }
+    data = training(test_file=["pairs.txt.gz"], probe_file=["pairs.txt.gz"], epochs=2)
+    del data["loss_classes_kwargs"]["train"]["KLBaselineLoss"]["data_preprocessing_fn"]
+    data["data_preprocessing_fn"] = {"validation": mask_random_tokens}
+    do(place, BOTH, "both", model, **data)
+    do(place, LM, "alone", model, **{**data, "data_preprocessing_fn": {}})
+    for name in ("probe_pairs.csv.gz", "x-test_pairs.csv.gz", "x-test_summary.csv"):
+        found, alone = (pd.read_csv(f"{each}/{name}") for each in ("both", "alone"))
+        assert_same(in_mode(found, "lm"), alone)
+        assert len(in_mode(found, "mlm")) == len(alone)
+    tests = finetune_lm.load_metrics("both/x-test_results.csv.gz")
+    masked = tests[tests["mode"] == "mlm"]
+    costs = masked[masked["is_target"]].groupby("example_num")["surprisal"].sum()
+    found = pd.read_csv("both/x-test_pairs.csv.gz")
+    found = found[found["mode"] == "mlm"]
+    assert found["difference"].tolist() == pytest.approx(
+        [costs[1] - costs[0], costs[3] - costs[2]], abs=1e-4
+    )
+    # What a report draws.
+    files, conditions = RunFiles.read(Path("both")), Conditions([])
+    results = Results([RunTrajectories(files, conditions)], grouped([files]), conditions)
+    losses, surprisal = losses_frame(results), surprisal_frame(results)
+    assert set(losses["loss"]) == {
+        f"{name} ({mode})"
+        for mode in TASK_OF
+        for name in ("loss", "OutputsDefaultLoss", "KLBaselineLoss")
+    } - {"KLBaselineLoss (mlm)"}
+    assert set(surprisal["dataset_name"]) == {
+        *("teach (lm)", "check (lm)", "check (mlm)", "pairs (lm)", "pairs (mlm)"),
+    }
+    saved = load_file("both/model/adapter_model.safetensors")
+    other = load_file("alone/model/adapter_model.safetensors")
+    assert all(torch.equal(weight, other[name]) for name, weight in saved.items())
+
+
+def test_a_trial_is_a_run(place):
+    data = training(test_file=None, epochs=2, seed=4, eval_before_training=False)
+    del data["probe_file"]
+    model = {"model_callbacks": {"pre_train_batch": [AlternateModes]}, "select_mode": "mlm"}
+    single = do(place, BOTH, "single", model, **data)
+    model |= {"model_task": BOTH, "trust_remote_code": True}
+    runner = TrialRunner(ModelArguments(str(place), **model), DataTrainingArguments(**data), ["lr"])
+    best = []
+    for lr in (0.5, 1e-2):
+        args = DataTrainingArguments(**{**data, "train_optimizer_kwargs": {"lr": lr}})
+        stopping = EarlyStopping.of(args)
+        with Interruption() as heard, runner.prepared(args, stopping, Recorder(), heard) as trial:
+            train(*trial)
+        best.append(stopping.best_loss)
+    # Whatever the trial before has done to the weights of either mode.
+    assert best[1] == single.best_loss != best[0]
+    rows = single.metrics
+    judged = rows[(rows["mode"] == "mlm") & (rows["dataset_type"] == "validation")]
+    means = judged.groupby("epoch")["surprisal"].mean() * math.log(2)
+    assert single.best_loss == pytest.approx(means.min(), abs=1e-4)
 
 
 class Switch(ModelCallback):

@@ -51,6 +51,9 @@ class Masked(transformers.PreTrainedModel):
     def get_output_embeddings(self):
         return self.classifier
 
+    def set_output_embeddings(self, value):
+        self.classifier = value
+
     def seen(self, attention_mask):
         return attention_mask[:, None, :].bool().expand(-1, attention_mask.shape[1], -1)
 

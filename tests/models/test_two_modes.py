@@ -56,40 +56,6 @@ def test_the_mode_must_be_given_and_the_code_trusted(place, capsys):
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_each_mode_by_brute_force(place, fast):
-    """One text at a time, by the definition: from what precedes; from both sides, one before."""
-    file = write_lines(Path("texts.txt.gz"), TEXTS[:4])
-    tested = {
-        mode: finetune_lm.run(*arguments(place, mode, test_file=file, fast=fast, **more))
-        for mode, more in {
-            "lm": {"output_dir": "lm"},
-            "mntp": {
-                "output_dir": "mntp",
-                "data_preprocessing_fn": {"test": expand_with_masks},
-                "per_device_test_batch_size": 2,
-            },
-        }.items()
-    }
-    for mode, result in tested.items():
-        rows = result.test_results
-        assert set(rows["task"]) == {mode}
-        rows = rows[rows["is_target"]]
-        loaded = load_model(arguments(place, mode, test_file="x")[0])
-        expected = []
-        for text in TEXTS[:4]:
-            ids = torch.tensor(loaded.tokenizer(text)["input_ids"])
-            for position in range(1, len(ids) - 1):
-                given = ids.clone()
-                if mode == "mntp":
-                    given[position] = loaded.tokenizer.mask_token_id
-                with torch.no_grad():
-                    logits = loaded.model(given[None]).logits[0, position - 1].double()
-                expected.append(-float(logits.log_softmax(-1)[ids[position]]) / math.log(2))
-        assert len(rows) == len(expected)
-        assert rows["surprisal"].tolist() == pytest.approx(expected, abs=1e-4)
-
-
 def test_what_is_learned_in_one_mode_is_measured_in_the_other(place):
     teach, check = (
         write_lines(Path("teach.txt.gz"), TEXTS[:4]),

@@ -14,6 +14,7 @@ import finetune_lm
 from finetune_lm import UserError
 from finetune_lm.data.batch import Batch
 from finetune_lm.recording.baseline_surprisals import BaselineSurprisals
+from finetune_lm.training.checkpoints import unkept
 from setups import PROBES, arguments, setup
 
 NAME = "baseline_surprisal"
@@ -123,6 +124,8 @@ def test_an_example_is_found_again_by_all_that_its_costs_depend_on(passes, asked
         kept.keep(batch, row, costs)
         for i, each in enumerate(rows):
             known[i, tuple(each)] = costs[row == i]
+    # Also where no token of a data set has a row.
+    assert unkept(kept.state_dict()) is None
     buffer = io.BytesIO()
     torch.save(kept.state_dict(), buffer)
     buffer.seek(0)

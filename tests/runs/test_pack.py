@@ -67,6 +67,17 @@ def settings() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
             "UnfreezeWordTokensCallback": {"words_to_unfreeze": [WORD]}
         }
         found[f"lm-word-{seed}"] = model, with_kl(data)
+    for seed, r in ((3, 4), (4, 2)):
+        model, data = add(f"lm-adapter-{seed}", "lm", seed=seed)
+        model["model_modifier_fns"] = [
+            "model_modifiers.add_new_tokens",
+            "model_modifiers.add_adapter",
+        ]
+        model["model_modifier_fn_kwargs"] = {
+            "add_new_tokens": {"added_tokens": [WORD], "init": "random"},
+            "add_adapter": {"r": r, "target_modules": "all-linear", "merge": seed == 3},
+        }
+        found[f"lm-adapter-{seed}"] = model, with_kl(data)
     model, data = add("lm-misbehaves", "lm")
     model["model_pre_train_step_callbacks"] = ["studies.Misbehave"]
     add("lm-after", "lm", seed=9)
@@ -96,8 +107,8 @@ def settings() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
 
 # Each of another kind than those before it. The others are what may spoil these.
 ALONE = (
-    *("lm", "lm-kl-8", "lm-word-4", "lm-after", "lm-bf16", "lm-plain", "lm-dropout"),
-    *("mlm-2", "seq2seq-2"),
+    *("lm", "lm-kl-8", "lm-word-4", "lm-adapter-4", "lm-after", "lm-bf16", "lm-plain"),
+    *("lm-dropout", "mlm-2", "seq2seq-2"),
 )
 
 

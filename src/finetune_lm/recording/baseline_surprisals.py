@@ -61,7 +61,9 @@ class BaselineSurprisals:
         return values, is_there
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it in plain types."""
+        """All of it in plain types. Where nothing has a row, there is nothing."""
+        if not self._values:
+            return {}
         keys = np.fromiter(self._places.keys(), dtype=np.int64, count=len(self._places))
         places = np.fromiter(self._places.values(), dtype=np.int64, count=len(self._places))
         return {
@@ -72,6 +74,8 @@ class BaselineSurprisals:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
+        if not state:
+            return
         self._values = array("f")
         self._values.frombytes(state["values"])
         keys, places = (np.frombuffer(state[name], dtype=np.int64) for name in ("keys", "places"))

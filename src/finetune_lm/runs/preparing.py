@@ -13,6 +13,7 @@ from finetune_lm.data.files import read_files
 from finetune_lm.data.preview import render
 from finetune_lm.errors import UserError
 from finetune_lm.full_collections import without_full_collections
+from finetune_lm.messages import silent
 from finetune_lm.models.loading import Loader
 from finetune_lm.models.sharding import shard
 from finetune_lm.models.tasks import Task
@@ -105,7 +106,8 @@ def _loaded_in_modes(
     (first, args), *others = by_mode.items()
     found = {first: loader.load(args, known[first])}
     states = generator_states()
-    found |= {mode: loader.load(args, known[mode]) for mode, args in others}
+    with silent():
+        found |= {mode: loader.load(args, known[mode]) for mode, args in others}
     restore_generators(states)
     return found
 

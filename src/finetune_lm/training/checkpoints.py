@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BEGINNING, TRAINING, TRAINED = "beginning", "training", "trained"
 """What a checkpoint is of: before the first step, between two steps, after the last."""
 
-FORMAT = 5
+FORMAT = 6
 """Goes up when what is in a checkpoint changes so that older programs cannot use it."""
 
 STATE = "state.pt"
