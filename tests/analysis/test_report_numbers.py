@@ -312,25 +312,18 @@ def test_settings_stand_beside_each_other_row_by_row():
     assert in_rows(Results([], many, Conditions([])), found) == [a, c, b]
 
 
-class _Run:
-    """Knows after how many epochs a pass was."""
-
-    def epochs_of_training(self, key):
-        return float(key.epoch)
-
-
 def strips_of(conditions, n_passes, n_tokens, most, best=None):
     strips = Strips(most)
     for epoch in range(n_passes):
         rows = [(token // 2, token % 2, (epoch + token) % 20 * 1.0) for token in range(n_tokens)]
-        strips.add(_Run(), a_pass(rows, epoch), conditions, is_best=epoch == best)
+        strips.add(a_pass(rows, epoch), conditions, (float(epoch), epoch == best))
     return strips.finish()
 
 
 def test_costs_of_tokens_are_kept_to_a_tenth_of_a_bit():
     strips, conditions = Strips(100), Conditions([])
     rows = [(1, 0, 3.14159), (0, 0, None), (0, 1, 99.0), (0, 1, math.inf)]
-    strips.add(_Run(), a_pass(rows), conditions, is_best=False)
+    strips.add(a_pass(rows), conditions, (0.0, False))
     (found,) = strips.finish()
     plain = as_plain(found, conditions)
     assert [sentence[:2] for sentence in plain["sentences"]] == [
@@ -359,8 +352,8 @@ def test_passes_are_left_out_first_and_sentences_last():
 
 def test_data_with_other_tokens_in_each_pass_have_no_strips():
     strips = Strips(100)
-    strips.add(_Run(), a_pass([(0, 0, 1.0)]), Conditions([]), is_best=False)
-    strips.add(_Run(), a_pass([(0, 0, 1.0), (0, 1, 1.0)], 1), Conditions([]), is_best=False)
+    strips.add(a_pass([(0, 0, 1.0)]), Conditions([]), (0.0, False))
+    strips.add(a_pass([(0, 0, 1.0), (0, 1, 1.0)], 1), Conditions([]), (1.0, False))
     assert strips.finish() == []
 
 

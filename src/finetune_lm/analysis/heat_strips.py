@@ -8,16 +8,13 @@ sentences are still too many, a random sample of the sentences.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from finetune_lm.analysis.item_values import MISSING, Conditions
 from finetune_lm.analysis.token_passes import Ints, TokenPass
-
-if TYPE_CHECKING:
-    from finetune_lm.analysis.run_trajectories import RunTrajectories
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -101,13 +98,16 @@ class Strips:
         self._datasets: dict[tuple[str, str], DatasetStrips | None] = {}
         self._latest: dict[tuple[str, str], tuple[tuple[float, bool], Bytes]] = {}
 
-    def add(
-        self, run: RunTrajectories, tokens: TokenPass, conditions: Conditions, *, is_best: bool
-    ) -> None:
+    def add(self, tokens: TokenPass, conditions: Conditions, at: tuple[float, bool]) -> None:
         """Take in a pass.
 
         Data whose tokens are not the same in all passes, as with masks drawn for each batch, are
         left out.
+
+        Args:
+            tokens: The pass.
+            conditions: The condition of each sentence.
+            at: After how many epochs of training it was, and whether its model was the best one.
         """
         dataset = tokens.key.dataset
         order = np.argsort(tokens.example, kind="stable")
@@ -124,8 +124,7 @@ class Strips:
         finite = np.nan_to_num(bits, nan=0.0, posinf=1e9) / STEP_IN_BITS
         costs: Bytes = np.minimum(np.round(finite), LARGEST_COST).astype(np.uint8)
         costs[np.isnan(bits)] = MISSING_COST
-        at = (run.epochs_of_training(tokens.key), is_best)
-        if strips.n_passes % strips.stride == 0 or is_best:
+        if strips.n_passes % strips.stride == 0 or at[1]:
             strips.at.append(at)
             strips.costs.append(costs)
             strips.numbers.append(strips.n_passes)

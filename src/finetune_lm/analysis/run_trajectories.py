@@ -144,7 +144,8 @@ class RunTrajectories:
         )
         if self._strips is not None:
             is_best = key.epoch is not None and key.epoch == self.files.best_epoch
-            self._strips.add(self, tokens, self._conditions, is_best=is_best)
+            at = (self.epochs_of_training(tokens.key), is_best)
+            self._strips.add(tokens, self._conditions, at)
 
     def _keep_ends(self, tokens: TokenPass, values: ItemValues) -> None:
         key, best = tokens.key, self.files.best_epoch
