@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import os
 
 import pandas as pd
 import pytest
+import torch
 
 import finetune_lm
-from finetune_lm import DataTrainingArguments, ModelArguments, UserError
+from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArguments, UserError
+from finetune_lm.data.files import read_files
+from finetune_lm.ranks import World
+from finetune_lm.runs import same_for_all
 from finetune_lm.runs.one_process import check_one_process
 from helpers import write_lines
 
@@ -85,3 +90,65 @@ def test_workers_of_a_study_may_be_tasks_of_one_srun(environment):
     environment({"WORLD_SIZE": "4"})
     with pytest.raises(UserError, match="WORLD_SIZE is 4"):
         check_one_process(is_study=True)
+
+
+class Other(World):
+    """The first of three ranks, of which the last has something else."""
+
+    size = 3
+
+    def __init__(self, change):
+        self.change = change
+
+    def gather(self, value):
+        changed = copy.deepcopy(value)
+        self.change(changed)
+        return [value, value, changed]
+
+
+def _newer(value):
+    value["versions"] |= {"torch": "9.9", "source of finetune_lm": "0"}
+
+
+def _longer(value):
+    value["arguments"]["epochs"] += 1
+    value["arguments"]["train_optimizer_kwargs"]["lr"] = 7
+
+
+def _elsewhere(value):
+    """What may be otherwise on another machine is not among what is compared."""
+    assert not {"cache_dir", "test_file", "preprocessing_num_workers"} & set(value["arguments"])
+    assert "output_dir" in value["arguments"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_elsewhere, None),
+        (_newer, f"rank 2 has another torch (9.9, not {torch.__version__}) and another source of "),
+        (_longer, "rank 2 has another epochs (251, not 250) and another train_optimizer_kwargs.lr"),
+    ],
+)
+def test_ranks_that_would_drift_apart_are_told(args, monkeypatch, change, said):
+    all_args = (ModelArguments("tiny-lm"), args, OptimizationArguments())
+    monkeypatch.setattr(same_for_all, "world", lambda: Other(change))
+    if said is None:
+        same_for_all.check_programs_and_arguments(all_args)
+        return
+    with pytest.raises(UserError) as raised:
+        same_for_all.check_programs_and_arguments(all_args)
+    assert said in str(raised.value)
+    assert str(raised.value).endswith(" than rank 0.")
+
+
+def test_data_files_that_say_something_else_are_told(args, monkeypatch):
+    files = read_files(args)
+
+    def change(value):
+        value["test_file"] = ["another"]
+
+    monkeypatch.setattr(same_for_all, "world", lambda: Other(change))
+    with pytest.raises(UserError, match="rank 2 has another test_file than rank 0"):
+        same_for_all.check_files(files)
+    monkeypatch.setattr(same_for_all, "world", lambda: Other(lambda value: None))
+    same_for_all.check_files(files)

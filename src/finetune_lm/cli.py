@@ -23,7 +23,7 @@ from finetune_lm.launching import launcher
 from finetune_lm.messages import say
 from finetune_lm.ranks import joined, world
 from finetune_lm.runs.interruption import signals_remembered
-from finetune_lm.runs.requeueing import IN_VAIN, begin_session, is_in_vain
+from finetune_lm.runs.requeueing import IN_VAIN, begin_session, is_in_vain, leave_status
 from finetune_lm.streams import (
     BROKEN,
     fill_closed_descriptors,
@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     fill_closed_descriptors()
     with lossy_streams("stdout", "stderr"):
         try:
-            return _main(sys.argv[1:] if argv is None else list(argv))
+            status = _main(sys.argv[1:] if argv is None else list(argv))
+            leave_status(status)
+            return status
         finally:
             forget_what_is_lost()
 

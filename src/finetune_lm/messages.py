@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,13 +16,18 @@ _is_silent = False
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Say nothing inside, where another process says it."""
+    """Say nothing inside, where another process says it; nor do libraries, short of errors."""
     global _is_silent
     before, _is_silent = _is_silent, True
+    below = logging.root.manager.disable
+    logging.disable(max(below, logging.WARNING))
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         _is_silent = before
+        logging.disable(below)
 
 
 def say(message: str) -> None:

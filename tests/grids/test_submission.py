@@ -62,6 +62,11 @@ def test_the_script_is_shown_and_nothing_done(capsys, tmp_path, monkeypatch):
         'if [ "$state" = RUNNING ]; then scontrol requeue "$job"; fi',
     ):
         assert line in [each.strip() for each in shown.splitlines()], line
+    assert main([*SUBMIT, "--nproc-per-node", "4", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "-m torch.distributed.run --nproc-per-node 4 " in shown
+    assert f" -m finetune_lm {shlex.join(GRID)} run --unchecked\n" in shown
+    assert "#SBATCH --nproc" not in shown
     assert [path.name for path in tmp_path.iterdir()] == ["grid.yaml"]
 
 
@@ -118,6 +123,7 @@ def test_mistakes(sbatch, capsys, monkeypatch, tmp_path):
         (*GRID, "list", "--", "--gres=gpu:1"): "-- can only be given to submit.",
         (*SUBMIT, "--", "--array=1-3"): "--array cannot be given for a grid: --tasks says how many",
         (*SUBMIT, "--", "-n", "3"): "--ntasks cannot be given for a grid: each task has one worker",
+        (*SUBMIT, "--nproc-per-node", "2", "--jobs", "2"): "--jobs cannot be given with --nproc",
         (*SUBMIT, "--", "4:00:00"): "'4:00:00' must be an option of sbatch",
     }.items():
         assert main(list(words)) == 2

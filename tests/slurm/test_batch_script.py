@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from finetune_lm.slurm.batch_script import PROGRAM, Command, batch_script
+from finetune_lm.errors import UserError
+from finetune_lm.slurm.batch_script import PROGRAM, Command, batch_script, launch_of
 from finetune_lm.slurm.sbatch_options import SbatchOptions
 
 JOB = {"SLURM_JOB_ID": "70"}
@@ -130,3 +131,61 @@ def test_options_stand_before_any_command(tmp_path):
         "#SBATCH --requeue",
         "#SBATCH --open-mode=append",
     ]
+
+
+LAUNCHED = (
+    *(PROGRAM[0], "-m", "torch.distributed.run", "--nproc-per-node", "4", "--signals-to-handle"),
+    *("SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", "--shutdown-timeout", "120"),
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ((), ("--standalone",)),
+        (
+            ("--nodes", "2"),
+            (
+                *("--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-id", "70"),
+                *("--rdzv-endpoint", "first:20070"),
+            ),
+        ),
+    ],
+)
+def test_torchrun_starts_several_processes_that_leave_their_status(tmp_path, given, found):
+    """Its own is 1 whenever one of theirs is not 0."""
+    options, launch = launch_of(SbatchOptions.read(["--nproc-per-node=4", *given]))
+    assert "nproc-per-node" not in "".join(options.lines())
+    script = batch_script(Command("x", ["a b"], launch=launch), options, tmp_path)
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    for name, text in {
+        "srun": 'printf "%s\\0" "$@" >words; echo 138 >"$FINETUNE_LM_STATUS_FILE"; exit 1',
+        "squeue": "echo RUNNING",
+        "scontrol": 'if [ $1 = show ]; then printf "first\\nsecond\\n"; else echo "$@" >queued; fi',
+    }.items():
+        (commands / name).write_text(f"#!/bin/bash\n{text}\n")
+        (commands / name).chmod(0o755)
+    variables = {"SLURM_JOB_ID": "70", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "some"}
+    done = subprocess.run(
+        ["bash"],
+        input=script,
+        env={**os.environ, **variables, "PATH": f"{commands}:{os.environ['PATH']}"},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (138, "")
+    assert (tmp_path / "queued").read_text() == "requeue 70\n"
+    words = (tmp_path / "words").read_text().split("\0")[:-1]
+    assert words == [*LAUNCHED, *found, *PROGRAM[1:], "a b"]
+    assert not list(tmp_path.glob(".status*"))
+
+
+def test_processes_of_a_launch_are_not_tasks(tmp_path):
+    for given, said in {
+        "--nproc-per-node=x": "must be how many processes there are on each node, but got x",
+        "--nproc-per-node=2 -n 4": "there must be one task on each node",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            launch_of(SbatchOptions.read(given.split()))

@@ -74,6 +74,13 @@ class _Parser(SubcommandParser):
         self.add_argument(
             "--dry-run", action="store_true", help="submit: print the script and exit."
         )
+        self.add_argument(
+            "--nproc-per-node",
+            type=int,
+            metavar="N",
+            help="submit: number of processes that make each run together, on each node of a task "
+            "(torchrun).",
+        )
         self.add_argument("--unchecked", action="store_true", help=argparse.SUPPRESS)
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
@@ -96,14 +103,14 @@ class _Parser(SubcommandParser):
             )
         problems += [
             f"{self.prog}: --{name} must be at least 1 but got {value}."
-            for name in ("jobs", "threads", "tasks")
-            if (value := getattr(args, name)) is not None and value < 1
+            for name in ("jobs", "threads", "tasks", "nproc-per-node")
+            if (value := getattr(args, name.replace("-", "_"))) is not None and value < 1
         ]
         if args.action == "submit" and args.tasks is None:
             problems.append(f"{self.prog}: submit needs --tasks, in how many tasks to do the runs.")
         if args.action != "submit":
             given = {"--tasks": args.tasks, "--time": args.time, "--dry-run": args.dry_run}
-            given["--"] = args.sbatch
+            given |= {"--nproc-per-node": args.nproc_per_node, "--": args.sbatch}
             names = ", ".join(name for name, value in given.items() if value)
             if names:
                 problems.append(f"{self.prog}: {names} can only be given to submit.")
@@ -186,8 +193,11 @@ def _submit(args: argparse.Namespace, runs: list[GridRun]) -> str | None:
     time = [] if args.time is None else ["--time", args.time]
     threads = [] if args.threads is None else ["--threads", str(args.threads)]
     jobs = [] if args.jobs == 1 else ["--jobs", str(args.jobs)]
+    options = [*time, *args.sbatch]
+    if args.nproc_per_node is not None:
+        options += ["--nproc-per-node", str(args.nproc_per_node)]
     submission = Submission(
-        runs, args.grid, args.tasks, [*time, *args.sbatch], [*jobs, *threads], retry=args.retry
+        runs, args.grid, args.tasks, options, [*jobs, *threads], retry=args.retry
     )
     script = submission.script()  # what is wrong with it is told before runs are checked
     _check(runs)

@@ -13,7 +13,7 @@ from finetune_lm.grids.grid_runs import GridRun
 from finetune_lm.grids.run_states import GridRunRecord, State, clear, state_of
 from finetune_lm.messages import say
 from finetune_lm.runs.lock import InUseError, RunLock
-from finetune_lm.slurm.batch_script import Command, batch_script
+from finetune_lm.slurm.batch_script import Command, batch_script, launch_of
 from finetune_lm.slurm.sbatch_options import SbatchOptions
 
 
@@ -50,12 +50,14 @@ class Submission:
         Raises:
             UserError: If an option of ``sbatch`` cannot be read, or does not go with a grid.
         """
-        options = SbatchOptions.read(self.options)
+        options, launch = launch_of(SbatchOptions.read(self.options))
         problems = [
             f"--{name} cannot be given for a grid: {remedy}."
             for name, remedy in _NOT_FOR_GRIDS.items()
             if options.has(name)
         ]
+        if launch is not None and "--jobs" in self.worker:
+            problems.append("--jobs cannot be given with --nproc-per-node. Leave out one of them.")
         if problems:
             raise UserError(*problems)
         n_left = len(self.left())
@@ -65,7 +67,7 @@ class Submission:
         words = ["grid", self.grid, "run", "--unchecked", *self.worker]
         name = self.runs[0].directory.parent.name or "grid"
         options = replace(options, given=(array, *options.given))
-        return batch_script(Command(name, words), options, Path.cwd())
+        return batch_script(Command(name, words, launch=launch), options, Path.cwd())
 
     def submit(self, script: str) -> str:
         """Give the script to ``sbatch``; from then on this process is not needed any more.

@@ -37,7 +37,7 @@ def parts_problem(cls: Any, kwargs: Mapping[str, Any]) -> str | None:
         try:
             split = _after(cls, kwargs, split_evenly(weights), map(split_evenly, gradients))
             if not torch.allclose(split.full_tensor(), whole, rtol=_WITHIN, atol=_WITHIN):
-                problem = "the updates are others."
+                problem = "its updates differ."
         except Exception as error:
             problem = first_line(error)
         problem = next(filter(None, world().gather(problem)), None)

@@ -4,8 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
+from pathlib import Path
+
+from finetune_lm.launching import launched
+
+STATUS_FILE = "FINETUNE_LM_STATUS_FILE"
+"""The variable that names a file for the exit status, which a launcher of several does not pass."""
 
 _kept: list[bool] = []
+
+
+def leave_status(status: int) -> None:
+    """Put the exit status of this process where the script of a job looks for it.
+
+    Of several processes that do the same the first does that.
+    """
+    path = os.environ.get(STATUS_FILE)
+    if path and launched()[0] == 0:
+        with suppress(OSError):
+            Path(path).write_text(f"{status}\n", encoding="utf-8")
 
 
 def something_is_kept() -> None:

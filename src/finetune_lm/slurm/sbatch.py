@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from finetune_lm.arguments.subcommands import SubcommandParser
 from finetune_lm.errors import UserError
-from finetune_lm.slurm.batch_script import batch_script
+from finetune_lm.slurm.batch_script import Launch, batch_script, launch_of
 from finetune_lm.slurm.sbatch_options import SbatchOptions
 
 _DESCRIPTION = """\
@@ -18,9 +19,10 @@ was up or another job took its place:
   finetune-lm sbatch --time 4:00:00 --gres gpu:1 -- \\
     --config mine.yaml --use_gpu --output_dir outputs/mine | sbatch
 
-Before -- come options of sbatch, long or short. ARGS must have an --output_dir. With --array the
-tasks are processes of one study, or a run each: {task} in ARGS stands for the number of the task,
-as in --seed {task} --output_dir outputs/mine/{task}."""
+Before -- come options of sbatch, long or short, and --nproc-per-node N: then torchrun starts N
+processes on each node, which make the run together. ARGS must have an --output_dir. With --array
+the tasks are processes of one study, or a run each: {task} in ARGS stands for the number of the
+task, as in --seed {task} --output_dir outputs/mine/{task}."""
 
 
 class _Parser(SubcommandParser):
@@ -58,12 +60,14 @@ def do(args: argparse.Namespace) -> str:
 
     problems: list[str] = []
     options = SbatchOptions()
+    launch: Launch | None = None
     try:
         options = SbatchOptions.read(args.options)
+        options, launch = launch_of(options)
     except UserError as error:
         problems += error.problems
     try:
-        command = job_command(args.words, options)
+        command = replace(job_command(args.words, options), launch=launch)
     except UserError as error:
         raise UserError(*problems, *error.problems) from error
     if problems:

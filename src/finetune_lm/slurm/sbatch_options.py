@@ -61,6 +61,10 @@ class SbatchOptions:
         """Whether one of some options was given."""
         return any(given in names for given, _ in self.given)
 
+    def without(self, name: str) -> Self:
+        """The same without an option."""
+        return replace(self, given=tuple(each for each in self.given if each[0] != name))
+
     def named(self, job_name: str) -> Self:
         """The same with a name for the job, unless it has one."""
         if self.has("job-name"):
