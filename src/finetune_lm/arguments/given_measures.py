@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from finetune_lm.arguments.data_training_arguments import DataTrainingArguments
 
 _GIVEN = ("model", "tokenizer")
-OVER_WORD = ("sum", "first", None)
+_WAYS_OVER_WORD = ("sum", "first", None)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _problems(measure: GivenMeasure) -> list[str]:
             return found
     if found := value_problems(place, measure.cls, measure.kwargs, measure.name):
         return found
-    if measure.over_word not in OVER_WORD:
+    if measure.over_word not in _WAYS_OVER_WORD:
         return [
             f"measure {measure.name}: over_word must be 'sum', 'first' or None but is "
             f"{measure.over_word!r}."

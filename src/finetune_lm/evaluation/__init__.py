@@ -1,1 +1,1 @@
-"""From tokens to words, and from logits to what each token costs."""
+"""Validation, probes and tests: passes over data with a model that does not learn."""

@@ -1,6 +1,6 @@
 """Everything that differs between the kinds of model.
 
-No other file asks what kind a model is. A fourth kind is one more subclass of `Task` here, an entry
+No other file asks what kind a model is. Another kind is one more subclass of `Task` here, an entry
 in `TASKS`, and its names in ``constants.py``.
 """
 
