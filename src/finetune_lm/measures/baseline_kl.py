@@ -104,25 +104,29 @@ class BaselineKL(Measure):
         """See `Measure.of_rows`."""
         import torch
 
+        from finetune_lm.scoring.fast import scratch
+
         width = min(rows.logits.shape[-1], beside.shape[-1])
         left_out = torch.tensor(
             [i for i in self._added if i < width], dtype=torch.int64, device=beside.device
         )
         q = rows.shifted[:, :width]
         p = beside[:, :width].float()
-        p = p - p.index_fill(1, left_out, -torch.inf).amax(dim=-1, keepdim=True)
-        of_p = p.exp().index_fill_(1, left_out, 0.0)
+        counted = p.index_fill(1, left_out, -torch.inf) if len(left_out) else p
         of_q = rows.exponentials
         total_q = rows.total
         if len(left_out) or width < of_q.shape[-1]:
             total_q = of_q[:, :width].index_fill(1, left_out, 0.0).sum(dim=-1)
-        difference = p - q
-        expected = products_of_rows(of_p, difference)
-        if expected.device.type != "cpu" or not bool(expected.isfinite().all()):
-            # What the untouched model rules out (a logit of -inf) adds nothing: 0 ln 0 is 0.
-            difference = difference.masked_fill(of_p == 0, 0.0)
+        # Fresh memory for each block would come from the system page by page.
+        with scratch.borrowed(p.shape, p) as difference, scratch.borrowed(p.shape, p) as of_p:
+            torch.sub(p, counted.amax(dim=-1, keepdim=True), out=difference)
+            torch.exp(difference, out=of_p).index_fill_(1, left_out, 0.0)
+            difference.sub_(q)
             expected = products_of_rows(of_p, difference)
-        total_p = of_p.sum(dim=-1)
+            if expected.device.type != "cpu" or not bool(expected.isfinite().all()):
+                # What the untouched model rules out (a logit of -inf) adds nothing: 0 ln 0 is 0.
+                expected = products_of_rows(of_p, difference.masked_fill_(of_p == 0, 0.0))
+            total_p = of_p.sum(dim=-1)
         nats = expected / total_p + total_q.log() - total_p.log()
         # Rounding can take what is 0 a little below.
         return {"kl_from_baseline": rows.of_targets(nats.clamp(min=0.0) / math.log(2))}

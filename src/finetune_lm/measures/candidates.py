@@ -110,6 +110,8 @@ class Candidates(Measure):
         self._singles = [token for (token,) in singles]
         places = {spelling: i for i, spelling in enumerate([*singles, *self._chains])}
         self._members = [[places[s] for s in each or []] for each in usable]
+        self._sets = [j for j, each in enumerate(self._members) if len(each) > 1]
+        self._indices: tuple[Tensor, Tensor] | None = None
         self._model = model
 
     @staticmethod
@@ -173,16 +175,18 @@ class Candidates(Measure):
         import torch
 
         device = rows.logits.device
-        log_p = rows.shifted[:, torch.tensor(self._singles, device=device)]
-        log_p = log_p - rows.total.log()[:, None]
-        if self._chains:
-            log_p = torch.cat([log_p, -beside.to(log_p)], dim=1)
-        values = log_p.new_full((len(log_p), len(self._members)), torch.nan)
-        alone = {j: each[0] for j, each in enumerate(self._members) if len(each) == 1}
-        values[:, list(alone)] = log_p[:, list(alone.values())]
-        for j, each in enumerate(self._members):
-            if len(each) > 1:
-                values[:, j] = log_p[:, each].logsumexp(dim=1)
+        if self._indices is None or self._indices[0].device != device:
+            first = [each[0] if each else -1 for each in self._members]
+            both = [torch.tensor(each, dtype=torch.int64) for each in (self._singles, first)]
+            self._indices = both[0].to(device), both[1].to(device)
+        singles, first_of = self._indices
+        log_p = rows.shifted.index_select(1, singles) - rows.total.log()[:, None]
+        parts = [-beside.to(log_p)] if self._chains else []
+        # What has no words is the last of all, which is no number.
+        log_p = torch.cat([log_p, *parts, log_p.new_full((len(log_p), 1), torch.nan)], dim=1)
+        values = log_p[:, first_of]
+        for j in self._sets:
+            values[:, j] = log_p[:, self._members[j]].logsumexp(dim=1)
         return self._names, rows.of_targets(values / -math.log(2))
 
     def finish(

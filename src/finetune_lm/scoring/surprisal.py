@@ -80,16 +80,19 @@ class Scores:
             which: Which tokens: (n,).
             behind: Where in what was measured the prediction behind each is, -1 for nowhere: (n,).
         """
-        is_there = behind >= 0
+        measured, measured_behind = {}, {}
+        if self.measured:
+            # Of many columns each would be taken by itself.
+            values = np.stack(list(self.measured.values()))
+            values_behind = np.where(behind >= 0, values[:, behind], np.float32(np.nan))
+            measured = dict(zip(self.measured, values[:, which], strict=True))
+            measured_behind = dict(zip(self.measured, values_behind, strict=True))
         return Scores(
             self.surprisal[which],
             self.predicted_token_id[which],
             self.predicted_token_surprisal[which],
-            {name: values[which] for name, values in self.measured.items()},
-            {
-                name: np.where(is_there, values[behind], np.float32(np.nan))
-                for name, values in self.measured.items()
-            },
+            measured,
+            measured_behind,
         )
 
 

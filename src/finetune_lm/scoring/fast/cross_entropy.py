@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from finetune_lm.scoring.fast.criterion import blocks
-from finetune_lm.scoring.measuring import Measurement
+from finetune_lm.scoring.measuring import LogitRows, Measurement
 
 # How many logits there are at a time where no gradients are needed: 128 MB in float32.
 _LOGITS_AT_ONCE = 2**25
@@ -188,11 +188,11 @@ def score_rows(
             if measurement is None:
                 costs, best, ids = _likeliest(logits)
             else:
-                read = _AskedRows(measurement, chosen, rows, targets[chosen])
+                first = torch.searchsorted(rows, torch.arange(end - begin, device=rows.device))
+                begins = [*first.tolist(), len(rows)]
+                read = _AskedRows(measurement, chosen, rows, targets[chosen], begins)
                 # Of any of its targets, what is prepared beside a row is the same.
-                with measurement.opened(
-                    chosen[torch.searchsorted(rows, torch.arange(end - begin, device=rows.device))]
-                ):
+                with measurement.opened(chosen[first]):
                     costs, best, ids = _likeliest(logits, read)
             nll[chosen] = costs[rows] + (best[rows] - logits[rows, targets[chosen]])
         best_id[chosen], best_nll[chosen] = ids[rows], costs[rows]
@@ -209,39 +209,42 @@ class _AskedRows:
         places: Which of all targets these are: (k,).
         rows: The row that predicts each: (k,).
         targets: Token ids, (k,).
+        begins: How many of these are of the rows before each, and of all: (n + 1,).
     """
 
     measurement: Measurement
     places: Tensor
     rows: Tensor
     targets: Tensor
+    begins: Sequence[int]
 
-    def read(self, block: slice, z: Tensor, shifted: Tensor, exponentials: Tensor) -> None:
-        """Measure a block of the rows."""
-        begin, end = torch.searchsorted(
-            self.rows, torch.tensor([block.start, block.start + len(z)], device=z.device)
-        ).tolist()
-        part = slice(begin, end)
+    def of_block(self, block: slice, z: Tensor) -> tuple[LogitRows, Tensor]:
+        """A block of the rows, and which of all targets are asked about in it."""
+        part = slice(self.begins[block.start], self.begins[block.start + len(z)])
         row = self.rows[part] - block.start
-        seen = self.measurement.rows(block, z, self.targets[part], row)
-        seen.shifted, seen.exponentials = shifted, exponentials
-        self.measurement.read(seen, self.places[part])
+        return self.measurement.rows(block, z, self.targets[part], row), self.places[part]
 
 
 def _likeliest(logits: Tensor, asked: _AskedRows | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """The likeliest token of each row: what it costs in nats, its logit, and its id: (n,) each."""
     costs, best = logits.new_empty(len(logits)), logits.new_empty(len(logits))
     ids = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    memory: list[Tensor] = []
     for block in blocks(logits):
         z = logits[block]
-        best[block], ids[block] = z.amax(dim=-1), _argmax(z)
-        shifted = z - best[block, None]
-        if asked is None:
-            exponentials = shifted.exp_()
-        else:
-            exponentials = shifted.exp()
-            asked.read(block, z, shifted, exponentials)
-        costs[block] = exponentials.sum(dim=-1).log_()
+        # Fresh memory for each block would come from the system page by page.
+        memory = memory or [torch.empty_like(z) for _ in range(1 if asked is None else 2)]
+        ids[block] = chosen = _argmax(z)
+        highest = z.gather(-1, chosen[:, None])
+        best[block] = highest[:, 0]
+        shifted = torch.sub(z, highest, out=memory[0][: len(z)])
+        exponentials = torch.exp(shifted, out=memory[-1][: len(z)])
+        total = exponentials.sum(dim=-1)
+        if asked is not None:
+            seen, places = asked.of_block(block, z)
+            seen.shifted, seen.exponentials, seen.total = shifted, exponentials, total
+            asked.measurement.read(seen, places)
+        costs[block] = total.log()
     return costs, best, ids
 
 

@@ -6,14 +6,14 @@ page by page, each filled with zeros first, which takes as long as computing the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-# As many as are lent at a time: a model's logits and those of its baseline.
-_MOST_KEPT = 2
+# As many as are lent at a time: a model's logits, those of its baseline, and what is made of both.
+_MOST_KEPT = 4
 # Rows begin at multiples of so many values, 64 bytes of float32. A vocabulary of 50,257 entries
 # otherwise lets each begin elsewhere in a line of a processor's cache, and MKL writes products half
 # as fast.
@@ -23,7 +23,7 @@ _kept: list[Tensor] = []
 
 
 @contextmanager
-def borrowed(shape: tuple[int, int], like: Tensor) -> Iterator[Tensor]:
+def borrowed(shape: Sequence[int], like: Tensor) -> Iterator[Tensor]:
     """A tensor with anything in it, for as long as the context lasts. Nothing of it may be kept.
 
     Args:

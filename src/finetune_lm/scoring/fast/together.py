@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,10 +95,11 @@ class BatchesTogether:
         part, more = (slice(ends[begin], ends[begin + len(batch)]) for ends in group.ends)
         scores = group.scores
         nll = scores.nll[part]
-        measured = {
-            name: torch.cat([values[part], values[more]])
-            for name, values in scores.measured.items()
-        }
+        measured = {}
+        if scores.measured:
+            # Of many columns each would be put together by itself.
+            values = torch.cat([group.measured[:, part], group.measured[:, more]], dim=1)
+            measured = dict(zip(scores.measured, values.unbind(), strict=True))
         return TargetScores(nll.mean(), nll, scores.best_id[part], scores.best_nll[part], measured)
 
     def _group_of(self, first: int) -> _Group | None:
@@ -255,6 +257,13 @@ class _Group:
     scores: TargetScores
     ends: tuple[IntArray, IntArray]
     block: Tensor
+
+    @cached_property
+    def measured(self) -> Tensor:
+        """All that was measured: (number of columns, number of all)."""
+        import torch
+
+        return torch.stack(list(self.scores.measured.values()))
 
     @classmethod
     def joined(cls, parts: Sequence[_Group]) -> _Group:
