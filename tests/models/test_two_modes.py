@@ -166,3 +166,28 @@ def test_no_ordinary_masked_model_is_taken_for_another():
                 costs, own = _costs(loaded, texts)
             # Not for want of tokens, nor since the model could not be asked.
             assert (len(costs) > 20, own) == (True, 0), name
+
+
+def test_buffers_that_no_file_has_are_those_that_the_code_makes(place, tmp_path):
+    """transformers leaves in them what was in memory before."""
+    code = CODE.replace(
+        "        self.post_init()\n",
+        "        self.register_buffer('places', torch.arange(129), persistent=False)\n"
+        "        self.post_init()\n",
+    ).replace("torch.arange(n, device=states.device)", "self.places[:n]")
+    with_buffer = save_two_modes(tmp_path / "with_buffer", code)
+    ids = torch.arange(5, 25)[None]
+    for mode in ("lm", "mntp"):
+        torch.manual_seed(1)
+        models = [
+            load_model(arguments(p, mode, test_file="x")[0]).model for p in (with_buffer, place)
+        ]
+        assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.manual_seed(1)))
+        assert torch.equal(models[0].places, torch.arange(129))
+        with torch.no_grad():
+            assert torch.equal(*(model(ids).logits for model in models))
+    needs_more = code.replace("def __init__(self, config):", "def __init__(self, config, more):")
+    (with_buffer / "two_modes.py").write_text(needs_more)
+    args = replace(arguments(with_buffer, "lm", test_file="x")[0], model_kwargs={"more": 1})
+    with pytest.raises(UserError, match=r"its buffers cannot be computed again: .*'more'"):
+        load_model(args)

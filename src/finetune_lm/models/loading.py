@@ -13,6 +13,7 @@ from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import LM_MLM, MODES
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.messages import warn
+from finetune_lm.models.own_buffers import compute_buffers
 from finetune_lm.models.pretrained import (
     from_pretrained,
     hub_arguments,
@@ -168,6 +169,7 @@ def load_untouched(
         )
     wanted = bool(args.model_kwargs.get("ignore_mismatched_sizes"))
     check_weights(name, task, model, loading_info, ignore_mismatched=wanted)
+    compute_buffers(name, model)
     if "gguf_file" in args.model_kwargs:
         _forget_quantization(model)
     if hasattr(model, "loss_type") and model.loss_type is None and task.loss_type is not None:
