@@ -19,6 +19,7 @@ from finetune_lm.attempts import Attempt, Attempts
 from finetune_lm.common_memory import CommonMemory
 from finetune_lm.ends import Ends
 from finetune_lm.errors import GivenUpError, UserError
+from finetune_lm.gradient_sums import GradientSums
 from finetune_lm.launching import common_store, launched
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.randomness import RANKS, OwnRandomness, stream_seed
@@ -38,9 +39,6 @@ once, whatever it ended by."""
 
 _ROOM = 2**14
 """How many bytes a rank can say in one message."""
-
-_AT_ONCE = 2**26
-"""How many numbers of gradients are put together in one message, or a few more."""
 
 
 class World:
@@ -212,6 +210,7 @@ class _Ranks(World):
         from torch.distributed.distributed_c10d import PrefixStore
 
         self._memory = CommonMemory(self.rank, self.size, self.gather)
+        self._sums = GradientSums(self._memory, self.gather, self._add_up_flat)
         with self._noticing():
             # Gradients go by what is fast between their devices, all else by the CPU.
             dist.init_process_group(
@@ -272,37 +271,13 @@ class _Ranks(World):
         return self._signal
 
     def add_up(self, gradients: Iterable[Any]) -> None:
-        import torch
+        self._sums.take(gradients)
 
-        parameters = [each for each in gradients if each.requires_grad]
-        has_one = torch.tensor([each.grad is not None for each in parameters])
-        anywhere = torch.tensor(self.gather(has_one.tolist())).any(dim=0)
-        with torch.no_grad():
-            for parameter, is_there in zip(parameters, anywhere.tolist(), strict=True):
-                if is_there and parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-            there = [each.grad for each in parameters if each.grad is not None]
-            for number, part in enumerate(_alike(there)):
-                if number:
-                    self.gather(None)  # nobody is at the last part any more
-                self._add_up_together(part)
-
-    def _add_up_together(self, gradients: list[Tensor]) -> None:
-        """The sums of some gradients of one kind: in common memory, or by one message."""
-        import torch
+    def _add_up_flat(self, numbers: Tensor) -> None:
         import torch.distributed as dist
 
-        n_bytes = sum(each.numel() * each.element_size() for each in gradients)
-        if gradients[0].device.type == "cpu" and self._memory.open(n_bytes):
-            self._memory.add_up(gradients)
-            return
-        flat = torch.cat([each.reshape(-1) for each in gradients])
         with self._noticing():
-            dist.all_reduce(flat)
-        parts = torch.split(flat, [each.numel() for each in gradients])
-        torch._foreach_copy_(
-            gradients, [p.view_as(g) for p, g in zip(parts, gradients, strict=True)]
-        )
+            dist.all_reduce(numbers)
 
     def state_dict(self) -> dict[str, Any]:
         return {"size": self.size, "randomness": self.gather(self._own.state_dict())}
@@ -446,19 +421,3 @@ def joined() -> Iterator[World]:
     finally:
         _joined = None
         ranks.close()
-
-
-def _alike(gradients: Iterable[Any]) -> Iterator[list[Tensor]]:
-    """Gradients that can go in one message: of one type, on one device, and not too many."""
-    part: list[Tensor] = []
-    for gradient in gradients:
-        is_other = bool(part) and (gradient.dtype, gradient.device) != (
-            part[0].dtype,
-            part[0].device,
-        )
-        if part and (is_other or sum(each.numel() for each in part) >= _AT_ONCE):
-            yield part
-            part = []
-        part.append(gradient)
-    if part:
-        yield part

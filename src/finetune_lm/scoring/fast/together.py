@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.ranks import world
-from finetune_lm.scoring.fast.comparing import are_same, traits_in
+from finetune_lm.scoring.fast.comparing import traits_in
 from finetune_lm.scoring.fast.cross_entropy import Targets, TargetScores, row_blocks, score_rows
 from finetune_lm.scoring.fast.output_layer import OutputLayer
 from finetune_lm.scoring.fast.ragged import nodes_of_beginnings
+from finetune_lm.scoring.fast.scored_groups import Fed, ScoredGroup
 from finetune_lm.scoring.halving import free_memory
 from finetune_lm.scoring.measuring import Measurement, Measuring
 from finetune_lm.scoring.scorer import Scorer
@@ -36,8 +34,6 @@ _TOKENS_TOGETHER = 8192
 _BATCHES_TOGETHER = 16
 # How many groups each rank has before all are told, so that those of long texts can be evened out.
 _GROUPS_OF_RANK = 2
-# What the last layer is fed may differ by this much less than logits may.
-_STRICTER = 10.0
 
 
 _Ends = tuple[int, int]
@@ -71,7 +67,7 @@ class BatchesTogether:
         self._dataset = dataset
         self._batch_size = batch_size
         self._measures = measures
-        self._groups: list[_Group] = []
+        self._groups: list[ScoredGroup] = []
         self._is_settled = False
 
     def has(self, batch: Batch) -> bool:
@@ -102,7 +98,7 @@ class BatchesTogether:
             measured = dict(zip(scores.measured, values.unbind(), strict=True))
         return TargetScores(nll.mean(), nll, scores.best_id[part], scores.best_nll[part], measured)
 
-    def _group_of(self, first: int) -> _Group | None:
+    def _group_of(self, first: int) -> ScoredGroup | None:
         return next((each for each in self._groups if each.begin <= first < each.end), None)
 
     def _score_around(self, first: int, device: torch.device) -> None:
@@ -112,7 +108,7 @@ class BatchesTogether:
         """
         self._groups = []
         dealt, shared = self._dealt(first)
-        mine: tuple[list[_Group], list[_Group]] | None = None
+        mine: tuple[list[ScoredGroup], list[ScoredGroup]] | None = None
         try:
             mine = (
                 [self._scored(ends, device) for ends in dealt[world().rank]],
@@ -124,7 +120,7 @@ class BatchesTogether:
         found, settled = zip(*world().gather((mine, self._layer.settled_for)), strict=True)
         if None not in found:
             whole, parts = zip(*found, strict=True)
-            made = [*itertools.chain(*whole), *map(_Group.joined, zip(*parts, strict=True))]
+            made = [*itertools.chain(*whole), *map(ScoredGroup.joined, zip(*parts, strict=True))]
             self._groups = [group.to(device) for group in made]
             self._is_settled = self._traits() <= frozenset.intersection(*settled)
 
@@ -158,7 +154,7 @@ class BatchesTogether:
         hands = [[whole[i] for i in np.flatnonzero(dealt == rank)] for rank in ranks]
         return hands, shared
 
-    def _scored(self, ends: _Ends, device: torch.device, share: slice = slice(None)) -> _Group:
+    def _scored(self, ends: _Ends, device: torch.device, share: slice = slice(None)) -> ScoredGroup:
         """Score a group's examples together, or what its share of the blocks of rows predicts."""
         begin, end = ends
         import torch
@@ -180,9 +176,9 @@ class BatchesTogether:
             for behind in (False, True)
         )
         of_labels, behind = (np.concatenate([[0], np.cumsum(each)]) for each in counts)
-        return _Group(begin, end, scores, (of_labels, of_labels[-1] + behind), block)
+        return ScoredGroup(begin, end, scores, (of_labels, of_labels[-1] + behind), block)
 
-    def _fed(self, examples: IntArray) -> _Fed:
+    def _fed(self, examples: IntArray) -> Fed:
         """What the last layer is fed for some examples."""
         import torch
 
@@ -212,10 +208,10 @@ class BatchesTogether:
             prepared = measuring.prepared(rows, positions)
             is_behind = np.arange(len(rows)) >= k
             example = batch.example[rows.numpy()]
-            parts.append(_Fed(example, is_behind, targets, hidden, which, prepared))
+            parts.append(Fed(example, is_behind, targets, hidden, which, prepared))
             if beginnings is not None:
                 nodes.append(beginnings[torch.from_numpy(batch.example)[rows] - first, positions])
-        fed = _Fed.joined(parts)
+        fed = Fed.joined(parts)
         return fed if beginnings is None else fed.merged(torch.cat(nodes))
 
     def _beginnings(self, examples: IntArray) -> Tensor | None:
@@ -238,116 +234,3 @@ class BatchesTogether:
         """How many batches go in together."""
         slots = self._batch_size * max(self._dataset.longest, 1)
         return max(1, min(_BATCHES_TOGETHER, _TOKENS_TOGETHER // slots))
-
-
-@dataclass(frozen=True)
-class _Group:
-    """What the labels of some examples cost that went in together.
-
-    Attributes:
-        begin: The first of them.
-        end: The one behind the last.
-        scores: Those of all labels that count, and then of what is behind them.
-        ends: Where the scores of each example end, and those of what is behind its labels.
-        block: The block of rows that predicts each of them: (k,).
-    """
-
-    begin: int
-    end: int
-    scores: TargetScores
-    ends: tuple[IntArray, IntArray]
-    block: Tensor
-
-    @cached_property
-    def measured(self) -> Tensor:
-        """All that was measured: (number of columns, number of all)."""
-        import torch
-
-        return torch.stack(list(self.scores.measured.values()))
-
-    @classmethod
-    def joined(cls, parts: Sequence[_Group]) -> _Group:
-        """A group of which each rank has scored what its share of the blocks predicts."""
-        import torch
-
-        k = len(parts[0].block)
-        place = parts[0].block % len(parts), torch.arange(k)
-        scores = [part.scores for part in parts]
-        nll, best_id, best_nll = (
-            torch.stack([getattr(each, name) for each in scores])[place]
-            for name in ("nll", "best_id", "best_nll")
-        )
-        nothing = torch.full((k,), torch.nan)  # a rank may have had no blocks
-        measured = {
-            name: torch.stack([each.measured.get(name, nothing) for each in scores])[place]
-            for name in dict.fromkeys(itertools.chain(*(each.measured for each in scores)))
-        }
-        return replace(parts[0], scores=TargetScores(nll.mean(), nll, best_id, best_nll, measured))
-
-    def to(self, device: torch.device) -> _Group:
-        """The same with all tensors there."""
-        return replace(self, scores=self.scores.to(device))
-
-
-@dataclass(frozen=True)
-class _Fed:
-    """What the last layer is fed for k positions.
-
-    Attributes:
-        example: The example of each position: (k,).
-        is_behind: Whether it is one behind a label, where something is only measured: (k,).
-        targets: The token that each predicts: (k,).
-        hidden: Rows that the layer is fed: (n, width).
-        which: Which of them each position has: (k,).
-        prepared: What measures have made of the positions, (k, ...) each.
-    """
-
-    example: IntArray
-    is_behind: npt.NDArray[np.bool_]
-    targets: Tensor
-    hidden: Tensor
-    which: Tensor
-    prepared: dict[int, Tensor]
-
-    @classmethod
-    def joined(cls, parts: Sequence[_Fed]) -> _Fed:
-        """Several parts as one."""
-        import torch
-
-        if len(parts) == 1:
-            return parts[0]
-        begins = np.cumsum([0, *(len(part.hidden) for part in parts)]).tolist()
-        return cls(
-            np.concatenate([part.example for part in parts]),
-            np.concatenate([part.is_behind for part in parts]),
-            torch.cat([part.targets for part in parts]),
-            torch.cat([part.hidden for part in parts]),
-            torch.cat([part.which + begin for part, begin in zip(parts, begins, strict=False)]),
-            {i: torch.cat([part.prepared[i] for part in parts]) for i in parts[0].prepared},
-        )
-
-    def merged(self, beginnings: Tensor) -> _Fed:
-        """The same with one row for all positions that end the same beginning of a text.
-
-        As it is if they are not the same but for rounding, which they are where padding or a
-        layer's choice of routes leaks into them.
-
-        Args:
-            beginnings: The number of the beginning that each position ends: (k,).
-        """
-        import torch
-
-        distinct, which = beginnings.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        k, n = len(which), len(distinct)
-        first = torch.full((n,), k).scatter_reduce(0, which, torch.arange(k), "amin")
-        which, first = which.to(self.hidden.device), first.to(self.hidden.device)
-        hidden = self.hidden[self.which[first]]
-        if not are_same(self.hidden[self.which], hidden[which], stricter=_STRICTER):
-            return self
-        return replace(self, hidden=hidden, which=which)
-
-    def in_order(self) -> Tensor:
-        """The positions by example, those behind labels after all others: (k,)."""
-        import torch
-
-        return torch.from_numpy(np.lexsort((self.example, self.is_behind)))

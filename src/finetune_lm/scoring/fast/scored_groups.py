@@ -1,0 +1,136 @@
+"""Examples that go through a model together: what its last layer is fed, and what labels cost."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune_lm.data.ragged_arrays import IntArray
+from finetune_lm.scoring.fast.comparing import are_same
+from finetune_lm.scoring.fast.cross_entropy import TargetScores
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+# What the last layer is fed may differ by this much less than logits may.
+_STRICTER = 10.0
+
+
+@dataclass(frozen=True)
+class ScoredGroup:
+    """What the labels of some examples cost that went in together.
+
+    Attributes:
+        begin: The first of them.
+        end: The one behind the last.
+        scores: Those of all labels that count, and then of what is behind them.
+        ends: Where the scores of each example end, and those of what is behind its labels.
+        block: The block of rows that predicts each of them: (k,).
+    """
+
+    begin: int
+    end: int
+    scores: TargetScores
+    ends: tuple[IntArray, IntArray]
+    block: Tensor
+
+    @cached_property
+    def measured(self) -> Tensor:
+        """All that was measured: (number of columns, number of all)."""
+        import torch
+
+        return torch.stack(list(self.scores.measured.values()))
+
+    @classmethod
+    def joined(cls, parts: Sequence[ScoredGroup]) -> ScoredGroup:
+        """A group of which each rank has scored what its share of the blocks predicts."""
+        import torch
+
+        k = len(parts[0].block)
+        place = parts[0].block % len(parts), torch.arange(k)
+        scores = [part.scores for part in parts]
+        nll, best_id, best_nll = (
+            torch.stack([getattr(each, name) for each in scores])[place]
+            for name in ("nll", "best_id", "best_nll")
+        )
+        nothing = torch.full((k,), torch.nan)  # a rank may have had no blocks
+        measured = {
+            name: torch.stack([each.measured.get(name, nothing) for each in scores])[place]
+            for name in dict.fromkeys(itertools.chain(*(each.measured for each in scores)))
+        }
+        return replace(parts[0], scores=TargetScores(nll.mean(), nll, best_id, best_nll, measured))
+
+    def to(self, device: torch.device) -> ScoredGroup:
+        """The same with all tensors there."""
+        return replace(self, scores=self.scores.to(device))
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What the last layer is fed for k positions.
+
+    Attributes:
+        example: The example of each position: (k,).
+        is_behind: Whether it is one behind a label, where something is only measured: (k,).
+        targets: The token that each predicts: (k,).
+        hidden: Rows that the layer is fed: (n, width).
+        which: Which of them each position has: (k,).
+        prepared: What measures have made of the positions, (k, ...) each.
+    """
+
+    example: IntArray
+    is_behind: npt.NDArray[np.bool_]
+    targets: Tensor
+    hidden: Tensor
+    which: Tensor
+    prepared: dict[int, Tensor]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Fed]) -> Fed:
+        """Several parts as one."""
+        import torch
+
+        if len(parts) == 1:
+            return parts[0]
+        begins = np.cumsum([0, *(len(part.hidden) for part in parts)]).tolist()
+        return cls(
+            np.concatenate([part.example for part in parts]),
+            np.concatenate([part.is_behind for part in parts]),
+            torch.cat([part.targets for part in parts]),
+            torch.cat([part.hidden for part in parts]),
+            torch.cat([part.which + begin for part, begin in zip(parts, begins, strict=False)]),
+            {i: torch.cat([part.prepared[i] for part in parts]) for i in parts[0].prepared},
+        )
+
+    def merged(self, beginnings: Tensor) -> Fed:
+        """The same with one row for all positions that end the same beginning of a text.
+
+        As it is if they are not the same but for rounding, which they are where padding or a
+        layer's choice of routes leaks into them.
+
+        Args:
+            beginnings: The number of the beginning that each position ends: (k,).
+        """
+        import torch
+
+        distinct, which = beginnings.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        k, n = len(which), len(distinct)
+        first = torch.full((n,), k).scatter_reduce(0, which, torch.arange(k), "amin")
+        which, first = which.to(self.hidden.device), first.to(self.hidden.device)
+        hidden = self.hidden[self.which[first]]
+        if not are_same(self.hidden[self.which], hidden[which], stricter=_STRICTER):
+            return self
+        return replace(self, hidden=hidden, which=which)
+
+    def in_order(self) -> Tensor:
+        """The positions by example, those behind labels after all others: (k,)."""
+        import torch
+
+        return torch.from_numpy(np.lexsort((self.example, self.is_behind)))
