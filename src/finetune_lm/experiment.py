@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, OptimizationArguments
 from finetune_lm.arguments.redaction import hides_secrets
+from finetune_lm.data.reading_examples import reading_once
 from finetune_lm.ranks import joined, world
 from finetune_lm.runs.directory import CHECKPOINTS
 from finetune_lm.runs.earlier_run import EarlierRun, earlier_in
@@ -45,8 +46,7 @@ def run(
         optimization_args: Whether to do a study of many runs instead (``do_optimize``), and how.
 
     Returns:
-        The tables, the best loss and the output directory. After a study a `StudyResult`, which
-        also has the best values and the table of trials.
+        The tables, the best loss and the output directory; after a study a `StudyResult`.
 
     Raises:
         UserError: If something is wrong that the user can put right. Nothing is written if that
@@ -65,6 +65,7 @@ def run(
 @hides_secrets
 @lossy_streams("stdout", "stderr")
 @joined()
+@reading_once()
 def conduct(
     all_args: AllArguments, earlier: EarlierRun | None = None, pack: Pack | None = None
 ) -> RunResult:
@@ -73,8 +74,7 @@ def conduct(
     Args:
         all_args: All arguments.
         earlier: The run that is resumed, if one is. Its directory is locked already.
-        pack: What the process keeps from run to run, if it does several. The run's directory is
-            locked already then, too.
+        pack: What a process of several runs keeps. The directory is locked already then, too.
     """
     model_args, data_args, _ = all_args
     check_arguments(all_args)
