@@ -1,6 +1,6 @@
 """A whole job, against how it is done otherwise: minutes for each row, so `run.py` leaves it out.
 
-    python benchmarks/whole_job.py                      all rows, in some twenty minutes
+    python benchmarks/whole_job.py                      all rows, in a quarter of an hour
     python benchmarks/whole_job.py small-kl             some of them
     python benchmarks/whole_job.py --part 0.1           a tenth of the epochs and of the test lines
     python benchmarks/whole_job.py --others 1           nothing of the other ways is worked out

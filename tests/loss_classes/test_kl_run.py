@@ -15,6 +15,7 @@ import finetune_lm
 from crashing import difference
 from finetune_lm import DataTrainingArguments, ModelArguments
 from finetune_lm.cli import main
+from finetune_lm.data import reading_examples
 from finetune_lm.data_preprocessing import mask_random_tokens
 from finetune_lm.loss_classes import KLBaselineLoss, OutputsDefaultLoss
 from finetune_lm.loss_classes._kl_data import BaselineData
@@ -48,10 +49,15 @@ TWO = ("loss_classes.OutputsDefaultLoss", "loss_classes.KLBaselineLoss")
 KL = "--loss_classes_kwargs.train.KLBaselineLoss"
 
 
-def test_it_has_its_column_and_is_part_of_what_is_minimised():
+def test_it_has_its_column_and_is_part_of_what_is_minimised(monkeypatch):
     sentences = DATA / "sentences.txt.gz"
+    read, usual = [], reading_examples._read_examples
+    monkeypatch.setattr(
+        reading_examples, "_read_examples", lambda *args: read.append(args[0]) or usual(*args)
+    )
     more = ("--loss_classes.train", *TWO, f"{KL}.dataset", sentences, f"{KL}.scaleby", 10)
     assert command(*more) == 0
+    assert len(read) == len(set(read)) == 3
     table = finetune_lm.load_metrics("out")
     train = table[table["dataset_type"] == "train"]
     assert (train["KLBaselineLoss"] > 0).all()
