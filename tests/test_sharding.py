@@ -34,7 +34,9 @@ def arguments(*more):
         *("--train_file", f"{DATA}/flomped_active.txt.gz", "--max_train_samples", "9"),
         *("--validation_file", f"{DATA}/flomped_passive.txt.gz", "--max_validation_samples", "5"),
         *("--per_device_train_batch_size", "2", "--per_device_validation_batch_size", "2"),
-        *("--train_optimizer_kwargs.lr", "1e-3", "--checkpoint_every", "1", *more),
+        *("--test_file", f"{DATA}/flomped_test.txt.gz", "--max_test_samples", "3"),
+        *("--save_tmp_test_files", "--train_optimizer_kwargs.lr", "1e-3"),
+        *("--checkpoint_every", "1", *more),
     ]
 
 

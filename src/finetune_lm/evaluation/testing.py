@@ -15,6 +15,7 @@ from finetune_lm.evaluation.asked_of_pairs import asked_of_pairs
 from finetune_lm.evaluation.evaluate import record_surprisals
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.evaluation.unfinished_tests import EvaluationProgress
+from finetune_lm.models.sharding import is_sharded
 from finetune_lm.models.weights import hash_of_weights
 from finetune_lm.recording.columns import SEED
 from finetune_lm.recording.progress_bars import TestBar
@@ -62,11 +63,13 @@ def test(
             run.callbacks.run("pre_test_dataset", epoch)
             finished: list[pa.Table] = []
             keep: list[Write] = []
-            if run.args.save_tmp_test_files and run.world.is_first:
-                aside = path.with_name(f"tmp-test-{number}-{split.dataset.name}.json.gz")
-                kept.append(EvaluationProgress(aside, _identity(run.loaded.name, split, epoch)))
-                finished = kept[-1].finished_batches()
-                keep = [kept[-1].add]
+            if run.args.save_tmp_test_files:
+                identity = _identity(run, split, epoch)
+                if run.world.is_first:
+                    aside = path.with_name(f"tmp-test-{number}-{split.dataset.name}.json.gz")
+                    kept.append(EvaluationProgress(aside, identity))
+                    finished = kept[-1].finished_batches()
+                    keep = [kept[-1].add]
             for rows in finished:
                 for write in tables.writers:
                     write(_with_seed(rows, run.args.seed))
@@ -152,13 +155,16 @@ def _words_beside(run: Run, columns: RunColumns, path: Path) -> Iterator[Sequenc
     table.tell()
 
 
-def _identity(model_name: str, split: Split, epoch: int | None) -> dict[str, Any]:
-    """Everything that the rows of a test set depend on."""
-    dataset, rows = split.dataset, split.rows
+def _identity(run: Run, split: Split, epoch: int | None) -> dict[str, Any]:
+    """Everything that the rows of a test set depend on. All ranks have to ask."""
+    dataset, rows, model = split.dataset, split.rows, split.forward.model
+    weights: Any = hash_of_weights(model)
+    if is_sharded(model):
+        weights = run.world.gather(weights)
     preprocessing = dataset.preprocessing
     assert rows is not None
     return {
-        "model": [model_name, dataset.task.name, hash_of_weights(split.forward.model)],
+        "model": [run.loaded.name, dataset.task.name, weights],
         "epoch": epoch,
         "input_ids": dataset.input_ids.tolist(),
         "texts": [dataset.texts, dataset.labels, dataset.metadata],

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
+from finetune_lm.models.sharding import part_of
 from finetune_lm.models.tasks import Task
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def _and_more(n: int) -> str:
 def hash_of_weights(model: Any) -> str:
     """SHA-256 over the name, shape, type and every byte of a model's parameters and saved buffers.
 
-    Buffers that are not saved are computed, on another processor perhaps to another last digit.
+    Buffers that are not saved are computed, on another processor perhaps to another last digit. Of
+    a model that is split among ranks it is of the parts of this one.
     """
     saved = model.state_dict().keys()
     tensors = {
@@ -134,7 +136,7 @@ def hash_of_weights(model: Any) -> str:
 def _hash_of_tensor(tensor: Tensor) -> str:
     import torch
 
-    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    values = part_of(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8)
     return hashlib.blake2b(values.numpy().data).hexdigest()
 
 
