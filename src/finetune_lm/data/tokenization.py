@@ -141,8 +141,9 @@ class TextEncoder:
                 found += found[-1:] * (int(of_text.sum()) - len(kept))
                 spans[of_text] = np.array(found, dtype=np.int64).reshape(-1, 2)
             # A marker is told to be the letter behind it.
-            is_marker = np.isin(ids, self._marker_ids)
-            spans[is_marker, 1] = spans[is_marker, 0]
+            if self._marker_ids:  # most vocabularies have none
+                is_marker = np.isin(ids, self._marker_ids)
+                spans[is_marker, 1] = spans[is_marker, 0]
             encodings.append(self._bounded(*self._with_ends(ids.tolist(), spans.tolist())))
         return encodings
 
