@@ -117,8 +117,8 @@ def _longer(value):
 
 def _elsewhere(value):
     """What may be otherwise on another machine is not among what is compared."""
-    assert not {"cache_dir", "test_file", "preprocessing_num_workers"} & set(value["arguments"])
-    assert "output_dir" in value["arguments"]
+    assert not {"cache_dir", "test_file", "output_dir"} & set(value["arguments"])
+    assert "save_tmp_test_files" in value["arguments"]
 
 
 @pytest.mark.parametrize(

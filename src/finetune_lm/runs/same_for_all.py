@@ -24,11 +24,11 @@ _OF_THE_PLACE = frozenset(
     {
         *("cache_dir", "token", "overwrite_cache", "preprocessing_num_workers"),
         *FILES,
-        "loss_classes_kwargs",
+        *("loss_classes_kwargs", "output_dir"),
     }
 )
 """Arguments that may differ from machine to machine; of files only what they say must be the same,
-for which `check_identity` looks."""
+for which `check_identity` looks. Where all of them write the first decides."""
 
 _PROGRAM = "source of finetune_lm"
 
