@@ -27,4 +27,5 @@ finetune-lm \
   --model_name_or_path "$output_dir/best_trial/model" \
   --test_file "$data/flomped_test.txt.gz" \
   --test_output_file_prefix best \
+  --seed 1 \
   --output_dir "$output_dir/test"
