@@ -11,7 +11,8 @@ from finetune_lm.analysis.sentence_costs import SentenceCosts
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.errors import UserError
-from finetune_lm.evaluation.losses import EpochLosses, FoundLosses, LossValues
+from finetune_lm.evaluation.epoch_losses import EpochLosses
+from finetune_lm.evaluation.losses import FoundLosses, LossValues
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.models.compiling import compiler_problem
 from finetune_lm.out_of_memory import is_out_of_memory
