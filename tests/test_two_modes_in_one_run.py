@@ -389,10 +389,6 @@ def test_what_cannot_be_is_told_in_a_line(place, tmp_path):
     )
     (apart / "two_modes.py").write_text(code)
     assert "more" in told(apart)
-    itself = save_two_modes(tmp_path / "itself", n_steps=30, offset=0)
-    problem = told(itself)
-    assert problem.startswith("model_task lm+mlm needs a model that predicts a masked token at the")
-    assert problem.endswith("Do a run for each mode: --model_task lm, --model_task mlm.")
     # Masks, where it learns from them, and as many examples for both modes.
     plain = {"data_preprocessing_fn": {}}
     assert "must have masks ([MASK]) to train" in told(of_model={"train_mode": "mlm"}, **plain)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -79,22 +80,28 @@ def load_without_data(
         check_measures(model_args, data_args, task, used_types(files))
     loaded = joined(_loaded_in_modes(by_mode, known, loader), model_args.training_modes())
     for each in loaded.modes:
-        try:
+        with _memory_watched(each.name, accelerator.device):
             prepare_model(each.model, model_args, accelerator, fast=data_args.fast)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise UserError(
-                f"{model_args.model_name_or_path} must fit into the memory of {accelerator.device} "
-                f"but does not. Take a smaller model, or fewer bits for its weights "
-                f"(--model_kwargs.dtype)."
-            ) from error
-        each.is_exact = is_exact(each.model, model_args.precision)
-        check_order(each.name, each.task, each.model, is_exact=each.is_exact)
-        check_mask_position(each, files)
+            each.is_exact = is_exact(each.model, model_args.precision)
+            check_order(each.name, each.task, each.model, is_exact=each.is_exact)
+            check_mask_position(each, files)
     if model_args.fsdp:
         shard(loaded.model, accelerator.device)
     return accelerator, loaded
+
+
+@contextmanager
+def _memory_watched(name: str, device: Any) -> Iterator[None]:
+    """Turn want of memory into an error for users."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"{name} must fit into the memory of {device} but does not. Take a smaller model, or "
+            f"fewer bits for its weights (--model_kwargs.dtype)."
+        ) from error
 
 
 def _loaded_in_modes(
