@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import finetune_lm
 from crashing import difference
-from families import TEXTS
+from families import TEXTS, bert_tokenizer
 from finetune_lm import (
     DataTrainingArguments,
     ModelArguments,
@@ -33,6 +33,7 @@ from finetune_lm.analysis.run_trajectories import RunTrajectories
 from finetune_lm.cli import main
 from finetune_lm.data_preprocessing import (
     expand_with_masks,
+    for_tasks,
     mask_random_spans,
     mask_random_tokens,
 )
@@ -56,6 +57,12 @@ BOTH, LM, MNTP = "lm+mlm", "lm", "mntp"
 TASK_OF = {"lm": LM, "mlm": MNTP}
 WORDS = "{}/x-test_words.csv.gz"
 ALL = ("train", "validation", "test", "probe")
+
+
+def saved_once(tmp_path_factory, name: str, code: str) -> Path:
+    """A model with other code, saved once for all tests of a process."""
+    directory = tmp_path_factory.getbasetemp() / name
+    return directory if directory.exists() else save_two_modes(directory, code, n_steps=30)
 
 
 @pytest.fixture(scope="module")
@@ -175,20 +182,57 @@ def test_both_modes_by_brute_force_and_as_runs_of_each_alone(place, fast):
             assert found.tolist() == pytest.approx(wanted.tolist(), abs=1e-4)
 
 
-@pytest.mark.parametrize("mode", TASK_OF)
-def test_a_run_that_learns_in_one_mode_is_the_run_of_that_mode(place, mode):
-    """With the other one measured besides."""
-    data = training()
+DROPOUT = CODE.replace(
+    "self.classifier(torch.tanh(states))",
+    "self.classifier(F.dropout(torch.tanh(states), 0.3, self.training))",
+)
+
+
+@for_tasks("lm", "mlm")
+def noisy(inputs, tokenizer):
+    """Masks one token of each text at random; the labels are the text."""
+    ids, labels = inputs["input_ids"].clone(), inputs["input_ids"].clone()
+    ids[torch.arange(len(ids)), torch.randint(1, 5, (len(ids),))] = tokenizer.mask_token_id
+    return {**inputs, "input_ids": ids, "labels": labels}
+
+
+@pytest.mark.parametrize(
+    ("mode", "function", "strategy"),
+    [
+        ("lm", mask_random_tokens, "per_batch"),
+        ("lm", noisy, "once"),
+        ("mlm", mask_random_tokens, "once"),
+        ("mlm", noisy, "per_batch"),
+    ],
+)
+def test_a_run_that_learns_in_one_mode_is_the_run_of_that_mode(
+    tmp_path_factory, mode, function, strategy
+):
+    """With the other one measured besides, whatever is drawn for it: the model has dropout."""
+    place = saved_once(tmp_path_factory, "dropout", DROPOUT)
+    data = training(
+        test_file=["test.txt.gz", "check.txt.gz"],
+        probe_file=["check.txt.gz", "test.txt.gz"],
+        data_preprocessing_fn=dict.fromkeys(ALL, function),
+        data_preprocessing_fn_strategy=dict.fromkeys(ALL, strategy),
+        epochs=2,
+    )
     both = do(place, BOTH, "both", {"train_mode": mode}, **data)
     other = next(each for each in TASK_OF if each != mode)
     if mode == "lm":
-        data = {**data, "data_preprocessing_fn": {}}
+        if function is not noisy:
+            data = {**data, "data_preprocessing_fn": {}}
         data["loss_classes_kwargs"] = {
             "train": {"KLBaselineLoss": {"dataset": "test.txt.gz", "scaleby": 0.1}}
         }
     alone = do(place, TASK_OF[mode], "alone", **data)
     for name in ("metrics", "probe_results", "test_results"):
         assert_same(in_mode(getattr(both, name), mode), getattr(alone, name))
+    # Nor does one draw the same for each epoch.
+    if strategy == "per_batch":
+        rows = both.metrics[both.metrics["dataset_type"] == "validation"]
+        of_mlm = rows[rows["mode"] == "mlm"].groupby("epoch")["input_text"]
+        assert len({tuple(texts.unique()) for _, texts in of_mlm}) > 1
     assert both.best_loss == alone.best_loss
     assert both.best_epoch == alone.best_epoch
     found, wanted = (load_file(f"{each}/model/model.safetensors") for each in ("both", "alone"))
@@ -197,7 +241,7 @@ def test_a_run_that_learns_in_one_mode_is_the_run_of_that_mode(place, mode):
     metrics = both.metrics
     of_other = metrics[metrics["mode"] == other]
     assert set(of_other["dataset_type"]) == {"validation"}
-    assert of_other.groupby("epoch")["surprisal"].mean().nunique() == 4
+    assert of_other.groupby("epoch")["surprisal"].mean().nunique() == 3
     # The other mode of what was learned.
     tested = do(
         Path("both/model"),
@@ -206,11 +250,77 @@ def test_a_run_that_learns_in_one_mode_is_the_run_of_that_mode(place, mode):
         **{
             "test_file": ["test.txt.gz"],
             "data_preprocessing_fn": {"test": expand_with_masks} if other == "mlm" else {},
-            "data_preprocessing_fn_strategy": {"test": "per_batch"},
         },
     ).test_results
-    of_tests = in_mode(both.test_results, other)
-    assert tested["surprisal"].tolist() == pytest.approx(of_tests["surprisal"].tolist(), abs=1e-5)
+    # Where the same was asked. Masks in both may be others.
+    inputs = ["input_text", "word_num", "token_num_in_word", "token_id"]
+    of_tests = in_mode(both.test_results, other).merge(tested, on=inputs)
+    found, expected = of_tests["surprisal_x"].tolist(), of_tests["surprisal_y"].tolist()
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert found or function is noisy or other == "mlm"
+
+
+def test_the_causal_mode_reads_the_labels_of_texts_with_masks(place, capsys):
+    """And words and regions are of them in both modes."""
+    Path("masked").mkdir()
+    texts = dict(zip(("teach", "check", "test"), (TEXTS[:2], TEXTS[4:5], TEXTS[1:4]), strict=True))
+    for name, whole in texts.items():
+        # The second word, which may be several tokens, and the third.
+        parts = [text.split(" ", 3) for text in whole]
+        regions = [{"regions": [["verb", 0, len(" ".join(p[:3]))]]} for p in parts]
+        lines = [{"text": masked_at(text, (1, 2)), "labels": text} for text in whole]
+        write_lines(Path(f"masked/{name}.json.gz"), lines, regions)
+        write_lines(Path(f"{name}.txt.gz"), whole, regions)
+
+    def data(directory: str, suffix: str) -> dict[str, Any]:
+        files = {name: f"{directory}{name}.{suffix}.gz" for name in texts}
+        return {
+            "train_file": files["teach"],
+            "validation_file": files["check"],
+            "test_file": [files["test"]],
+            "epochs": 2,
+            "eval_before_training": True,
+            "train_optimizer_kwargs": {"lr": 1e-2},
+            "loss_classes": {"train": [OutputsDefaultLoss, KLBaselineLoss]},
+            "loss_classes_kwargs": {"train": {"KLBaselineLoss": {"dataset": files["test"]}}},
+        }
+
+    masked = data("masked/", "json")
+    both = do(place, BOTH, "both", **masked)
+    assert "hold the mask token" not in capsys.readouterr().err
+    alone = do(place, LM, "alone", **data("", "txt"))
+    for name in ("metrics", "test_results"):
+        assert_same(in_mode(getattr(both, name), "lm"), getattr(alone, name))
+    rows = in_mode(both.test_results, "mlm")
+    assert rows["original_text"].str.contains("[MASK]", regex=False).all()
+    assert set(rows["word_num"]) == {1, 2}
+    assert set(rows["region"]) == {"verb"}
+    only_tested = {"test_file": masked["test_file"], "data_preprocessing_fn": {}}
+    tested = do(place, MNTP, "mntp", **only_tested).test_results
+    both = do(place, BOTH, "tested", **only_tested).test_results
+    assert_same(in_mode(both, "mlm"), tested)
+    # A run of the causal mode alone has no use for labels.
+    capsys.readouterr()
+    do(place, LM, "lm", **only_tested)
+    told = "warning: 3 of the 3 texts of {} hold the mask token [MASK], which {} reads{} like any "
+    told += "other token. {}"
+    path = masked["test_file"][0]
+    whole = "'labels' have no use here: give whole texts as 'text'."
+    assert told.format(path, place, "", whole) in capsys.readouterr().err.splitlines()
+    write_lines(Path("masks.txt.gz"), [masked_at(text, (1,)) for text in TEXTS[:3]])
+    do(place, BOTH, "masks", test_file=["masks.txt.gz"])
+    whole = "Give whole texts as 'labels' beside those with masks."
+    line = told.format("masks.txt.gz", place, " in the lm mode", whole)
+    assert capsys.readouterr().err.count(line) == 1
+
+
+def masked_at(text: str, words: tuple[int, ...]) -> str:
+    """A text with as many masks in place of some of its words as they have tokens."""
+    tokenizer = bert_tokenizer()
+    return " ".join(
+        "".join(["[MASK]"] * len(tokenizer.tokenize(word))) if i in words else word
+        for i, word in enumerate(text.split(" "))
+    )
 
 
 class Stop(ModelCallback):
@@ -371,7 +481,10 @@ def test_what_cannot_be_is_told_in_a_line(place, tmp_path):
         "model_task must fit the model, but 'tiny-lm' (of type 'gpt2') is not a masked next-token "
         "language model."
     )
-    assert "what 'tiny-mlm' predicts changes with later tokens" in told("tiny-mlm")
+    assert told("tiny-mlm") == (
+        "model_task lm+mlm needs a model that is causal and masked in one, but 'tiny-mlm' (of type "
+        "'bert') has no causal mode. Give --model_task mlm."
+    )
     # Its own code has no class for the other mode.
     config = json.loads((place / "config.json").read_text())
     del config["auto_map"]["AutoModelForMaskedLM"]
@@ -394,6 +507,17 @@ def test_what_cannot_be_is_told_in_a_line(place, tmp_path):
     assert "must have masks ([MASK]) to train" in told(of_model={"train_mode": "mlm"}, **plain)
     alternating = {"model_callbacks": {"begin_epoch": [AlternateModes]}}
     assert "must have masks ([MASK]) to train" in told(of_model=alternating, **plain)
+    for mode in ("mlm", BOTH):
+        assert told(of_model={"select_mode": mode}, **plain) == (
+            "check.txt.gz must have masks if the best epoch is chosen in the mlm mode, but has "
+            "none: its loss would be that of repeating what the model sees. Give "
+            "--data_preprocessing_fn.validation, or another --select_mode."
+        )
+    of_other_length = [{"text": "The man", "labels": "The man has"}]
+    write_lines(Path("short.json.gz"), of_other_length)
+    assert "line 1: a masked language model (the mlm mode) needs a label for each token" in told(
+        test_file=["short.json.gz"]
+    )
     grown = {"data_preprocessing_fn": dict.fromkeys(ALL, expand_with_masks)}
     grown["data_preprocessing_fn_strategy"] = {}
     assert "needs the same examples in each" in told(of_model=alternating, **grown)

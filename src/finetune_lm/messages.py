@@ -30,6 +30,11 @@ def silent() -> Iterator[None]:
         logging.disable(below)
 
 
+def in_its_mode(mode: str | None) -> str:
+    """Behind a word, the mode of a model that has two; nothing of one that has one."""
+    return "" if mode is None else f" in the {mode} mode"
+
+
 def say(message: str) -> None:
     """Print a line on stderr, so that stdout stays free for results. Secrets are left out.
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
     import torch
 
 
+T = TypeVar("T")
+
 SHUFFLING = 0
 LOSSES = 1
 PROBES = 2
 RANKS = 3
+OTHER_MODE = 4
 
 
 def stream_seed(seed: int, *branch: int) -> int:
@@ -24,8 +27,9 @@ def stream_seed(seed: int, *branch: int) -> int:
     Args:
         seed: The run's seed.
         *branch: Which stream, from the trunk to the tip: `SHUFFLING`; `LOSSES`, the number of the
-            split, and the loss's place in its list; `PROBES`, and what is drawn for; or `RANKS`,
-            and which process it is.
+            split, and the loss's place in its list; `PROBES`, and what is drawn for; `RANKS`,
+            and which process it is; or `OTHER_MODE`, the number of the type of data, and what of
+            them is drawn for.
     """
     import numpy as np
 
@@ -177,6 +181,23 @@ class OwnRandomness:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where other generators were left."""
         self._inside = dict(state) or None
+
+
+def drawn_apart(seed: int, values: Iterable[T]) -> Iterator[T]:
+    """Values that draw from generators of their own: outside it is as if nothing had been drawn.
+
+    Args:
+        seed: What the numbers follow from.
+        values: They draw when they are asked for the next one.
+    """
+    left, own = iter(values), OwnRandomness(seed)
+    while True:
+        with own:
+            try:
+                value = next(left)
+            except StopIteration:
+                return
+        yield value
 
 
 def _fresh(seed: int) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import pytest
 import finetune_lm
 from finetune_lm.cli import main
 from finetune_lm.data.examples import Examples
-from finetune_lm.data.seen import seen_before
+from finetune_lm.data.seen import seen_before, tell_of_seen
+from finetune_lm.messages import forget_what_was_said
 from finetune_lm.models.tasks import TASKS
 
 
@@ -27,17 +28,20 @@ def test_each_line_is_looked_up_in_both_files(capsys):
             file("e", [" One."]),
         ],
     }
-    assert seen_before(files, TASKS["lm"]) == {
+    found = seen_before(files, TASKS["lm"])
+    assert found == {
         "c.txt": ["train", None, "train and validation", "validation", "validation", None],
         "d.txt": [None],
         "e.txt": ["train"],
     }
+    tell_of_seen(files, {None: found})
     said = capsys.readouterr().err
     assert (
         "4 of the 6 lines of c.txt are in the training or validation file too (lines 1, 3, 4, "
         in (said)
     )
     assert "d.txt" not in said
+    assert " mode" not in said
     assert "1 of the 1 lines of e.txt is in the training or validation file too (line 1)." in said
 
 
@@ -52,6 +56,19 @@ def test_labels_make_lines_different_where_the_model_takes_them(task):
     }
     other = "train" if task == "lm" else None
     assert seen_before(files, TASKS[task])["b.txt"] == ["train", other, "train"]
+
+
+def test_what_differs_by_mode_is_told_of_each(capsys):
+    files = {"train": [], "validation": [], "test": [file(name, ["x", "y"]) for name in "uv"]}
+    of_masked = {"u.txt": ["train", None], "v.txt": ["train", None]}
+    tell_of_seen(files, {"lm": {**of_masked, "v.txt": ["train", "train"]}, "mlm": of_masked})
+    each = "{} of the 2 lines of {}.txt {} in the training or validation file too ({}){}. The "
+    each += "column seen_in says which."
+    assert capsys.readouterr().err.splitlines() == [
+        each.format(1, "u", "is", "line 1", ""),
+        each.format(2, "v", "are", "lines 1, 2", ", as the lm mode reads them"),
+        each.format(1, "v", "is", "line 1", ", as the mlm mode reads them"),
+    ]
 
 
 @pytest.fixture
@@ -75,6 +92,7 @@ def seen_in(output_dir):
 
 @pytest.mark.parametrize("more", [(), ("--save_tmp_test_files",)])
 def test_the_test_table_says_where_a_line_was_seen(files, capsys, more):
+    forget_what_was_said()
     # The third line of the training file is not used.
     assert main([*TEST, *TRAIN, "--max_train_samples", "2", "--output_dir", "out", *more]) == 0
     assert seen_in("out").to_dict() == {

@@ -37,7 +37,7 @@ def split_of(**kwargs):
 def seen(split, progress, order=None, stop_after=None):
     found = []
     order = np.arange(len(split.dataset)) if order is None else order
-    for number, _, batch in progress.batches(lambda _: split, order):
+    for number, _, batch in progress.batches(lambda _: split, order, 0):
         found.append((number, batch.example.tolist()))
         if number == stop_after:
             break

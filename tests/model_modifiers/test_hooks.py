@@ -122,6 +122,28 @@ def test_a_batch_with_nothing_to_predict_has_no_step(models, files, tmp_path):
     ]
 
 
+def drop_ends(inputs, tokenizer):
+    """Leaves nothing of the first and the last text."""
+    kept = [" has " in text for text in tokenizer.batch_decode(inputs["input_ids"])]
+    made = {key: tensor[torch.tensor(kept)] for key, tensor in inputs.items()}
+    return {**made, "expanded_lengths": torch.tensor(kept).long()}
+
+
+def test_a_batch_of_which_preprocessing_leaves_nothing_is_none(models, files, tmp_path):
+    texts = ["The man saw.", "The man has seen.", "The man has drunk.", "The man drank."]
+    args = arguments(
+        {**files, "train": write_lines(tmp_path / "some.txt.gz", texts)},
+        data_preprocessing_fn={"train": drop_ends},
+        data_preprocessing_fn_strategy={"train": "per_batch"},
+        per_device_train_batch_size=1,
+        shuffle_train=False,
+        epochs=1,
+    )
+    finetune_lm.run(ModelArguments(models["gpt2"], **EVERYWHERE), args)
+    of_training = [entry for entry in heard if "train_" in entry[0]]
+    assert of_training == [*train_batch(0, 0), *train_batch(0, 1)]
+
+
 def test_the_two_names_of_the_pre_train_step_row(models, files):
     class Second(Recorder):
         pass

@@ -22,7 +22,7 @@ from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.data.units import FittedUnits, units_of
 from finetune_lm.data.words import TokenPlaces
 from finetune_lm.data_preprocessing import identity
-from finetune_lm.messages import warn
+from finetune_lm.messages import in_its_mode, warn
 from finetune_lm.models.tasks import Task
 from finetune_lm.models.vocabulary import padding_id
 
@@ -41,6 +41,7 @@ class DatasetOptions:
         pad_to_length: Make every batch this wide; None for as wide as its longest example.
         ignore_padding: Whether padding is left out of the loss.
         model: The model, for preprocessing functions that ask for it.
+        mode: The mode in which it is fed them, if it has two, for messages.
     """
 
     num_workers: int | None = None
@@ -48,6 +49,7 @@ class DatasetOptions:
     pad_to_length: int | None = None
     ignore_padding: bool = True
     model: Any = None
+    mode: str | None = None
 
 
 class Dataset:
@@ -113,7 +115,7 @@ class Dataset:
             examples, given_labels, encoder, options.num_workers, options.overwrite_cache
         )
         if given_labels is not None and task.labels_parallel_inputs:
-            check_parallel(examples, encoded)
+            check_parallel(examples, encoded, options.mode)
         self._has_labels = given_labels is not None
         self.input_ids = Ragged.of_column(encoded["input_ids"])
         """The tokens of each input."""
@@ -129,7 +131,7 @@ class Dataset:
         self.units = units_of(examples.metadata, examples.metadata_path or self.path, self.labels)
         """The words and regions that are given for the text of each example's labels."""
         self._warn_of_cuts(encoded)
-        self._warn_of_visible_labels()
+        self._warn_of_visible_labels(options.mode)
         self.aligned = np.ones(len(self), dtype=bool)
         """Whether an example's labels are still tokens of its labels' text, each at its place."""
         if self.preprocessing.strategy == ONCE:
@@ -180,12 +182,18 @@ class Dataset:
         return lengths
 
     @property
+    def draws(self) -> bool:
+        """Whether random numbers may be drawn when batches are made."""
+        is_per_batch = self.preprocessing.strategy == PER_BATCH
+        return is_per_batch and self.preprocessing.function is not identity
+
+    @property
     def hides_nothing(self) -> bool:
         """Whether no input is a mask and each label that counts is the input at its place.
 
         Of a function that preprocesses each batch it is not known, and so it is False.
         """
-        if self.preprocessing.strategy == PER_BATCH and self.preprocessing.function is not identity:
+        if self.draws:
             return False
         inputs = self.input_ids.values
         labels = inputs if self.label_ids is None else self.label_ids.values
@@ -335,13 +343,14 @@ class Dataset:
         ]
         self._reference = self._reference.select(example)
 
-    def _warn_of_visible_labels(self) -> None:
+    def _warn_of_visible_labels(self, mode: str | None) -> None:
         # Labels beside the inputs are answers that the model sees wherever there is no mask.
         beside_inputs = self._has_labels and self.task.labels_parallel_inputs
         if beside_inputs and self.preprocessing.function is identity:
             warn(
-                f"{self.name}: every token counts in the loss, even those that the model sees. "
-                "data_preprocessing.remove_non_mask_tokens_from_labels keeps only the masks."
+                f"{self.name}: every token counts in the loss{in_its_mode(mode)}, even those that "
+                "the model sees. data_preprocessing.remove_non_mask_tokens_from_labels keeps only "
+                "the masks."
             )
 
     def _warn_of_cuts(self, encoded: pa.Table) -> None:

@@ -236,8 +236,13 @@ def _write_cache(cache_file: Path, encoded: pa.Table) -> None:
         aside.write_text(sealed(written), "utf-8")
 
 
-def check_parallel(examples: Examples, encoded: pa.Table) -> None:
+def check_parallel(examples: Examples, encoded: pa.Table, mode: str | None = None) -> None:
     """See that every text has as many tokens as its labels.
+
+    Args:
+        examples: The lines.
+        encoded: Their tokens.
+        mode: The mode of the model that needs it so, if it has two, for the message.
 
     Raises:
         UserError: Naming the first line of which that is not so.
@@ -248,7 +253,8 @@ def check_parallel(examples: Examples, encoded: pa.Table) -> None:
     ]
     for number, (n, n_labels) in enumerate(zip(*whole, strict=True), start=1):
         if n != n_labels:
+            of_mode = "" if mode is None else f" (the {mode} mode)"
             raise UserError(
-                f"{examples.path}, line {number}: a masked language model needs a label for each "
-                f"token, but 'text' has {n} tokens and 'labels' has {n_labels}."
+                f"{examples.path}, line {number}: a masked language model{of_mode} needs a label "
+                f"for each token, but 'text' has {n} tokens and 'labels' has {n_labels}."
             )

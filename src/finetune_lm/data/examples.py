@@ -61,6 +61,10 @@ class Examples:
         """The first ``n`` examples, or all of them if there are fewer or ``n`` is None."""
         return self if n is None or n >= len(self) else self.select(range(n))
 
+    def with_labels_as_texts(self) -> Examples:
+        """Those whose texts are what is given as labels; themselves if no labels are given."""
+        return self if self.labels is None else replace(self, texts=self.labels, labels=None)
+
     def select(self, rows: Sequence[int]) -> Examples:
         """Some of the examples, in the order given."""
         return replace(

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from finetune_lm.arguments import DataTrainingArguments
 from finetune_lm.arguments.references import short_name
-from finetune_lm.constants import BOS_TOKEN, DEFAULT_MAX_LENGTH, PER_BATCH, PROBE
+from finetune_lm.constants import (
+    BOS_TOKEN,
+    DATASET_TYPES,
+    DEFAULT_MAX_LENGTH,
+    PER_BATCH,
+    PROBE,
+)
 from finetune_lm.data.dataset import Dataset, DatasetOptions
 from finetune_lm.data.examples import Examples, Files
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.data_preprocessing import expand_with_masks, identity
 from finetune_lm.errors import UserError, users_code
-from finetune_lm.messages import say_once, warn
+from finetune_lm.messages import in_its_mode, say_once, warn
 from finetune_lm.models.baseline import origin_of
 from finetune_lm.models.loading import LoadedModel, length_limit
 from finetune_lm.models.tasks import TASKS, Task
 from finetune_lm.models.vocabulary import vocabulary_of
-from finetune_lm.randomness import PROBES, OwnRandomness, stream_seed
+from finetune_lm.randomness import OTHER_MODE, PROBES, OwnRandomness, stream_seed
 
 
 def check_kinds(
@@ -65,6 +71,28 @@ def in_mode(given: Preprocessing, mode: str | None, task: Task) -> Preprocessing
     kinds = getattr(given.function, "tasks", ())
     is_for_it = bool({task.name, task.prepared_as} & {*kinds}) if kinds else task.learns_from_masks
     return given if mode is None or is_for_it else Preprocessing()
+
+
+def examples_in_mode(examples: Examples, mode: str | None, task: Task) -> Examples:
+    """A data file as it is read in one of the modes of a model that has two.
+
+    Where the masked mode has texts with masks and whole ones as labels, the whole ones are the
+    texts of the causal mode: it would learn the masks.
+
+    Args:
+        examples: The file.
+        mode: The mode; None of a model that has one, for which the file stays as it is.
+        task: What the model is asked to do in it.
+    """
+    return examples if mode is None or task.labels_from_file else examples.with_labels_as_texts()
+
+
+def files_in_mode(files: Files, loaded: LoadedModel) -> Files:
+    """All data files as `examples_in_mode` reads them."""
+    return {
+        dataset_type: [examples_in_mode(each, loaded.mode, loaded.task) for each in group]
+        for dataset_type, group in files.items()
+    }
 
 
 def kind_problems(
@@ -174,22 +202,59 @@ def _in_one_mode(
         pad_to_length=encoder.max_length if args.pad_to_max_length else None,
         ignore_padding=args.ignore_pad_for_token_loss,
         model=loaded.model,
+        mode=loaded.mode,
     )
     datasets: dict[str, list[Dataset]] = {}
-    for dataset_type, group in files.items():
+    for dataset_type, group in files_in_mode(files, loaded).items():
         given = in_mode(Preprocessing.of(args, dataset_type), loaded.mode, loaded.task)
-        # What is drawn for probes must not change what is drawn for others.
-        is_apart = dataset_type == PROBE
-        with OwnRandomness(stream_seed(args.seed, PROBES)) if is_apart else nullcontext():
+        with _randomness(args.seed, dataset_type, loaded):
             datasets[dataset_type] = [
                 Dataset(
                     examples, encoder, loaded.task, _preprocessing(examples, loaded, given), options
                 )
                 for examples in group
             ]
+    for examples in {e.path: e for group in files.values() for e in group}.values():
+        _tell_of_masks(examples, loaded)
     if loaded.task.learns_from_masks and loaded.learns:
         _check_masks(datasets.get("train", []), loaded)
     return datasets
+
+
+def _randomness(seed: int, dataset_type: str, loaded: LoadedModel) -> AbstractContextManager[Any]:
+    """Where that comes from which is drawn while data are loaded.
+
+    What is drawn for probes, or for the mode in which training does not begin, must not change what
+    is drawn for others.
+    """
+    if dataset_type == PROBE:
+        return OwnRandomness(stream_seed(seed, PROBES))
+    if loaded.draws_apart:
+        return OwnRandomness(stream_seed(seed, OTHER_MODE, DATASET_TYPES.index(dataset_type)))
+    return nullcontext()
+
+
+def _tell_of_masks(examples: Examples, loaded: LoadedModel) -> None:
+    """Say so if a causal model is to read masks as if they were words."""
+    mask = loaded.tokenizer.mask_token
+    if mask is None or loaded.task.labels_from_file:
+        return
+    read = examples_in_mode(examples, loaded.mode, loaded.task)
+    n = sum(mask in text for text in read.texts)
+    if not n:
+        return
+    if loaded.mode is not None:
+        remedy = "Give whole texts as 'labels' beside those with masks."
+        if examples.labels is not None:
+            remedy = "'labels' must be whole texts."
+    elif examples.labels is not None:
+        remedy = "'labels' have no use here: give whole texts as 'text'."
+    else:
+        remedy = "Give whole texts."
+    warn(
+        f"{n} of the {len(examples)} texts of {examples.path} hold the mask token {mask}, which "
+        f"{loaded.name} reads{in_its_mode(loaded.mode)} like any other token. {remedy}"
+    )
 
 
 def _preprocessing(examples: Examples, loaded: LoadedModel, given: Preprocessing) -> Preprocessing:
@@ -226,9 +291,10 @@ def _check_masks(training: list[Dataset], loaded: LoadedModel) -> None:
     """
     problems = [
         f"{data.path} must have masks ({loaded.tokenizer.mask_token}) to train {loaded.name!r}, "
-        f"a {loaded.task.description}, but has none: the model would learn to repeat what it "
-        "sees. --data_preprocessing_fn.train data_preprocessing.mask_random_tokens masks tokens, "
-        "with --data_preprocessing_fn_strategy.train per_batch different ones in each epoch."
+        f"a {loaded.task.description}{in_its_mode(loaded.mode)}, but has none: the model would "
+        "learn to repeat what it sees. --data_preprocessing_fn.train "
+        "data_preprocessing.mask_random_tokens masks tokens, with "
+        "--data_preprocessing_fn_strategy.train per_batch different ones in each epoch."
         for data in training
         if data.hides_nothing
     ]

@@ -15,6 +15,7 @@ from finetune_lm.data.dataset import Dataset
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.passes import Pass, batch_watched, measure_batch
 from finetune_lm.evaluation.splits import Split
+from finetune_lm.randomness import drawn_apart
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.recorder import BatchAt, Measured
 from finetune_lm.recording.waiting_rows import WaitingRows
@@ -65,7 +66,8 @@ def evaluate(
     # A callback may change the model from batch to batch.
     alone = callbacks.act_at("pre_validation_batch", "post_validation_batch")
     with torch.no_grad():
-        for number, _, batch in progress.batches(lambda _: split, np.arange(len(split.dataset))):
+        order = np.arange(len(split.dataset))
+        for number, _, batch in progress.batches(lambda _: split, order, epoch):
             run.so_far.latest = None
             callbacks.run("pre_validation_batch", epoch, number)
             _back_to_eval(model)
@@ -124,7 +126,10 @@ def record_surprisals(
     model.eval()
     split.forward.forget()
     alone = callbacks.act_at("pre_test_batch", "post_test_batch")
-    for number, batch in enumerate(split.dataset.batches(split.batch_size, bounded=True)):
+    batches = split.dataset.batches(split.batch_size, bounded=True)
+    if split.own_seed is not None:
+        batches = drawn_apart(split.own_seed, batches)
+    for number, batch in enumerate(batches):
         # A skipped batch is still put together, so that random masks come out as they would.
         if number >= skip:
             with torch.no_grad():

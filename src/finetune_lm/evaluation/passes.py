@@ -16,6 +16,7 @@ from finetune_lm.evaluation.losses import FoundLosses, LossValues
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.models.compiling import compiler_problem
 from finetune_lm.out_of_memory import is_out_of_memory
+from finetune_lm.randomness import drawn_apart, stream_seed
 from finetune_lm.ranks import world
 from finetune_lm.recording.recorder import BatchAt, Measured
 from finetune_lm.recording.scored_tokens import of_shares
@@ -58,7 +59,7 @@ class Pass:
         return sum(each.n_not_finite for each in self.losses.values())
 
     def batches(
-        self, split_of: Callable[[int], Split], order: IntArray
+        self, split_of: Callable[[int], Split], order: IntArray, epoch: int
     ) -> Iterator[tuple[int, Split, Batch]]:
         """The batches that are left, each with its number and the data set that it is of.
 
@@ -69,6 +70,7 @@ class Pass:
             split_of: Says of which data set the batch of a number is, before it is put together.
                 All have the same examples.
             order: The order in which to take all of the examples.
+            epoch: The epoch that this is a pass of; -1 before the first.
         """
         while self.n_examples < len(order):
             number, begin = self.n_batches, self.n_examples
@@ -76,7 +78,11 @@ class Pass:
             end = begin + split.batch_size
             self.n_examples = end
             # Preprocessing may leave none of the examples; they then are no batch.
-            for batch in split.dataset.batches(split.batch_size, order[begin:end]):
+            made = split.dataset.batches(split.batch_size, order[begin:end])
+            if split.own_seed is not None:
+                # Another stream for each, so that the pass can be taken up at any of them.
+                made = drawn_apart(stream_seed(split.own_seed, epoch + 1, begin), made)
+            for batch in made:
                 self.n_batches += 1
                 yield number, split, batch
 

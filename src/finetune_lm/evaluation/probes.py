@@ -108,13 +108,15 @@ def _measure_file(
 
     number = progress.n_files
     split, lengths = splits[number], [len(split.dataset) for split in splits]
+    # In both modes of a model the same is drawn, and as in a run of one of them.
+    file = sum(each.mode == split.mode for each in splits[:number])
     order: IntArray = np.arange(lengths[number])
     split.forward.forget()
     for begin in range(progress.n_examples, len(order), split.batch_size):
         part = order[begin : begin + split.batch_size]
         share = (sum(lengths[:number]) + begin + len(part)) / sum(lengths)
         # Random numbers of its own for each batch, so that a pass can be taken up at any of them.
-        with OwnRandomness(stream_seed(run.args.seed, PROBES, number, begin)):
+        with OwnRandomness(stream_seed(run.args.seed, PROBES, file, begin)):
             for batch in split.dataset.batches(split.batch_size, part, bounded=True):
                 where = BatchAt(split, batch, at.epoch, progress.n_batches, step=at.step)
                 measured = measured_surprisals(run, where)

@@ -11,10 +11,11 @@ from finetune_lm.arguments.given_measures import (
     columns_of_measures,
     given_measures,
 )
-from finetune_lm.constants import LOSS_DATASET_TYPES, PROBE
+from finetune_lm.constants import DATASET_TYPES, LOSS_DATASET_TYPES, PROBE
 from finetune_lm.data.dataset import Dataset
 from finetune_lm.data.examples import distinct_names
-from finetune_lm.data.seen import seen_before
+from finetune_lm.data.feeding import files_in_mode
+from finetune_lm.data.seen import seen_before, tell_of_seen
 from finetune_lm.errors import UserError
 from finetune_lm.evaluation.losses import LossEntry, Losses
 from finetune_lm.evaluation.made_measures import column_types, make_measures
@@ -24,7 +25,7 @@ from finetune_lm.messages import say_once
 from finetune_lm.models.compiling import is_compiled
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.vocabulary import padding_id
-from finetune_lm.randomness import LOSSES, stream_seed
+from finetune_lm.randomness import LOSSES, OTHER_MODE, stream_seed
 from finetune_lm.ranks import world
 from finetune_lm.recording.recorder import named_in_mode
 from finetune_lm.recording.run_columns import RunColumns
@@ -48,6 +49,8 @@ class Split:
         losses: What is computed of each batch; None for tests and probes.
         pairs: Scores its pairs, if epochs are judged by them.
         mode: The mode in which the model is called with it, if it has two; else None.
+        own_seed: What that follows from which is drawn when its batches are made, where it does not
+            come from the generators of the run.
     """
 
     dataset_type: str
@@ -58,6 +61,7 @@ class Split:
     losses: Losses | None = None
     pairs: PairNumbers | None = None
     mode: str | None = None
+    own_seed: int | None = None
 
     @property
     def name(self) -> str:
@@ -95,6 +99,14 @@ class TrainingSplits:
                 "data_preprocessing_fn.train makes others for one of them. Give "
                 "--data_preprocessing_fn_strategy.train per_batch."
             )
+        for mode in self.selecting:
+            data = self.validation[mode].dataset
+            if mode is not None and data.task.learns_from_masks and data.hides_nothing:
+                raise UserError(
+                    f"{data.path} must have masks if the best epoch is chosen in the {mode} mode, "
+                    f"but has none: its loss would be that of repeating what the model sees. "
+                    f"Give --data_preprocessing_fn.validation, or another --select_mode."
+                )
 
     @property
     def first(self) -> Split:
@@ -118,8 +130,12 @@ def splits_of(
     """The data of a run, with what is recorded of them: of the training, if any, and of tests."""
     args = plan.all_args[1]
     learned, judged, tests, probes = [], [], [], []
+    seen = {
+        each.mode: seen_before(files_in_mode(plan.files, each), each.task) for each in loaded.modes
+    }
+    tell_of_seen(plan.files, seen)
     for each in loaded.modes:
-        of_learning, of_tests, of_probes = _columns_of(plan, each)
+        of_learning, of_tests, of_probes = _columns_of(plan, each, seen[each.mode])
         if each.learns:
             learned.append(make_splits("train", datasets, each, args, of_learning))
         judged.append(make_splits("validation", datasets, each, args, of_learning))
@@ -142,11 +158,12 @@ def by_mode(groups: Iterable[Sequence[Split]]) -> dict[str | None, Split]:
     return {split.mode: split for group in groups for split in group}
 
 
-def _columns_of(plan: Plan, loaded: LoadedModel) -> list[RunColumns]:
+def _columns_of(
+    plan: Plan, loaded: LoadedModel, seen_in: Mapping[str, Sequence[str | None]]
+) -> list[RunColumns]:
     """The columns of training and validation, of tests, of probes, of a model in a mode."""
     args = plan.all_args[1]
     columns = RunColumns.of(loaded, args.seed, plan.metadata, plan.losses)
-    seen_in = seen_before(plan.files, loaded.task)
     of_tests = RunColumns.of(loaded, args.seed, plan.test_metadata, seen_in=seen_in)
     of_probes = RunColumns.of(loaded, args.seed, plan.probe_metadata, seen_in=seen_in)
     return [
@@ -221,8 +238,13 @@ def make_splits(
             losses,
             PairNumbers.of(dataset_type, dataset, loaded, args),
             loaded.mode,
+            stream_seed(args.seed, OTHER_MODE, DATASET_TYPES.index(dataset_type), number)
+            if loaded.draws_apart and dataset.draws
+            else None,
         )
-        for dataset, name in zip(group, distinct_names([d.path for d in group]), strict=True)
+        for number, (dataset, name) in enumerate(
+            zip(group, distinct_names([d.path for d in group]), strict=True)
+        )
     ]
 
 

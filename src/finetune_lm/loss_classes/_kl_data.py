@@ -13,6 +13,7 @@ from finetune_lm.data.dataset import Dataset, DatasetOptions
 from finetune_lm.data.examples import Examples, check_texts
 from finetune_lm.data.feeding import (
     encoder_options,
+    examples_in_mode,
     in_mode,
     kind_problems,
     tokenizer_problems,
@@ -297,6 +298,7 @@ def load_baseline_data(
         "preprocessing": [function, preprocessing.strategy, kwargs],
         "cache_mb": settings.cache_mb,
         "fast": origin.fast,
+        "mode": origin.mode,
         # What a function draws follows from the run's seed.
         "seed": None if function is identity else torch.initial_seed(),
     }
@@ -311,6 +313,7 @@ def load_baseline_data(
                 if source.is_data_file
                 else _read_hugging_face(source, origin)
             )
+            examples = examples_in_mode(examples, origin.mode, baseline.task)
             encoder = TextEncoder(baseline.tokenizer, **options)
             if settings.max_sample_length is not None:
                 examples = _not_longer(examples, encoder, settings.max_sample_length)

@@ -67,6 +67,15 @@ class LoadedModel:
         return self.task.name if self.mode is None else LM_MLM
 
     @property
+    def draws_apart(self) -> bool:
+        """Whether what is drawn for it comes from random numbers of its own.
+
+        That is so of the mode in which training does not begin, so that the other one is as if it
+        were alone.
+        """
+        return self.mode is not None and self.other is None
+
+    @property
     def modes(self) -> tuple[LoadedModel, ...]:
         """It in each of its modes, in the order of `constants.MODES`; itself if it has one."""
         if self.other is None:

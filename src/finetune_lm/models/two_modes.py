@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from finetune_lm.arguments import ModelArguments
+from finetune_lm.constants import LM, LM_MLM, MLM
 from finetune_lm.errors import UserError
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.tasks import TASKS_OF_MODES
@@ -27,6 +28,29 @@ def arguments_by_mode(args: ModelArguments) -> dict[str | None, ModelArguments]:
         mode: replace(args, model_task=name, train_mode=None, select_mode=None)
         for mode, name in names.items()
     }
+
+
+def check_config(name: str, config: Any) -> None:
+    """See that a model may have two modes, as far as its configuration tells.
+
+    Where transformers has classes of its own of both kinds, the configuration says for both whether
+    a token sees later ones.
+
+    Raises:
+        UserError: If it has one.
+    """
+    import transformers
+
+    classes = [getattr(transformers, task.auto_class) for task in TASKS_OF_MODES.values()]
+    is_theirs = type(config).__module__.partition(".")[0] == transformers.__name__
+    if not is_theirs or not all(type(config) in each._model_mapping for each in classes):
+        return
+    is_causal = getattr(config, "is_decoder", False) or getattr(config, "causal", False)
+    lacking, other = ("masked", LM) if is_causal else ("causal", MLM)
+    raise UserError(
+        f"model_task {LM_MLM} needs a model that is causal and masked in one, but {name!r} (of "
+        f"type {config.model_type!r}) has no {lacking} mode. Give --model_task {other}."
+    )
 
 
 def joined(

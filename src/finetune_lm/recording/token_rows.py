@@ -15,7 +15,7 @@ from finetune_lm.data.label_words import LabelWords, TokenWords
 from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.data.units import NO_REGION
 from finetune_lm.data.words import NO_PLACE, NO_WORD
-from finetune_lm.messages import warn
+from finetune_lm.messages import in_its_mode, warn
 from finetune_lm.recording.baseline_surprisals import BaselineSurprisals
 from finetune_lm.recording.columns import (
     BASELINE_SURPRISAL,
@@ -180,8 +180,9 @@ class TokenRows:
         if self.n_seen == 0 and not self._has_warned:
             self._has_warned = True
             warn(
-                f"{self.dataset.name} has no rows in the tables: the model sees every token that "
-                f"it is to predict. Put masks into the texts, or give a data_preprocessing_fn."
+                f"{self.dataset.name} has no rows in the tables{in_its_mode(self.run.mode)}: the "
+                f"model sees every token that it is to predict. Put masks into the texts, or give "
+                f"a data_preprocessing_fn."
             )
 
     def _columns(

@@ -18,7 +18,7 @@ from finetune_lm.messages import silent
 from finetune_lm.models.loading import Loader
 from finetune_lm.models.sharding import shard
 from finetune_lm.models.tasks import Task
-from finetune_lm.models.two_modes import arguments_by_mode, joined
+from finetune_lm.models.two_modes import arguments_by_mode, check_config, joined
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.ranks import apart, world
@@ -74,6 +74,8 @@ def load_without_data(
     loader = loader or Loader()
     by_mode = arguments_by_mode(model_args)
     known = {mode: loader.identify(args) for mode, args in by_mode.items()}
+    if model_args.has_two_modes:
+        check_config(model_args.model_name_or_path, next(iter(known.values()))[0])
     tasks = [task for _, task in known.values()]
     check_kinds(files, model_args.model_name_or_path, tasks, data_args)
     for task in tasks:
@@ -83,7 +85,7 @@ def load_without_data(
         with _memory_watched(each.name, accelerator.device):
             prepare_model(each.model, model_args, accelerator, fast=data_args.fast)
             each.is_exact = is_exact(each.model, model_args.precision)
-            check_order(each.name, each.task, each.model, is_exact=each.is_exact)
+            check_order(each.name, each.task, each.model, is_exact=each.is_exact, mode=each.mode)
             check_mask_position(each, files)
     if model_args.fsdp:
         shard(loaded.model, accelerator.device)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.constants import FP32, IGNORED_LABEL, MLM
+from finetune_lm.constants import FP32, IGNORED_LABEL, LM_MLM, MLM
 from finetune_lm.data.batch import on_device
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
@@ -43,7 +43,9 @@ def is_exact(model: Any, precision: str) -> bool:
     return precision == FP32 and all(p.dtype in exact for p in model.parameters())
 
 
-def check_order(name: str, task: Task, model: Any, *, is_exact: bool = True) -> None:
+def check_order(
+    name: str, task: Task, model: Any, *, is_exact: bool = True, mode: str | None = None
+) -> None:
     """See that no prediction depends on tokens behind it, where tokens are predicted in order.
 
     One call with two short sequences that differ in their last tokens.
@@ -53,6 +55,7 @@ def check_order(name: str, task: Task, model: Any, *, is_exact: bool = True) -> 
         task: What it is asked to do.
         model: The model.
         is_exact: Whether it computes in float32 or better.
+        mode: The mode in which this is asked of it, if it has two.
 
     Raises:
         UserError: If one does.
@@ -76,6 +79,12 @@ def check_order(name: str, task: Task, model: Any, *, is_exact: bool = True) -> 
         # Models have as many reasons as there are kinds of them to need other inputs.
         warn(f"it could not be tested whether {name} sees later tokens: {_in_short(error)}")
         return
+    if sees_later and mode is not None:
+        raise UserError(
+            f"model_task {LM_MLM} needs a model that is causal and masked in one, but what "
+            f"{name!r} predicts in its {mode} mode changes with later tokens: it has no causal "
+            f"mode."
+        )
     if sees_later:
         raise UserError(
             f"model_task {task.name} needs a model that does not see the tokens it is to predict, "

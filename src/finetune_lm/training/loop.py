@@ -148,17 +148,26 @@ def train_epoch(
     n_updates = state.progress.n_updates
     run.so_far.count_updates(lambda: n_updates + update.n_done)
     is_whole = not progress.n_batches
-    asked = -1
+    has_two = len(splits) > 1
+    told = -1
 
-    def split_of(number: int) -> Split:
-        nonlocal asked
-        if number != asked:  # again if preprocessing has left nothing of a batch
+    def before_batch(number: int) -> None:
+        nonlocal told
+        if number != told:
             run.so_far.latest = None
             run.callbacks.run("pre_train_batch", epoch, number)
-            asked = number
-        return splits[run.so_far.mode] if len(splits) > 1 else first
+            told = number
 
-    for number, split, batch in progress.batches(split_of, order):
+    def split_of(number: int) -> Split:
+        if not has_two:
+            return first
+        # Callbacks set the mode before the batch is made, even if preprocessing leaves nothing of
+        # it; the next one then has its number.
+        before_batch(number)
+        return splits[run.so_far.mode]
+
+    for number, split, batch in progress.batches(split_of, order, epoch):
+        before_batch(number)
         at = BatchAt(split, batch, epoch, number)
         with batch_watched(at):
             if not split.forward.model.training:
