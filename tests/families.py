@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +33,10 @@ TEXTS = [
     "The unbelievable story was told by the children again and again.",
     "She opened it (the box) and they drank a glass of cold water.",
 ]
+
+
+# Those of trainers whose result is another in each process.
+_VOCABULARIES = json.loads((Path(__file__).parent / "family_vocabularies.json").read_text("utf-8"))
 
 
 class Family(NamedTuple):
@@ -108,18 +114,14 @@ def _byte_level_with_ends(lstrip_mask: bool) -> Any:
 
 @functools.cache
 def bert_tokenizer() -> Any:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    words = _VOCABULARIES["bert"]
+    tokenizer = Tokenizer(
+        models.WordPiece({word: number for number, word in enumerate(words)}, unk_token="[UNK]")
+    )
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    _train(
-        tokenizer,
-        trainers.WordPieceTrainer(
-            vocab_size=120,
-            special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
-            show_progress=False,
-        ),
-    )
+    tokenizer.add_special_tokens(words[:5])
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -158,21 +160,14 @@ def llama_tokenizer() -> Any:
 
 @functools.cache
 def t5_tokenizer() -> Any:
-    tokenizer = Tokenizer(models.Unigram())
+    pieces = [tuple(piece) for piece in _VOCABULARIES["t5"]]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Replace(pre_tokenizers_space(), " ")]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
-    _train(
-        tokenizer,
-        trainers.UnigramTrainer(
-            vocab_size=150,
-            special_tokens=["<pad>", "</s>", "<unk>"],
-            unk_token="<unk>",
-            show_progress=False,
-        ),
-    )
+    tokenizer.add_special_tokens([piece for piece, _ in pieces[:3]])
     sentinels = [f"<extra_id_{i}>" for i in range(20)]
     tokenizer.add_special_tokens(sentinels)
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -218,7 +213,7 @@ def family(name: str, **more: Any) -> Family:
     model = getattr(transformers, auto_class).from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim > 1:
+            if parameter.ndim > 1 and parameter.requires_grad:  # no sinusoids
                 parameter.normal_(0.0, 0.3)
     return Family(name, task, tokenizer, model.eval())
 

@@ -179,7 +179,7 @@ def _is_open(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(is_so: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(is_so: Callable[[], object], seconds: float = 180) -> None:
     """Wait for something to become so.
 
     Raises:
