@@ -21,9 +21,10 @@ from finetune_lm.arguments.subcommands import SUBCOMMANDS, asks_for_help
 from finetune_lm.errors import UserError, raised_in
 from finetune_lm.launching import launcher
 from finetune_lm.messages import say
-from finetune_lm.ranks import joined, world
+from finetune_lm.ranks import world
 from finetune_lm.runs.interruption import signals_remembered
 from finetune_lm.runs.requeueing import IN_VAIN, begin_session, is_in_vain, leave_status
+from finetune_lm.several_ranks import joined
 from finetune_lm.streams import (
     BROKEN,
     fill_closed_descriptors,

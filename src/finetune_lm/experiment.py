@@ -1,8 +1,7 @@
 """One run from start to end: plan, load, train, test.
 
-The way of a line of text: `read_files` reads it from its file, `Dataset` turns it into tensors,
-`Forward` calls the model with a batch of them, `TokenRows.of_batches` makes rows of what comes
-back, of many batches at once, and `TableWriter.write` writes them.
+A line of text: `read_files` reads it, `Dataset` turns it into tensors, `Forward` calls the model
+with a batch of them, `TokenRows.of_batches` makes rows of many, `TableWriter.write` writes them.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, OptimizationArguments
 from finetune_lm.arguments.redaction import hides_secrets
 from finetune_lm.data.reading_examples import reading_once
-from finetune_lm.ranks import joined, world
+from finetune_lm.ranks import world
 from finetune_lm.runs.directory import CHECKPOINTS
 from finetune_lm.runs.earlier_run import EarlierRun, earlier_in
 from finetune_lm.runs.interruption import Interruption
@@ -26,6 +25,7 @@ from finetune_lm.runs.run_plan import make_plan
 from finetune_lm.runs.run_result import RunResult
 from finetune_lm.series.members import is_series
 from finetune_lm.series.testing_series import run_series
+from finetune_lm.several_ranks import joined
 from finetune_lm.streams import lossy_streams
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from finetune_lm.arguments.optimizer_settings import follows_length
 from finetune_lm.errors import UserError
 from finetune_lm.experiment import conduct
 from finetune_lm.messages import say
-from finetune_lm.ranks import joined
 from finetune_lm.runs.directory import CHECKPOINTS
 from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.lock import RunLock
 from finetune_lm.runs.run_result import RunResult
+from finetune_lm.several_ranks import joined
 
 if TYPE_CHECKING:
     from finetune_lm.runs.pack import Pack

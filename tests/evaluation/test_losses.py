@@ -11,8 +11,8 @@ import torch
 from finetune_lm import DataTrainingArguments, ranks
 from finetune_lm.constants import OWN_SHARE
 from finetune_lm.errors import UserError
-from finetune_lm.evaluation.epoch_losses import EpochLosses
 from finetune_lm.evaluation.losses import FoundLosses, LossEntry, Losses
+from finetune_lm.evaluation.passes import EpochLosses
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.randomness import own_generator
 from finetune_lm.ranks import World

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from finetune_lm.evaluation.epoch_losses import EpochLosses
+from finetune_lm.evaluation.passes import EpochLosses
 from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.training.progress import Progress
 

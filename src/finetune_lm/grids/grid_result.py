@@ -16,8 +16,9 @@ from finetune_lm.grids.grid_status import summary
 from finetune_lm.grids.local_workers import check_jobs, work
 from finetune_lm.grids.run_states import state_of
 from finetune_lm.messages import say
-from finetune_lm.ranks import joined, world
+from finetune_lm.ranks import world
 from finetune_lm.recording.tables import as_frame
+from finetune_lm.several_ranks import joined
 
 if TYPE_CHECKING:
     import pandas as pd
