@@ -287,7 +287,11 @@ def test_the_causal_mode_reads_the_labels_of_texts_with_masks(place, capsys):
 
     masked = data("masked/", "json")
     both = do(place, BOTH, "both", **masked)
-    assert "hold the mask token" not in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "hold the mask token" not in told
+    # Training data are read in the mode that learns.
+    assert "check: every token counts in the loss in the mlm mode" in told
+    assert "teach: every token counts" not in told
     alone = do(place, LM, "alone", **data("", "txt"))
     for name in ("metrics", "test_results"):
         assert_same(in_mode(getattr(both, name), "lm"), getattr(alone, name))
@@ -312,6 +316,10 @@ def test_the_causal_mode_reads_the_labels_of_texts_with_masks(place, capsys):
     whole = "Give whole texts as 'labels' beside those with masks."
     line = told.format("masks.txt.gz", place, " in the lm mode", whole)
     assert capsys.readouterr().err.count(line) == 1
+    kl = {"KLBaselineLoss": {"dataset": str(Path("masks.txt.gz").rename("kl.txt.gz"))}}
+    masked["loss_classes_kwargs"] = {"train": kl}
+    do(place, BOTH, "kl", **masked)
+    assert capsys.readouterr().err.count("kl.txt.gz hold the mask token") == 1
 
 
 def masked_at(text: str, words: tuple[int, ...]) -> str:
@@ -505,6 +513,15 @@ def test_what_cannot_be_is_told_in_a_line(place, tmp_path):
     # Masks, where it learns from them, and as many examples for both modes.
     plain = {"data_preprocessing_fn": {}}
     assert "must have masks ([MASK]) to train" in told(of_model={"train_mode": "mlm"}, **plain)
+    # It sees what comes.
+    leaky = shutil.copytree(place, tmp_path / "leaky")
+    (leaky / "two_modes.py").write_text(
+        CODE.replace(".seen(attention_mask).tril()", ".seen(attention_mask)")
+    )
+    assert told(leaky) == (
+        f"model_task lm+mlm needs a model that is causal and masked in one, but what "
+        f"{str(leaky)!r} predicts in its lm mode changes with later tokens: it has no causal mode."
+    )
     alternating = {"model_callbacks": {"begin_epoch": [AlternateModes]}}
     assert "must have masks ([MASK]) to train" in told(of_model=alternating, **plain)
     for mode in ("mlm", BOTH):

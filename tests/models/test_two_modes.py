@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+import transformers
 
 import finetune_lm
 from families import MORE_TASKS, TEXTS, family
@@ -20,6 +21,7 @@ from finetune_lm.data_preprocessing import expand_with_masks, mask_random_tokens
 from finetune_lm.loss_classes import KLBaselineLoss, OutputsDefaultLoss
 from finetune_lm.models.loading import LoadedModel, load_model
 from finetune_lm.models.tasks import TASKS
+from finetune_lm.models.two_modes import check_config
 from finetune_lm.scoring.mask_position import _better_place, _costs, check_mask_position
 from helpers import examples, write_lines
 from two_modes_model import CODE, save_two_modes
@@ -165,6 +167,13 @@ def test_masks_that_are_predicted_in_the_other_place_are_told_of(place, tmp_path
     wrong = told("tiny-mlm", "mntp", built_in)
     assert re.search("before the mask, " + costs.format("at the mask"), wrong)
     assert wrong.endswith("--model_task mlm reads that place.")
+
+
+def test_a_configuration_of_transformers_has_one_mode():
+    for is_decoder, lacking, other in ((False, "causal", "mlm"), (True, "masked", "lm")):
+        config = transformers.BertConfig(is_decoder=is_decoder)
+        with pytest.raises(UserError, match=f"has no {lacking} mode. Give --model_task {other}"):
+            check_config("my_bert", config)
 
 
 @pytest.mark.parametrize(

@@ -172,24 +172,25 @@ def load_datasets(
 ) -> dict[str, list[Dataset]]:
     """The data sets of a run, by what they are for, as a model takes them.
 
-    Of a model in two modes they are there in each, one after the other.
+    Of a model in two modes they are there in each, one after the other; the training data in those
+    in which it learns.
 
     Raises:
         UserError: If they do not fit the model or the preprocessing.
     """
     by_mode = [_in_one_mode(files, each, args) for each in loaded.modes]
-    return {
-        dataset_type: [d for of_file in zip(*each, strict=True) for d in of_file]
-        for dataset_type, each in (
-            (dataset_type, [datasets[dataset_type] for datasets in by_mode])
-            for dataset_type in files
-        )
-    }
+    found: dict[str, list[Dataset]] = {}
+    for dataset_type in files:
+        groups = [each[dataset_type] for each in by_mode if dataset_type in each]
+        found[dataset_type] = [d for of_file in zip(*groups, strict=True) for d in of_file]
+    return found
 
 
 def _in_one_mode(
     files: Files, loaded: LoadedModel, args: DataTrainingArguments
 ) -> dict[str, list[Dataset]]:
+    if not loaded.learns:
+        files = {kind: group for kind, group in files.items() if kind != "train"}
     check_tokenizer(files, loaded, args)
     encoding = encoder_options(loaded, args)
     origin = origin_of(loaded.model)
@@ -215,7 +216,7 @@ def _in_one_mode(
                 for examples in group
             ]
     for examples in {e.path: e for group in files.values() for e in group}.values():
-        _tell_of_masks(examples, loaded)
+        tell_of_masks(examples, loaded, loaded.mode)
     if loaded.task.learns_from_masks and loaded.learns:
         _check_masks(datasets.get("train", []), loaded)
     return datasets
@@ -234,16 +235,22 @@ def _randomness(seed: int, dataset_type: str, loaded: LoadedModel) -> AbstractCo
     return nullcontext()
 
 
-def _tell_of_masks(examples: Examples, loaded: LoadedModel) -> None:
-    """Say so if a causal model is to read masks as if they were words."""
+def tell_of_masks(examples: Examples, loaded: LoadedModel, mode: str | None) -> None:
+    """Say so if a causal model is to read masks as if they were words.
+
+    Args:
+        examples: A data file.
+        loaded: The model.
+        mode: The mode in which it reads them, if it has two.
+    """
     mask = loaded.tokenizer.mask_token
     if mask is None or loaded.task.labels_from_file:
         return
-    read = examples_in_mode(examples, loaded.mode, loaded.task)
+    read = examples_in_mode(examples, mode, loaded.task)
     n = sum(mask in text for text in read.texts)
     if not n:
         return
-    if loaded.mode is not None:
+    if mode is not None:
         remedy = "Give whole texts as 'labels' beside those with masks."
         if examples.labels is not None:
             remedy = "'labels' must be whole texts."
@@ -251,9 +258,9 @@ def _tell_of_masks(examples: Examples, loaded: LoadedModel) -> None:
         remedy = "'labels' have no use here: give whole texts as 'text'."
     else:
         remedy = "Give whole texts."
-    warn(
-        f"{n} of the {len(examples)} texts of {examples.path} hold the mask token {mask}, which "
-        f"{loaded.name} reads{in_its_mode(loaded.mode)} like any other token. {remedy}"
+    say_once(
+        f"warning: {n} of the {len(examples)} texts of {examples.path} hold the mask token {mask}, "
+        f"which {loaded.name} reads{in_its_mode(mode)} like any other token. {remedy}"
     )
 
 

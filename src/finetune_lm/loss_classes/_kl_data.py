@@ -16,6 +16,7 @@ from finetune_lm.data.feeding import (
     examples_in_mode,
     in_mode,
     kind_problems,
+    tell_of_masks,
     tokenizer_problems,
 )
 from finetune_lm.data.preprocessing import Preprocessing
@@ -313,6 +314,7 @@ def load_baseline_data(
                 if source.is_data_file
                 else _read_hugging_face(source, origin)
             )
+            tell_of_masks(examples, baseline, origin.mode)
             examples = examples_in_mode(examples, origin.mode, baseline.task)
             encoder = TextEncoder(baseline.tokenizer, **options)
             if settings.max_sample_length is not None:
