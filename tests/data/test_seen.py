@@ -10,7 +10,6 @@ import finetune_lm
 from finetune_lm.cli import main
 from finetune_lm.data.examples import Examples
 from finetune_lm.data.seen import seen_before, tell_of_seen
-from finetune_lm.messages import forget_what_was_said
 from finetune_lm.models.tasks import TASKS
 
 
@@ -92,7 +91,6 @@ def seen_in(output_dir):
 
 @pytest.mark.parametrize("more", [(), ("--save_tmp_test_files",)])
 def test_the_test_table_says_where_a_line_was_seen(files, capsys, more):
-    forget_what_was_said()
     # The third line of the training file is not used.
     assert main([*TEST, *TRAIN, "--max_train_samples", "2", "--output_dir", "out", *more]) == 0
     assert seen_in("out").to_dict() == {

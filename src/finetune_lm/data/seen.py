@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from finetune_lm.constants import PROBE
 from finetune_lm.data.examples import Examples, Files
-from finetune_lm.messages import say_once
+from finetune_lm.messages import say
 from finetune_lm.models.tasks import Task
 
 _NAMED = 3
@@ -73,7 +73,7 @@ def _tell(file: Examples, seen: list[str | None], mode: str | None) -> None:
     if numbers:
         several = len(numbers) > 1
         first = ", ".join(numbers[:_NAMED]) + (", ..." if len(numbers) > _NAMED else "")
-        say_once(
+        say(
             f"{len(numbers)} of the {len(file)} lines of {file.path} {'are' if several else 'is'} "
             f"in the training or validation file too (line{'s' if several else ''} {first})"
             f"{'' if mode is None else f', as the {mode} mode reads them'}. The column seen_in "
