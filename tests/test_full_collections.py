@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from finetune_lm.full_collections import passing_over_packages, without_full_collections
+from finetune_lm.full_collections import without_full_collections
 
 
 def n_full() -> int:
@@ -34,22 +34,3 @@ def test_full_collections_wait_and_come_again():
     kept = [[i] for i in range(1_000_000)]
     assert n_full() > made
     del kept
-
-
-def test_what_is_there_is_passed_over_unless_somebody_around_does_so():
-    was_frozen = gc.get_freeze_count() > 0
-    gc.unfreeze()
-    try:
-        with passing_over_packages():
-            n_frozen = gc.get_freeze_count()
-            assert n_frozen > 1000
-            kept = [[i] for i in range(1000)]
-            with passing_over_packages():
-                # What has come since is looked through as before.
-                assert gc.get_freeze_count() <= n_frozen
-            assert gc.get_freeze_count() > 1000
-            del kept
-        assert gc.get_freeze_count() == 0
-    finally:
-        if was_frozen:
-            gc.freeze()

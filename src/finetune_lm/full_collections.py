@@ -41,20 +41,3 @@ def passing_over_what_is_there() -> Iterator[None]:
     finally:
         if not was_passed_over:
             gc.unfreeze()
-
-
-@contextmanager
-def passing_over_packages() -> Iterator[None]:
-    """Inside, what is there now is not looked through, where nobody passes over anything already.
-
-    It takes a fifth of a second to look through torch, transformers and a data set, in the midst of
-    a test, where other processes may wait. May be used as a decorator.
-    """
-    if gc.get_freeze_count():
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

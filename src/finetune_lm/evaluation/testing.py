@@ -15,7 +15,6 @@ from finetune_lm.evaluation.asked_of_pairs import asked_of_pairs
 from finetune_lm.evaluation.evaluate import record_surprisals
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.evaluation.unfinished_tests import EvaluationProgress
-from finetune_lm.full_collections import passing_over_packages
 from finetune_lm.models.sharding import is_sharded
 from finetune_lm.models.weights import hash_of_weights
 from finetune_lm.recording.columns import SEED
@@ -32,7 +31,6 @@ from finetune_lm.whole_files import write_whole
 Write = Callable[[pa.Table], object]
 
 
-@passing_over_packages()
 def test(
     run: Run,
     splits: Sequence[Split],

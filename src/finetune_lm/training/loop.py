@@ -13,7 +13,6 @@ from finetune_lm.errors import UserError
 from finetune_lm.evaluation.evaluate import check_finite, evaluate, over_modes
 from finetune_lm.evaluation.passes import batch_watched, measure_batch
 from finetune_lm.evaluation.splits import Split, TrainingSplits
-from finetune_lm.full_collections import passing_over_packages
 from finetune_lm.loss_scale import loss_scaled_by
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.recorder import BatchAt, EpochResult, Measured, named_in_mode
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@passing_over_packages()
 def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingState) -> None:
     """Train until the epochs are over or patience is, keeping the state that validates best.
 
