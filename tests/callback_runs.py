@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from finetune_lm import DataTrainingArguments
 from finetune_lm.model_modifiers import ModelCallback
+from short_runs import train_args
 
 heard: list = []
 """What callbacks of a test have to tell; empty at the beginning of each."""
 
 
 def arguments(files, **kwargs):
-    settings = {
-        "train_file": files["train"],
-        "validation_file": files["validation"],
-        "epochs": 2,
-        "per_device_train_batch_size": 2,
-        "train_optimizer_kwargs": {"lr": 1e-3},
-        "seed": 5,
-        "output_dir": "out",
-        **kwargs,
-    }
-    return DataTrainingArguments(**settings)
+    return train_args(files, **{"epochs": 2, **kwargs})
 
 
 class Recorder(ModelCallback):

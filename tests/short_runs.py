@@ -10,16 +10,7 @@ from families import family
 from finetune_lm import DataTrainingArguments, ModelArguments
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from helpers import save_without_dropout, write_lines
-
-TRAIN = [
-    "The man has always broken the glass.",
-    "The women have often drunk the water.",
-    "The children don't see the old teacher.",
-    "She opened the box and they drank.",
-    "The story was told again and again.",
-]
-
-VALIDATION = ["The glass was broken by the man.", "The water was drunk."]
+from studies import TRAIN, VALIDATION
 
 
 @pytest.fixture(scope="session")
