@@ -215,15 +215,13 @@ class Losses:
             are_shares: Whether that is of its share of the batch; otherwise all had all of it.
         """
         if not are_shares:
-            first, own = found[0], self.of_own_shares
-            parts = {
-                name: sum(each.numbers[name] for each in found if name in own or each is first)
-                for name in self.names
-            }
-            weights = {
-                name: sum(each.weights[name] for each in found if name in own or each is first)
-                for name in first.weights
-            }
+            own = self.of_own_shares
+
+            def of_all(name: str, values: list[float]) -> float:
+                return sum(values) if name in own else values[0]
+
+            parts = {n: of_all(n, [each.numbers[n] for each in found]) for n in self.names}
+            weights = {n: of_all(n, [each.weights[n] for each in found]) for n in found[0].weights}
             return FoundLosses({LOSS: self.reduced(parts), **parts}, {}, weights)
         counts: dict[str, float | None] = {}
         parts = {}
