@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from finetune_lm.loss_classes import OutputsDefaultLoss
+from finetune_lm.models.baseline import origin_of
+from finetune_lm.models.sharding import is_sharded, part_of
 
 
 class ForgetfulNoisyLoss(OutputsDefaultLoss):
@@ -67,3 +69,17 @@ class FreezeAndDamp:
 
     def load_state_dict(self, state):
         self.n_steps = state["n_steps"]
+
+
+class SplitAlike:
+    """Sees that the untouched model is split among ranks where the model is."""
+
+    def __init__(self, model, tokenizer):
+        self.model = model
+
+    def __call__(self, epoch, batch=None):
+        untouched = origin_of(self.model).baseline().model
+        assert is_sharded(untouched) == is_sharded(self.model)
+        if is_sharded(self.model):
+            parts = [len(part_of(each)) for each in untouched.parameters()]
+            assert sum(parts) < sum(map(len, untouched.parameters()))

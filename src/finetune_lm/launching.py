@@ -17,9 +17,14 @@ def launched() -> tuple[int, int]:
     return (_number("RANK", 0), size) if size > 1 else (0, 1)
 
 
+def place_here() -> int:
+    """Which of the launcher's processes on this machine this one is."""
+    return _number("LOCAL_RANK", 0)
+
+
 def is_first_here() -> bool:
     """Whether this process is the first of those of the launcher on this machine."""
-    return _number("LOCAL_RANK", 0) == 0
+    return place_here() == 0
 
 
 def launcher() -> str | None:

@@ -95,6 +95,14 @@ class World:
             failed = this.given_up(error)
         raise failed
 
+    def in_turns(self, do: Callable[[], T]) -> T:
+        """Do what takes much memory for a while: ranks on the same machine one after the other.
+
+        Args:
+            do: What each does. It may not wait for the others.
+        """
+        return do()
+
     def ends_more(self, error: BaseException) -> bool:
         """Whether an error that came out of an attempt is of more than that attempt.
 
@@ -127,7 +135,10 @@ class World:
         """
 
     def mesh(self, device_type: str) -> Any:
-        """What a model is split by among all ranks, of which there are several."""
+        """What a model is split by among all ranks, of which there are several.
+
+        All of them ask for it before any splits a model.
+        """
         raise AssertionError("there is only one rank.")
 
     def saying_why(self) -> AbstractContextManager[object]:

@@ -15,7 +15,7 @@ from finetune_lm.common_memory import CommonMemory
 from finetune_lm.ends import Ends
 from finetune_lm.errors import GivenUpError
 from finetune_lm.gradient_sums import GradientSums
-from finetune_lm.launching import common_store, launched
+from finetune_lm.launching import common_store, launched, place_here
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.randomness import RANKS, OwnRandomness, stream_seed
 from finetune_lm.ranks import World, being, is_joined, world
@@ -49,7 +49,7 @@ class _SeveralRanks(World):
         self._signal: int | None = None
         self._received: int | None = None
         self._store, self._n_calls = store, 0
-        self._meshes: list[Any] = []
+        self._meshes: dict[str, Any] = {}
         self._attempts = Attempts(self._ends, self.gather, self._hang_up, self._call)
         self._call()
 
@@ -80,6 +80,15 @@ class _SeveralRanks(World):
     def begin(self) -> Attempt:
         return self._attempts.begin()
 
+    def in_turns(self, do: Callable[[], T]) -> T:
+        mine = place_here()
+        done: list[T] = []
+        for turn in range(max(self.gather(mine)) + 1):
+            if turn == mine:
+                done.append(do())
+            self.gather(None)
+        return done[0]
+
     def ends_more(self, error: BaseException) -> bool:
         return self._attempts.ends_more(error)
 
@@ -100,8 +109,9 @@ class _SeveralRanks(World):
     def mesh(self, device_type: str) -> Any:
         from torch.distributed.device_mesh import init_device_mesh
 
-        self._meshes.append(init_device_mesh(device_type, (self.size,)))
-        return self._meshes[-1]
+        if device_type not in self._meshes:
+            self._meshes[device_type] = init_device_mesh(device_type, (self.size,))
+        return self._meshes[device_type]
 
     @contextmanager
     def saying_why(self) -> Iterator[None]:
@@ -196,7 +206,7 @@ class _SeveralRanks(World):
 
         self._group = None
         self._memory.close()
-        for mesh in self._meshes:  # which torch keeps for good
+        for mesh in self._meshes.values():  # which torch keeps for good
             getattr(mesh, "_pg_registry", {}).clear()
         self._meshes.clear()
         if dist.is_initialized():

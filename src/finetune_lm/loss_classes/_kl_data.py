@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,13 @@ class KLBatch:
         """The examples that this process deals with, where several make a run together."""
         mine = list(range(len(self.example)))[world().share]
         return self if len(mine) == len(self.example) else self.select(mine)
+
+    def of_nothing(self) -> KLBatch:
+        """The same examples, about which nothing is asked."""
+        n_predictions = [0] * len(self.example)
+        return replace(
+            self, rows=self.rows[:0], positions=self.positions[:0], n_predictions=n_predictions
+        )
 
     def halves(self) -> list[KLBatch]:
         """Its halves; none of one example."""

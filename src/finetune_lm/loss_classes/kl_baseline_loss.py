@@ -286,11 +286,13 @@ class KLBaselineLoss:
             return total.total()
 
     def _called_by_all(self, whole: _Part, share: _Part) -> Tensor:
-        """The sum over this rank's share of a batch, by a model that all ranks call together."""
+        """The sum over this rank's share of a batch, by models that all ranks call together."""
         if share.batch.n_scored:
             return self._weighted_divergences(share).sum()
-        some = whole.batch.select([0])
-        return self._output_layer.logits(some.inputs, some.rows[:0], some.positions[:0]).sum()
+        nothing = whole.batch.select([0]).of_nothing()
+        logits = self._output_layer.logits(nothing.inputs, nothing.rows, nothing.positions)
+        whole.data.baseline_logits(nothing)
+        return logits.sum()
 
     def _batched(
         self, examples: IntArray, data: BaselineData, kept: KeptStates | None

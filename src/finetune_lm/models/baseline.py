@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from finetune_lm.arguments import ModelArguments
@@ -17,7 +17,12 @@ from finetune_lm.models.loading import (
     load_model,
 )
 from finetune_lm.models.pretrained import load_tokenizer, read_token
+from finetune_lm.models.sharding import shard
 from finetune_lm.models.untouched import untouched_of
+from finetune_lm.ranks import world
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -92,6 +97,18 @@ class Origin(Shelf):
         self.encoder_options: dict[str, Any] = {}
         self.fast = True
         self.mode: str | None = None
+        self._split_on: torch.device | None = None
+
+    def split(self, device: torch.device) -> None:
+        """Let the untouched model be split among ranks when it is loaded, as the model is.
+
+        It then serves this model alone: ranks may have to find each other anew before the next run,
+        and must have let go of all that they call each other by.
+
+        Args:
+            device: Where this process computes.
+        """
+        self.untouched, self._split_on = Shelf(), device
 
     @property
     def name(self) -> str:
@@ -111,7 +128,9 @@ class Origin(Shelf):
         """The model as it was named, before any modifier: same revision, cache and token.
 
         It is in eval mode, on the CPU, and none of its parameters asks for gradients. It is loaded
-        when it is first asked for, unless the model still has its weights (see `untouched`).
+        when it is first asked for, unless the model still has its weights (see `untouched`). Where
+        the model is split among ranks it is, too, and on its device: all of them ask for it, and
+        call it equally often.
 
         Args:
             model_kwargs: More arguments for the model's ``from_pretrained``.
@@ -133,14 +152,20 @@ class Origin(Shelf):
                 tokenizer_kwargs={**self._args.tokenizer_kwargs, **given["tokenizer"]},
             )
             if self._twin is not None and not given["model"]:
-                return replace(self._twin, tokenizer=load_tokenizer(args))
-            # What the run draws must not depend on whether a baseline is loaded.
-            with torch.random.fork_rng(devices=[]):
-                loaded = load_model(args, hashed=False)
-            loaded.model.eval().requires_grad_(False)
+                loaded = replace(self._twin, tokenizer=load_tokenizer(args))
+            else:
+                # What the run draws must not depend on whether a baseline is loaded.
+                with torch.random.fork_rng(devices=[]):
+                    loaded = load_model(args, hashed=False)
+                loaded.model.eval().requires_grad_(False)
+            if self._split_on is not None:
+                shard(loaded.model, self._split_on)
             return loaded
 
-        return self.untouched.shared("baseline", given, load)
+        def load_in_turns() -> LoadedModel:
+            return load() if self._split_on is None else world().in_turns(load)
+
+        return self.untouched.shared("baseline", given, load_in_turns)
 
 
 def _key(what: str, of: Any) -> str:

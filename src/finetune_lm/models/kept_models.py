@@ -26,6 +26,7 @@ from finetune_lm.models.pretrained import load_tokenizer, model_path
 from finetune_lm.models.saved_adapters import SavedAdapter
 from finetune_lm.models.tasks import Task
 from finetune_lm.randomness import generator_states, restore_generators
+from finetune_lm.ranks import world
 
 _AFTER_LOADING = frozenset(
     each.name
@@ -61,7 +62,8 @@ class KeptModels(Loader):
     """Loads models, and keeps the last one for the next run that is of the same.
 
     It takes as much memory as a model, on the CPU. Models whose code is not that of transformers,
-    and those that are quantized or spread over devices, are loaded anew for each run.
+    and those that are quantized, spread over devices or split among ranks, are loaded anew for each
+    run.
     """
 
     def __init__(self) -> None:
@@ -82,7 +84,8 @@ class KeptModels(Loader):
         import torch
 
         stock = self._stock
-        if stock is None or not stock.can_be_copied or stock.key != _key(args):
+        is_split = args.fsdp and world().size > 1
+        if stock is None or not stock.can_be_copied or is_split or stock.key != _key(args):
             return load_model(args, known)
         if stock.loaded is None or stock.seed not in (None, torch.initial_seed()):
             stock.loaded = None

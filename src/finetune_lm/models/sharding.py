@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.errors import UserError
-from finetune_lm.messages import warn
 from finetune_lm.ranks import world
 
 if TYPE_CHECKING:
@@ -22,20 +21,19 @@ if TYPE_CHECKING:
 
 
 def shard(model: Any, device: torch.device) -> None:
-    """Split a model among the processes of a run, layer by layer.
+    """Split a model among the processes of a run, layer by layer, and put it on its device.
 
-    Its parameters are others afterwards (``DTensor``), so what refers to them comes later.
+    Its parameters are others afterwards (``DTensor``), so what refers to them comes later. No
+    process waits for another one meanwhile.
 
     Args:
-        model: The model, the same in all processes.
-        device: Where this process computes.
+        model: The model, the same in all processes, on the CPU or the device.
+        device: Where this process computes. There it takes no more memory than its part and the
+            largest layer.
 
     Raises:
         UserError: If torch is too old for it.
     """
-    if world().size == 1:
-        warn("fsdp does nothing here, since there is only one process. Start it by torchrun.")
-        return
     from torch.distributed import fsdp
 
     kind = getattr(fsdp, "FSDPModule", None)
@@ -74,6 +72,13 @@ def _layers(model: Any) -> list[Any]:
         for layer, counts in zip(found, of_its_own, strict=True)
         if all(n_names[parameter] == n for parameter, n in counts)
     ]
+
+
+def put_together_no_more(model: Any) -> None:
+    """Leave of a split model the parts, behind a call that an error has ended."""
+    for module in model.modules():
+        if hasattr(module, "reshard") and hasattr(module, "unshard"):
+            module.reshard()
 
 
 def is_sharded(model: Any) -> bool:

@@ -12,6 +12,7 @@ from finetune_lm.constants import BF16, FP16, FP32, TF32
 from finetune_lm.errors import UserError
 from finetune_lm.messages import say, warn
 from finetune_lm.models.compiling import compile_model
+from finetune_lm.models.sharding import shard
 from finetune_lm.ranks import world
 from finetune_lm.runs.one_process import alone
 from finetune_lm.scoring.fast.tuning import tune
@@ -134,7 +135,7 @@ def prepare_model(
 
     Args:
         model: The model; changed in place.
-        args: Precision, gradient checkpointing, compilation.
+        args: Precision, gradient checkpointing, compilation, and whether it is split among ranks.
         accelerator: Knows the device.
         fast: Whether the fast ways to the same numbers are wanted, which do not go with compiling.
 
@@ -143,7 +144,10 @@ def prepare_model(
     """
     import torch
 
-    model.to(accelerator.device)
+    if args.fsdp and world().size > 1:
+        shard(model, accelerator.device)
+    else:
+        model.to(accelerator.device)
     if accelerator.mixed_precision != "no":
         if all(parameter.dtype == torch.float64 for parameter in model.parameters()):
             warn(

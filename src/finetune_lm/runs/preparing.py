@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,9 @@ from finetune_lm.data.files import read_files
 from finetune_lm.data.preview import render
 from finetune_lm.errors import UserError
 from finetune_lm.full_collections import without_full_collections
-from finetune_lm.messages import silent
+from finetune_lm.messages import silent, warn
+from finetune_lm.models.baseline import origin_of
 from finetune_lm.models.loading import Loader
-from finetune_lm.models.sharding import shard
 from finetune_lm.models.tasks import Task
 from finetune_lm.models.two_modes import arguments_by_mode, check_config, joined
 from finetune_lm.out_of_memory import is_out_of_memory
@@ -31,6 +31,7 @@ from finetune_lm.scoring.visibility import check_order, is_exact
 
 if TYPE_CHECKING:
     import accelerate
+    import torch
 
     from finetune_lm.arguments import DataTrainingArguments, ModelArguments
     from finetune_lm.data.dataset import Dataset
@@ -80,16 +81,33 @@ def load_without_data(
     check_kinds(files, model_args.model_name_or_path, tasks, data_args)
     for task in tasks:
         check_measures(model_args, data_args, task, used_types(files))
-    loaded = joined(_loaded_in_modes(by_mode, known, loader), model_args.training_modes())
+
+    def prepared() -> LoadedModel:
+        loaded = joined(_loaded_in_modes(by_mode, known, loader), model_args.training_modes())
+        for each in loaded.modes:
+            with _memory_watched(each.name, accelerator.device):
+                prepare_model(each.model, model_args, accelerator, fast=data_args.fast)
+        return loaded
+
+    loaded = _split(prepared, accelerator.device) if model_args.fsdp else prepared()
     for each in loaded.modes:
         with _memory_watched(each.name, accelerator.device):
-            prepare_model(each.model, model_args, accelerator, fast=data_args.fast)
             each.is_exact = is_exact(each.model, model_args.precision)
             check_order(each.name, each.task, each.model, is_exact=each.is_exact, mode=each.mode)
             check_mask_position(each, files)
-    if model_args.fsdp:
-        shard(loaded.model, accelerator.device)
     return accelerator, loaded
+
+
+def _split(prepared: Callable[[], LoadedModel], device: torch.device) -> LoadedModel:
+    """A model that is split among ranks as it is prepared, and so is its untouched self."""
+    if world().size == 1:
+        warn("fsdp does nothing here, since there is only one process. Start it by torchrun.")
+        return prepared()
+    world().mesh(device.type)
+    # Each has the whole model in memory for a while.
+    loaded = world().in_turns(prepared)
+    origin_of(loaded.model).split(device)
+    return loaded
 
 
 @contextmanager

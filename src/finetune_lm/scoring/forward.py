@@ -164,8 +164,12 @@ class Forward:
 
     def _together_with_others(self, whole: Batch, share: Batch, device: torch.device) -> Outputs:
         """The plain outputs for a rank's share, which may be none of the whole batch's examples."""
-        outputs = self._plain(share if len(share) else whole.select(slice(1)), device)
+        called = share if len(share) else whole.select(slice(1))
+        outputs = self._plain(called, device)
         logits = outputs.for_losses.logits
+        if self._measures:
+            score = self._measured_now(called, logits, is_asked=len(share) > 0)
+            outputs = replace(outputs, score=score)
         nothing = logits.reshape(-1)[0].nan_to_num() * 0.0  # also where it is infinite
         if logits.requires_grad and logits._is_view():
             # A loss that changes a view would undo what puts the weights together for the way back.
@@ -173,6 +177,22 @@ class Forward:
         if not len(share):
             return Outputs(None, _nothing, share, nothing)
         return replace(outputs, nothing=nothing)
+
+    def _measured_now(self, batch: Batch, logits: Tensor, *, is_asked: bool) -> Score:
+        """What tokens cost, with what is measured besides, found out now and for all of them.
+
+        A measure may call the untouched model, which is split as well: ranks that are asked about
+        nothing call it, too.
+        """
+        rows, positions, targets = self._scorer.asked(batch)[1:]
+        some = slice(None) if is_asked else slice(0)
+        measuring = self._measuring(batch)
+        found = _measured_at(logits, measuring, rows[some], positions[some], targets[some])
+        return partial(_taken, *found)
+
+    def _measuring(self, batch: Batch) -> Measuring:
+        inputs = self._scorer.task.without_labels(self.model, batch.inputs)
+        return Measuring(self._measures, inputs, batch.is_label)
 
     def _looked_up(self, scored: TargetScores, batch: Batch) -> Score:
         rows, positions = self._scorer.task.predictions(batch.inputs["labels"])
@@ -224,9 +244,8 @@ class Forward:
                 outputs = joined_outputs(found, self._n_counted(parts), torch.cat(rows).argsort())
         if not self._measures:
             return Outputs(outputs, partial(score_tokens, outputs.logits), batch)
-        inputs = self._scorer.task.without_labels(self.model, batch.inputs)
-        measuring = Measuring(self._measures, inputs, batch.is_label)
-        return Outputs(outputs, partial(_measured_tokens, outputs.logits, measuring), batch)
+        score = partial(_measured_tokens, outputs.logits, self._measuring(batch))
+        return Outputs(outputs, score, batch)
 
     def _n_counted(self, parts: Sequence[Batch]) -> list[int]:
         """How many labels of each part of a batch count in its loss."""
@@ -315,10 +334,15 @@ def _look_up(
     scored: TargetScores, index: Any, rows: Tensor, positions: Tensor, targets: Tensor
 ) -> Scores:
     """What tokens cost, all of which are among those that were scored."""
+    scores = in_bits(scored.nll, scored.best_id, scored.best_nll, scored.measured)
+    return _taken(scores, index, rows, positions, targets)
+
+
+def _taken(scores: Scores, index: Any, rows: Tensor, positions: Tensor, targets: Tensor) -> Scores:
+    """The scores of some tokens, all of which are among those that were scored."""
     del targets
     which = index[rows.numpy(), positions.numpy()]
     assert (which >= 0).all()
-    scores = in_bits(scored.nll, scored.best_id, scored.best_nll, scored.measured)
     return scores.take(which, index[rows.numpy(), positions.numpy() + 1])
 
 
@@ -330,6 +354,14 @@ def _measured_tokens(
     targets: Tensor,
 ) -> Scores:
     """What tokens cost by a plain model's logits, with what is measured besides."""
+    found = _measured_at(logits, measuring, rows, positions, targets)
+    return _taken(*found, rows, positions, targets)
+
+
+def _measured_at(
+    logits: Tensor, measuring: Measuring, rows: Tensor, positions: Tensor, targets: Tensor
+) -> tuple[Scores, npt.NDArray[np.int64]]:
+    """The same with what measures need behind them, and where each position is in that."""
     import torch
 
     n = len(rows)
@@ -337,8 +369,7 @@ def _measured_tokens(
     measurement = measuring.begin(rows, positions, logits.device)
     targets = torch.cat([targets, targets.new_zeros(len(rows) - n)])
     scores = score_tokens(logits, rows, positions, targets, measurement)
-    index = _place_of(measuring.is_label.shape, rows, positions)
-    return scores.take(np.arange(n), index[rows[:n].numpy(), positions[:n].numpy() + 1])
+    return scores, _place_of(measuring.is_label.shape, rows, positions)
 
 
 def _place_of(shape: Sequence[int], rows: Tensor, positions: Tensor) -> npt.NDArray[np.int64]:

@@ -16,6 +16,7 @@ from finetune_lm.data.batch import on_device
 from finetune_lm.errors import UserError
 from finetune_lm.messages import warn
 from finetune_lm.models.inference import without_learning
+from finetune_lm.models.sharding import put_together_no_more
 from finetune_lm.models.tasks import TASKS, Task
 from finetune_lm.randomness import generator_states, restore_generators
 
@@ -153,6 +154,9 @@ def asked_in_passing(model: Any) -> Iterator[None]:
     try:
         with without_learning(model), torch.compiler.set_stance("force_eager"):
             yield
+    except BaseException:
+        put_together_no_more(model)
+        raise
     finally:
         for module, kind in reversed(kinds):
             if module.attention_type != kind:
