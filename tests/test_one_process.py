@@ -12,9 +12,11 @@ import torch
 import finetune_lm
 from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArguments, UserError
 from finetune_lm.data.files import read_files
+from finetune_lm.models.loading import load_model
 from finetune_lm.ranks import World
 from finetune_lm.runs import same_for_all
 from finetune_lm.runs.one_process import check_one_process
+from finetune_lm.runs.preparing import load
 from helpers import write_lines
 
 SEVERAL = [
@@ -125,8 +127,8 @@ def _elsewhere(value):
     ("change", "said"),
     [
         (_elsewhere, None),
-        (_newer, f"rank 2 has another torch (9.9, not {torch.__version__}) and another source of "),
-        (_longer, "rank 2 has another epochs (251, not 250) and another train_optimizer_kwargs.lr"),
+        (_newer, f"in torch (9.9, not {torch.__version__}) and source of finetune_lm."),
+        (_longer, "in epochs (251, not 250) and train_optimizer_kwargs.lr (7, not 2e-06)."),
     ],
 )
 def test_ranks_that_would_drift_apart_are_told(args, monkeypatch, change, said):
@@ -137,8 +139,7 @@ def test_ranks_that_would_drift_apart_are_told(args, monkeypatch, change, said):
         return
     with pytest.raises(UserError) as raised:
         same_for_all.check_programs_and_arguments(all_args)
-    assert said in str(raised.value)
-    assert str(raised.value).endswith(" than rank 0.")
+    assert f"but rank 2 differs from rank 0 {said}" in str(raised.value)
 
 
 def test_data_files_that_say_something_else_are_told(args, monkeypatch):
@@ -148,7 +149,45 @@ def test_data_files_that_say_something_else_are_told(args, monkeypatch):
         value["test_file"] = ["another"]
 
     monkeypatch.setattr(same_for_all, "world", lambda: Other(change))
-    with pytest.raises(UserError, match="rank 2 has another test_file than rank 0"):
+    with pytest.raises(UserError, match="rank 2 differs from rank 0 in test_file"):
         same_for_all.check_files(files)
     monkeypatch.setattr(same_for_all, "world", lambda: Other(lambda value: None))
     same_for_all.check_files(files)
+
+
+def _told(monkeypatch, check, change):
+    monkeypatch.setattr(same_for_all, "world", lambda: Other(lambda value: None))
+    check()
+    monkeypatch.setattr(same_for_all, "world", lambda: Other(change))
+    with pytest.raises(UserError) as raised:
+        check()
+    return str(raised.value).partition("differs from rank 0 in ")[2]
+
+
+def test_models_that_differ_are_told(monkeypatch):
+    """As files of one name on several machines may, or what a modifier has drawn by itself."""
+    args = ModelArguments("tiny-lm", model_modifier_fns=[lambda model, tokenizer: None])
+    loaded = load_model(args)
+
+    def check():
+        same_for_all.check_identity(same_for_all.identity_of_model(loaded, args))
+
+    def another(value):
+        value["model"]["weights"] = "0"
+
+    def modified_otherwise(value):
+        value["weights of the modified model"] = "0"
+
+    assert _told(monkeypatch, check, another) == "weights of the model."
+    assert _told(monkeypatch, check, modified_otherwise) == "weights of the modified model."
+
+
+def test_tokens_that_differ_are_told(monkeypatch, args):
+    """As those of two versions of a tokenizer, or of preprocessing with numbers of its own."""
+    *_, datasets = load(ModelArguments("tiny-lm"), args, read_files(args))
+
+    def change(value):
+        value["tokens of the test data"] = [0]
+
+    said = _told(monkeypatch, lambda: same_for_all.check_tokens(datasets), change)
+    assert said == "tokens of the test data."

@@ -128,7 +128,7 @@ class Ends:
     def _said_by(self, rank: int) -> OtherRankError | GivenUpError | None:
         """What a rank has said of its end, or of what it gives up."""
         if (ended := self._told("end", rank)) is not None:
-            return OtherRankError(rank, ended["text"], ended["status"])
+            return OtherRankError(ended["rank"], ended["text"], ended["status"])
         said = self._told(self._given_up, rank)
         if said is None or said["text"] is None:
             return None
@@ -136,15 +136,20 @@ class Ends:
 
     def _gone(self, rank: int) -> OtherRankError:
         place = self._told("place", rank)
-        return _gone(rank, f" (process {place['pid']} on {place['host']})" if place else "")
+        return _gone(rank, f" ({place['pid']} on {place['host']})" if place else "")
 
     def tell(self, error: BaseException) -> None:
         """Let the other ranks know that this one ends, and why."""
-        status = 128 + getattr(error, "signal_number", 2)
+        status: int | None = 128 + getattr(error, "signal_number", 2)
         if isinstance(error, Exception):
             status = getattr(error, "exit_status", 1)
+        rank, text = self._rank, told_as(error)
+        if isinstance(error, OtherRankError):
+            # Whoever hears of it from this rank is to name the one that has gone wrong.
+            rank, text = error.rank, error.reason
+            status = status if error.is_said else None
         with suppress(RuntimeError):
-            self._tell("end", {"text": told_as(error), "status": status})
+            self._tell("end", {"rank": rank, "text": text, "status": status})
 
     def is_told_by_first(self, error: BaseException) -> bool:
         """Whether the first rank tells the user of an error that has ended this one."""
@@ -155,7 +160,8 @@ class Ends:
             for _ in _moments(_SECONDS):
                 if (first := self._told("end", 0)) is not None:
                     # Of what is no user's mistake it knows the reason, not where it arose.
-                    return isinstance(error, UserError) or bool(first["text"] == told_as(error))
+                    its_own = (first["rank"], first["text"]) == (0, told_as(error))
+                    return isinstance(error, UserError) or its_own
         return False
 
     def _tell(self, what: str, value: dict[str, Any]) -> None:
@@ -199,5 +205,5 @@ def _moments(seconds: float) -> Iterator[None]:
 
 def told_as(error: BaseException) -> str:
     """What the others are told of an error."""
-    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-    return f"{kind}{error}"
+    kind = "" if isinstance(error, UserError) else type(error).__name__
+    return ": ".join(filter(None, [kind, str(error)]))

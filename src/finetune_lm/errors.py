@@ -46,6 +46,7 @@ class OtherRankError(UserError):
     def __init__(self, rank: int, reason: str, exit_status: int | None = None) -> None:
         super().__init__(f"rank {rank}: {reason}")
         self.rank = rank
+        self.reason = reason
         self.is_said = exit_status is not None
         self.exit_status = exit_status or 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ import torch
 import finetune_lm
 from crashing import in_a_process, run_limited
 from finetune_lm import DataTrainingArguments, ModelArguments, UserError
+from finetune_lm.evaluation.passes import batch_watched
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.out_of_memory import is_out_of_memory
+from finetune_lm.ranks import World, being
 from finetune_lm.recording.scored_tokens import ScoredTokens
 from helpers import write_lines
 from stateful import Growing
@@ -168,3 +171,23 @@ def test_memory_that_really_runs_out(arguments):
     said = Path("said").read_text()
     assert said.startswith("memory ran out in epoch 0, train batch 3 while Growing was computed")
     assert len(said.splitlines()) == 1
+
+
+def test_of_several_processes_it_is_what_each_is_given():
+    class Second(World):
+        rank, size = 1, 3
+
+    with being(Second()):
+        lengths = torch.tensor([5, 9, 4, 8, 7, 6])
+        mask = (torch.arange(9) < lengths[:, None]).long()
+        batch = SimpleNamespace(
+            inputs={"input_ids": mask, "attention_mask": mask}, is_label=mask.bool()
+        )
+        split = SimpleNamespace(dataset_type="train", batch_size=6)
+        at = SimpleNamespace(split=split, batch=batch, epoch=0, number=2)
+        with pytest.raises(UserError) as raised, batch_watched(at):
+            raise MemoryError
+    assert str(raised.value).startswith(
+        "memory ran out in epoch 0, train batch 2: 2 examples of 9 tokens, padding included. "
+        "Lower --per_device_train_batch_size (2) or"
+    )

@@ -306,9 +306,11 @@ def batch_watched(at: BatchAt) -> Iterator[None]:
 
 
 def _too_large(at: BatchAt, error: BaseException) -> UserError:
-    kind, size = at.split.dataset_type, at.split.batch_size
+    # What the user has given, and had: of several ranks what each has.
+    kind, size = at.split.dataset_type, at.split.batch_size // world().size
     in_epoch = "" if at.epoch is None else f"epoch {at.epoch}, "
-    n, length = at.batch.inputs["input_ids"].shape
+    length = at.batch.inputs["input_ids"].shape[1]
+    n = int((ranks_of(at.batch) == world().rank).sum())
     examples = "example" if n == 1 else "examples"
     made = f", made of {size} by preprocessing" if n > size else ""
     loss = getattr(error, "loss", None)

@@ -93,7 +93,7 @@ def follow_runs(runs: Sequence[GridRun]) -> None:
             if run is None or run.digest() != message.digest:
                 raise UserError(
                     f"all processes of a grid must have the same grid file, but rank "
-                    f"{world().rank} has another {message.name} than rank 0."
+                    f"{world().rank} differs from rank 0 in {message.name}."
                 )
             with pack.one_run():
                 attempt(lambda: _do_logged(run, message.steps, pack))

@@ -26,6 +26,7 @@ from finetune_lm.runs.device import prepare_model, prepare_process
 from finetune_lm.runs.earlier_run import warn_of_changed_model
 from finetune_lm.runs.measure_checks import check_measures
 from finetune_lm.runs.one_process import check_one_process
+from finetune_lm.runs.same_for_all import check_identity, check_tokens, identity_of_model
 from finetune_lm.scoring.mask_position import check_mask_position
 from finetune_lm.scoring.visibility import check_order, is_exact
 
@@ -58,7 +59,9 @@ def load(
             done to them. Where that can be told by its config, nothing else is loaded.
     """
     accelerator, loaded = load_without_data(model_args, data_args, files, loader)
-    return accelerator, loaded, load_datasets(files, loaded, data_args)
+    datasets = load_datasets(files, loaded, data_args)
+    check_tokens(datasets)
+    return accelerator, loaded, datasets
 
 
 def load_without_data(
@@ -82,14 +85,19 @@ def load_without_data(
     for task in tasks:
         check_measures(model_args, data_args, task, used_types(files))
 
+    identity: dict[str, Any] = {}
+
     def prepared() -> LoadedModel:
         loaded = joined(_loaded_in_modes(by_mode, known, loader), model_args.training_modes())
+        # While it is whole.
+        identity.update(identity_of_model(loaded, model_args))
         for each in loaded.modes:
             with _memory_watched(each.name, accelerator.device):
                 prepare_model(each.model, model_args, accelerator, fast=data_args.fast)
         return loaded
 
     loaded = _split(prepared, accelerator.device) if model_args.fsdp else prepared()
+    check_identity(identity)
     for each in loaded.modes:
         with _memory_watched(each.name, accelerator.device):
             each.is_exact = is_exact(each.model, model_args.precision)

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import config_dict
 from finetune_lm.data.examples import Files, content_hash
+from finetune_lm.data.fingerprints import data_fingerprint
 from finetune_lm.errors import UserError
+from finetune_lm.models.weights import hash_of_weights
 from finetune_lm.ranks import world
 from finetune_lm.runs.record import versions
 from finetune_lm.runs.run_identity import (
     FILES,
+    MODEL,
     AllArguments,
     differences,
     names_of_differences,
 )
+
+if TYPE_CHECKING:
+    from finetune_lm.arguments import ModelArguments
+    from finetune_lm.data.dataset import Dataset
+    from finetune_lm.models.loading import LoadedModel
 
 _OF_THE_PLACE = frozenset(
     {
@@ -48,7 +56,7 @@ def check_identity(identity: Mapping[str, Any]) -> None:
     """The same of all that the results of a run depend on, such as what its data files say."""
     _check(
         [
-            f"rank {rank} has another {' and '.join(names)}"
+            f"rank {rank} differs from rank 0 in {' and '.join(names)}"
             for rank, first, now in _each(world().gather(dict(identity)))
             if (names := names_of_differences(first, now))
         ]
@@ -65,11 +73,36 @@ def check_files(files: Files) -> None:
     )
 
 
+def identity_of_model(loaded: LoadedModel, args: ModelArguments) -> dict[str, Any]:
+    """What all ranks must have of a model: as it was loaded, and as its modifiers have left it.
+
+    These may draw numbers that follow from no seed.
+    """
+    if world().size == 1:
+        return {}
+    identity: dict[str, Any] = {MODEL: loaded.origin}
+    if args.model_modifier_fns:
+        identity["weights of the modified model"] = hash_of_weights(loaded.model)
+    return identity
+
+
+def check_tokens(datasets: Mapping[str, Iterable[Dataset]]) -> None:
+    """The same of what the model is fed, which follows from tokenizer and preprocessing too."""
+    if world().size == 1:
+        return
+    check_identity(
+        {
+            f"tokens of the {kind} data": [data_fingerprint(dataset) for dataset in of_kind]
+            for kind, of_kind in datasets.items()
+        }
+    )
+
+
 def _check(clauses: Sequence[str]) -> None:
     if clauses:
         raise UserError(
             "all processes of a run must have the same arguments, files and programs, but "
-            f"{clauses[0]} than rank 0."
+            f"{clauses[0]}."
         )
 
 
@@ -85,9 +118,9 @@ def _clauses(values: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         for path, one, other in differences(first, now):
             name = ".".join(path[1:])
             hidden = path[0] == "versions" and name == _PROGRAM
-            found.append(f"another {name}" + ("" if hidden else f" ({other}, not {one})"))
+            found.append(name + ("" if hidden else f" ({other}, not {one})"))
         if found:
-            yield f"rank {rank} has {' and '.join(found)}"
+            yield f"rank {rank} differs from rank 0 in {' and '.join(found)}"
 
 
 @cache

@@ -28,7 +28,7 @@ from finetune_lm.recording.run_so_far import RunSoFar
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.interruption import Interruption
 from finetune_lm.runs.preparing import load_without_data
-from finetune_lm.runs.same_for_all import check_files
+from finetune_lm.runs.same_for_all import check_files, check_tokens
 from finetune_lm.study.parameters import MODIFIER_KWARGS
 from finetune_lm.training.best_state import BestState
 from finetune_lm.training.checkpoints import Checkpoints, Saved
@@ -297,6 +297,7 @@ class TrialRunner:
         initial = [InitialState(each.model) for each in loaded.modes]
         before_data = generator_states()
         datasets = load_datasets(files, loaded, args)
+        check_tokens(datasets)
         # What is wrong with probes has shown. Trials measure none, only the run of the best does.
         datasets[PROBE] = []
         return _Shared(accelerator, loaded, initial, before_data, datasets, generator_states())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from finetune_lm.data.fingerprints import data_fingerprint
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.evaluation.splits import Split, TrainingSplits
 from finetune_lm.models.sharding import split_state, whole_of
@@ -14,7 +15,6 @@ from finetune_lm.ranks import world
 from finetune_lm.training.best_state import BestState, put_weights, weights_of
 from finetune_lm.training.checkpoints import BEGINNING, TRAINED, TRAINING, Checkpoints, Saved
 from finetune_lm.training.early_stopping import EarlyStopping
-from finetune_lm.training.fingerprints import data_fingerprint
 from finetune_lm.training.optimizer_modes import set_mode
 from finetune_lm.training.progress import Progress
 
