@@ -9,6 +9,7 @@ pass later would.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +21,10 @@ from finetune_lm.scoring.fast import scratch
 _LOGITS_AT_ONCE = 2**26
 # A block of rows in float32, in bytes, that stays in a processor's cache.
 _BLOCK = 3 * 2**20
+# Of more rows than this oneDNN takes up to twice as long for a product of matrices if their number
+# has no small factors. Rows of zeros are put behind them, up to a multiple of the other number.
+_ROWS_AS_THEY_ARE = 256
+_ROWS = 8
 
 
 class Criterion(Protocol):
@@ -114,11 +119,12 @@ class _OfLinear(torch.autograd.Function):
         for begin in range(0, max(len(hidden), 1), n_at_once):
             fed = hidden[begin : begin + n_at_once]
             rows = slice(begin, begin + len(fed))
-            with scratch.borrowed((len(fed), len(weight)), hidden) as logits:
-                linear(fed, weight, bias, out=logits)
+            with linear(fed, weight, bias) as (logits, filled_up):
                 criterion.judge(rows, logits, logits if any(wanted) else None)
-                if of_hidden is not None:
+                if of_hidden is not None and filled_up is logits:
                     torch.mm(logits, weight, out=of_hidden[rows])
+                elif of_hidden is not None:
+                    of_hidden[rows] = torch.mm(filled_up, weight)[: len(fed)]
                 # The first rows are written (by mm: addmm is three times slower), the others added.
                 if of_weight is not None and not begin:
                     torch.mm(logits.T, fed, out=of_weight)
@@ -137,11 +143,28 @@ class _OfLinear(torch.autograd.Function):
         return (*(g if g is None else _times(g, upstream) for g in gradients), None)
 
 
-def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, *, out: Tensor) -> Tensor:
-    """``hidden @ weight.T + bias`` in memory that is there already."""
-    if bias is None:
-        return torch.mm(hidden, weight.T, out=out)
-    return torch.addmm(bias, hidden, weight.T, out=out)
+@contextmanager
+def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """``hidden @ weight.T + bias`` in memory that is used again, for as long as the context lasts.
+
+    Args:
+        hidden: (k, width).
+        weight: (vocabulary, width).
+        bias: (vocabulary,), or None.
+
+    Yields:
+        The logits, (k, vocabulary), and the same with rows behind them that come of zeros, as many
+        as products of matrices like; if they like it as it is, the same tensor.
+    """
+    k = len(hidden)
+    if k > _ROWS_AS_THEY_ARE and k % _ROWS and hidden.device.type == "cpu":
+        hidden = torch.nn.functional.pad(hidden, (0, 0, 0, -k % _ROWS))
+    with scratch.borrowed((len(hidden), len(weight)), hidden) as filled_up:
+        if bias is None:
+            torch.mm(hidden, weight.T, out=filled_up)
+        else:
+            torch.addmm(bias, hidden, weight.T, out=filled_up)
+        yield filled_up[:k] if len(hidden) > k else filled_up, filled_up
 
 
 def _first_with_gradient(ctx: Any, criterion: Criterion) -> tuple[Tensor, ...]:

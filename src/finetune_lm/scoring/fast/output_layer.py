@@ -166,7 +166,6 @@ class OutputLayer:
         """
         import torch
 
-        from finetune_lm.scoring.fast import scratch
         from finetune_lm.scoring.fast.criterion import linear
 
         layer = self._layer
@@ -176,10 +175,9 @@ class OutputLayer:
                 logits = self._finished(layer(hidden))
             yield logits
             return
-        with scratch.borrowed((len(hidden), len(layer.weight)), hidden) as logits:
-            with torch.no_grad():
-                self._finished(linear(hidden, layer.weight, layer.bias, out=logits))
-            yield logits
+        bias = layer.bias if layer.bias is None else layer.bias.detach()
+        with linear(hidden.detach(), layer.weight.detach(), bias) as (logits, _):
+            yield self._finished(logits)
 
     def _finished(self, logits: Tensor) -> Tensor:
         return logits if self._behind is None else self._behind(logits)
