@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 def prepare_process(
-    seed: int, use_gpu: bool, precision: str = FP32, *, fast: bool = True
+    seed: int, args: ModelArguments, *, fast: bool = True
 ) -> accelerate.Accelerator:
     """Seed all generators, see to exact arithmetic, and choose the device.
 
     Args:
         seed: Everything random follows from it.
-        use_gpu: Whether to run on a GPU.
-        precision: One of `constants.PRECISIONS`.
+        args: Whether to run on a GPU, in which precision, and whether memory matters more than
+            time, since the model is split among ranks.
         fast: Whether to make settings of the process that save time.
 
     Raises:
@@ -43,9 +43,9 @@ def prepare_process(
     transformers.utils.logging.disable_progress_bar()
     seed_everything(seed)
     world().seed(seed)
-    accelerator = make_accelerator(use_gpu, precision)
+    accelerator = make_accelerator(args.use_gpu, args.precision)
     if fast and accelerator.device.type == "cpu":
-        tune()
+        tune(is_short_of_memory=args.fsdp and world().size > 1)
     warm_up_arithmetic()
     return accelerator
 

@@ -71,9 +71,7 @@ def load_without_data(
     loader: Loader | None = None,
 ) -> tuple[accelerate.Accelerator, LoadedModel]:
     """Seed the generators and load the model, once it is known that the data are for its kind."""
-    accelerator = prepare_process(
-        data_args.seed, model_args.use_gpu, model_args.precision, fast=data_args.fast
-    )
+    accelerator = prepare_process(data_args.seed, model_args, fast=data_args.fast)
     warn_of_changed_model(model_args.model_name_or_path)
     loader = loader or Loader()
     by_mode = arguments_by_mode(model_args)

@@ -15,6 +15,7 @@ from finetune_lm.errors import UserError
 from finetune_lm.evaluation.asked_of_pairs import asked_of_pairs
 from finetune_lm.evaluation.splits import Split, TrainingSplits
 from finetune_lm.messages import say
+from finetune_lm.models.sharding import is_sharded
 from finetune_lm.recording.loss_history import LossHistory
 from finetune_lm.recording.token_table import ProbeTable, ProbeWords, TokenTable, TrainingWords
 from finetune_lm.runs.context import Run
@@ -54,6 +55,17 @@ def begin_training(
     Raises:
         UserError: If that is not possible.
     """
+
+    def begin() -> TrainingState:
+        return _begin(run, learner, splits, output_dir, resumes)
+
+    # A checkpoint is whole.
+    return run.world.in_turns(begin) if resumes and is_sharded(learner.model) else begin()
+
+
+def _begin(
+    run: Run, learner: Learner, splits: TrainingSplits, output_dir: Path, resumes: bool
+) -> TrainingState:
     args, checkpoints = run.args, run.checkpoints
     stopping = EarlyStopping.of(args)
     if not resumes:

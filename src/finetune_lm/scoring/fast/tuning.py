@@ -24,16 +24,18 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _NEVER = 2**31 - 1
 
 
-def tune() -> list[str]:
+def tune(*, is_short_of_memory: bool = False) -> list[str]:
     """Set what is of use on this machine and changes no result beyond rounding.
+
+    Args:
+        is_short_of_memory: Whether all that saves time and takes more memory is left out.
 
     Returns:
         What was set, for the record.
     """
-    settings = {
-        "memory is kept from going back to the system": keep_memory,
-        "float32 matrix products by oneDNN": use_onednn,
-    }
+    settings = {"float32 matrix products by oneDNN": use_onednn}
+    if not is_short_of_memory:
+        settings["memory is kept from going back to the system"] = keep_memory
     return [what for what, attempt in settings.items() if attempt()]
 
 
