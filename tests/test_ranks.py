@@ -362,4 +362,6 @@ def test_torchrun(tmp_path):
     ended = subprocess.run([*program, *words], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("Results are in out") == 1
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["processes"] == 2
+    assert "  processes: 2\n" in (tmp_path / "out" / "config.txt").read_text()
     assert len(pd.read_csv(tmp_path / "out" / "tiny-lm-test_results.csv.gz")) > 20

@@ -135,18 +135,20 @@ def test_options_stand_before_any_command(tmp_path):
 
 LAUNCHED = (
     *(PROGRAM[0], "-m", "torch.distributed.run", "--nproc-per-node", "4", "--signals-to-handle"),
-    *("SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", "--shutdown-timeout", "120"),
+    *("SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", "--shutdown-timeout"),
 )
 
 
 @pytest.mark.parametrize(
     ("given", "found"),
     [
-        ((), ("--standalone",)),
+        ((), ("120", "--standalone")),
+        (("--signal=USR1@30",), ("120", "--standalone")),
+        (("--signal=SIGUSR1@300",), ("300", "--standalone")),
         (
             ("--nodes", "2"),
             (
-                *("--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-id", "70"),
+                *("120", "--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-id", "70"),
                 *("--rdzv-endpoint", "first:20070"),
             ),
         ),

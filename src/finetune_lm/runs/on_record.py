@@ -185,6 +185,8 @@ def _write_config(plan: Plan, start_tokens: list[str]) -> None:
     """Leave the configuration: for people, and for a run that repeats this one."""
     shown = " ".join(start_tokens) or "nothing"
     text = f"{config_text(*plan.all_args)}\nWhat stood before each text\n  start_tokens: {shown}\n"
+    if (n := world().size) > 1:
+        text += f"\nProcesses, each with the batch sizes above\n  processes: {n}\n"
     for name, content in (
         (CONFIG_YAML, config_yaml(*plan.all_args)),
         (place.CONFIG_TEXT, text),

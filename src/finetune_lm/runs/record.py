@@ -58,6 +58,7 @@ class RunRecord:
             "error": None,
             "versions": versions(),
             "platform": platform.platform(),
+            "processes": world().size,
             "directory": str(Path.cwd()),
             "git_commit": _git_commit(),
             "seconds": {},

@@ -11,7 +11,7 @@ from pathlib import Path
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import UserError
 from finetune_lm.runs.requeueing import STATUS_FILE
-from finetune_lm.slurm.sbatch_options import SIGNAL_SECONDS, SbatchOptions
+from finetune_lm.slurm.sbatch_options import SbatchOptions
 
 TASK = "{task}"
 """Stands for the number of an array's task."""
@@ -71,10 +71,12 @@ class Launch:
     Attributes:
         n_per_node: How many on each.
         has_several_nodes: Whether the job has more than one node.
+        longest_end: How many seconds they may take to their end once they have been told to stop.
     """
 
     n_per_node: int
-    has_several_nodes: bool = False
+    has_several_nodes: bool
+    longest_end: int
 
     def shell(self) -> tuple[str, str]:
         """What comes before the program, and the program, in the language of the shell."""
@@ -83,7 +85,7 @@ class Launch:
         words = [python, "-m", "torch.distributed.run", "--nproc-per-node", str(self.n_per_node)]
         # It hands these on, and waits until what has to be saved is saved.
         words += ["--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"]
-        words += ["--shutdown-timeout", str(SIGNAL_SECONDS)]
+        words += ["--shutdown-timeout", str(self.longest_end)]
         found = "--standalone"
         if self.has_several_nodes:
             before.append('head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)')
@@ -114,7 +116,8 @@ def launch_of(options: SbatchOptions) -> tuple[SbatchOptions, Launch | None]:
             f"with --{NPROC_PER_NODE} there must be one task on each node, which starts the "
             f"others. Leave out --ntasks and --ntasks-per-node."
         )
-    return options.without(NPROC_PER_NODE), Launch(int(text), nodes != "1")
+    launch = Launch(int(text), nodes != "1", options.longest_end)
+    return options.without(NPROC_PER_NODE), launch
 
 
 @dataclass(frozen=True)

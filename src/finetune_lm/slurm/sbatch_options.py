@@ -61,6 +61,12 @@ class SbatchOptions:
         """Whether one of some options was given."""
         return any(given in names for given, _ in self.given)
 
+    @property
+    def longest_end(self) -> int:
+        """How many seconds a program may take to its end once it has been told to stop."""
+        found = _SIGNAL.fullmatch(self.value("signal") or "")
+        return max(SIGNAL_SECONDS, int(found["seconds"] or 0) if found else 0)
+
     def without(self, name: str) -> Self:
         """The same without an option."""
         return replace(self, given=tuple(each for each in self.given if each[0] != name))
