@@ -13,6 +13,11 @@ from finetune_lm.ranks import World
 N = 12
 
 
+def dealt(batches, size):
+    """Which rank has each example of some batches, by its number."""
+    return [(np.array(batch, dtype=np.int64) // 2) % size for batch in batches]
+
+
 def brute_force(calls, budget, size):
     """For each call the group of each example that it draws, by going through all calls in turn."""
     group, fits, taken = {}, {}, 0
@@ -20,7 +25,7 @@ def brute_force(calls, budget, size):
     for call, batches in enumerate(calls):
         of_call = {}
         for i, batch in enumerate(batches):
-            of_call |= {row: (call, i, place % size) for place, row in enumerate(batch)}
+            of_call |= {row: (call, i, row // 2 % size) for row in batch}
         new = sorted((where, row) for row, where in of_call.items() if row not in group)
         for where, row in new:
             group[row] = where
@@ -53,26 +58,26 @@ def test_groups_follow_from_the_draws_alone(monkeypatch, budget, size):
     kept, states = KeptStates(sizes, budget), []
     for call, batches in enumerate(calls):
         states.append(kept.state_dict())
-        kept.drawn(call, batches)
+        kept.drawn(call, batches, dealt(batches, size))
         assert {row: kept.group_of(row).tolist() for row in expected[call]} == expected[call]
     for begin in range(len(calls)):
         # Both one that has lost everything and one that knows what will be.
         for again in (KeptStates(sizes, budget), kept):
             again.load_state_dict(states[begin])
             for call in range(begin, len(calls)):
-                again.drawn(call, calls[call])
+                again.drawn(call, calls[call], dealt(calls[call], size))
                 found = {row: again.group_of(row).tolist() for row in expected[call]}
                 assert found == expected[call]
 
 
 def test_what_fits_is_kept_and_the_rest_until_the_next_group():
     kept = KeptStates(np.array([1, 1, 1, 1]), 2)
-    kept.drawn(0, [[3, 1, 2]])
+    kept.drawn(0, [[3, 1, 2]], dealt([[3, 1, 2]], 1))
     assert [kept.group_of(row).tolist() for row in (1, 2, 3)] == [[1, 2], [1, 2], [3]]
     kept.put({1: torch.ones(1), 2: torch.ones(1)})
     kept.put({3: torch.zeros(1)})
     assert [kept.get(row) is None for row in range(4)] == [True, False, False, False]
-    kept.drawn(1, [[0, 1]])
+    kept.drawn(1, [[0, 1]], dealt([[0, 1]], 1))
     assert [kept.get(row) is None for row in range(4)] == [True, False, False, True]
 
 

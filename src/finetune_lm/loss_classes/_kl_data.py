@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch
@@ -71,9 +74,15 @@ class KLBatch:
         """In how many of the examples something is predicted that counts."""
         return sum(n > 0 for n in self.n_predictions)
 
+    @cached_property
+    def ranks(self) -> IntArray:
+        """Which process deals with each example, where several make a run together: (n,)."""
+        n_tokens = self.inputs["attention_mask"].sum(dim=1).numpy()
+        return world().dealt(n_tokens + np.array(self.n_predictions))
+
     def of_this_rank(self) -> KLBatch:
         """The examples that this process deals with, where several make a run together."""
-        mine = list(range(len(self.example)))[world().share]
+        mine = np.flatnonzero(self.ranks == world().rank).tolist()
         return self if len(mine) == len(self.example) else self.select(mine)
 
     def of_nothing(self) -> KLBatch:

@@ -44,17 +44,16 @@ class KeptStates:
         self._kept: dict[int, Tensor] = {}
         self._passing: dict[int, Tensor] = {}
 
-    def drawn(self, call: int, batches: Sequence[Sequence[int]]) -> None:
+    def drawn(self, call: int, batches: Sequence[Sequence[int]], ranks: Sequence[IntArray]) -> None:
         """Take note of what a call draws.
 
         Args:
             call: Its number, from 0, since the stream began. Each has as many batches.
             batches: The examples of each of its batches.
+            ranks: Which rank deals with each of these.
         """
-        size, first = world().size, call * len(batches)
-        groups = [
-            (first + i) * size + np.arange(len(batch)) % size for i, batch in enumerate(batches)
-        ]
+        first = call * len(batches)
+        groups = [(first + i) * world().size + of_batch for i, of_batch in enumerate(ranks)]
         rows = np.concatenate([np.asarray(batch, np.int64) for batch in batches])
         of_rows = np.concatenate(groups)
         self._now, self._passing = (rows, of_rows), {}

@@ -304,7 +304,8 @@ class KLBaselineLoss:
         with drawing_from(self._generator):  # for masks that are drawn anew
             batches = data.batches(examples, self._batch_size * world().size)
         if kept is not None:
-            kept.drawn(self._n_calls, [batch.example for batch in batches])
+            drawn = [batch.example for batch in batches]
+            kept.drawn(self._n_calls, drawn, [batch.ranks for batch in batches])
         return batches
 
     def _draw(self, source: KLSource, data: BaselineData) -> IntArray:
