@@ -9,8 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import finetune_lm
 from finetune_lm import demo
 from finetune_lm.cli import main
+from finetune_lm.ranks import World, being
+from finetune_lm.runs.directory import choose_output_dir
 
 KINDS = {
     "active": "teacher flomped tea",
@@ -75,6 +78,28 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["demo", str(tmp_path / "file")]) == 2
     assert "file cannot be written: " in capsys.readouterr().err
+
+
+class Second(World):
+    """The second of two ranks, whom the first tells where all that is written goes."""
+
+    rank, size = 1, 2
+
+    def decided(self, decide, *args):
+        return Path("told") if decide is choose_output_dir else None
+
+
+def test_of_two_processes_the_second_only_teaches_and_says_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    taught = []
+    monkeypatch.setattr(finetune_lm, "run", lambda model, data: taught.append(data))
+    with being(Second()):
+        assert main(["demo"]) == 0
+        assert main(["demo", "--help"]) == 0
+    assert capsys.readouterr().out == ""
+    assert list(tmp_path.iterdir()) == []
+    [data] = taught
+    assert (data.output_dir, data.per_device_train_batch_size) == (str(Path("told", "run")), 8)
 
 
 def test_both_orders_become_pairs(tmp_path):

@@ -19,7 +19,7 @@ from finetune_lm.arguments import (
 from finetune_lm.arguments.command_line import check_words, names_given
 from finetune_lm.arguments.subcommands import SUBCOMMANDS, asks_for_help
 from finetune_lm.errors import UserError, raised_in
-from finetune_lm.launching import launcher
+from finetune_lm.launching import launched, launcher
 from finetune_lm.messages import say
 from finetune_lm.ranks import world
 from finetune_lm.runs.interruption import signals_remembered
@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> int:
     if not argv:
-        sys.stderr.write(f"{USAGE}\nfinetune-lm --help shows all arguments.\n")
+        if launched()[0] == 0:
+            sys.stderr.write(f"{USAGE}\nfinetune-lm --help shows all arguments.\n")
         return USER_ERROR
     parsed: ParsedArguments | None = None
     begin_session()
@@ -171,11 +172,13 @@ def _do_subcommand(name: str, words: list[str]) -> None:
 
 
 def _print(text: str) -> None:
-    """Print what was asked for.
+    """Print what was asked for, once.
 
     Raises:
         UserError: If it does not arrive.
     """
+    if not world().is_first:
+        return
     try:
         lossy(sys.stdout).deliver(text)
     except UnicodeEncodeError as error:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from finetune_lm.arguments.subcommands import SubcommandParser
 from finetune_lm.errors import UserError
 from finetune_lm.messages import say
+from finetune_lm.ranks import world
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +51,8 @@ def parser() -> SubcommandParser:
 def do(args: argparse.Namespace) -> str:
     """Teach the model, write the report, and tell what changed.
 
+    Of several ranks, which teach it together, the first does all but that.
+
     Raises:
         UserError: If the data of the demo are not there, or as a run raises it.
     """
@@ -58,7 +61,7 @@ def do(args: argparse.Namespace) -> str:
     from finetune_lm.runs.directory import choose_output_dir
 
     data = demo_data()
-    output_dir = choose_output_dir(args.output_dir, "tiny-lm", [])
+    output_dir = world().decided(choose_output_dir, args.output_dir, "tiny-lm", [])
     probed = [f"{name}.txt.gz" for name in ("flomped_test", "fillers")]
     teaching = DataTrainingArguments(
         train_file=str(data / "flomped_active.txt.gz"),
@@ -66,20 +69,26 @@ def do(args: argparse.Namespace) -> str:
         probe_file=[str(output_dir / "data" / name) for name in probed],
         epochs=args.epochs,
         patience=10,
-        per_device_train_batch_size=16,
+        per_device_train_batch_size=max(1, 16 // world().size),
         train_optimizer_kwargs={"lr": 1e-4},
         seed=1,
         output_dir=str(output_dir / "run"),
     )
     if problems := teaching.problems():
         raise UserError(*problems)
-    try:
+
+    def write_data() -> None:
         for name in probed:
             as_pairs(data / name, output_dir / "data")
+
+    try:
+        world().decided(write_data)
     except OSError as error:
         raise UserError(f"{output_dir} cannot be written: {error.strerror or error}.") from error
     say("Teaching a model to flomp ...")
     taught = finetune_lm.run(ModelArguments("tiny-lm"), teaching)
+    if not world().is_first:
+        return ""
     probes = taught.probe_results
     assert probes is not None
     is_untouched, is_taught = probes["step"] == 0, probes["epoch"] == taught.best_epoch
