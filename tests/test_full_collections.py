@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from finetune_lm.full_collections import without_full_collections
+from finetune_lm.full_collections import passing_over_packages, without_full_collections
 
 
 def n_full() -> int:
@@ -34,3 +34,18 @@ def test_full_collections_wait_and_come_again():
     kept = [[i] for i in range(1_000_000)]
     assert n_full() > made
     del kept
+
+
+def test_packages_are_passed_over_unless_somebody_does_so():
+    gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        kept = [[i] for i in range(1000)]
+        with passing_over_packages():
+            assert gc.get_freeze_count() == before
+        gc.unfreeze()
+        with passing_over_packages():
+            assert gc.get_freeze_count() > len(kept)
+        assert gc.get_freeze_count() == 0
+    finally:
+        gc.freeze()

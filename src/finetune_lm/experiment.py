@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from finetune_lm.arguments import DataTrainingArguments, ModelArguments, OptimizationArguments
 from finetune_lm.arguments.redaction import hides_secrets
 from finetune_lm.data.reading_examples import reading_once
+from finetune_lm.full_collections import passing_over_packages
 from finetune_lm.ranks import world
 from finetune_lm.runs.directory import CHECKPOINTS
 from finetune_lm.runs.earlier_run import EarlierRun, earlier_in
@@ -98,8 +99,7 @@ def conduct(
     from finetune_lm.training.loop import train
     from finetune_lm.training.step import make_learner
 
-    load = pack.load if pack is not None else preparing.load
-    accelerator, loaded, datasets = load(model_args, data_args, plan.files)
+    accelerator, loaded, datasets = (pack or preparing).load(model_args, data_args, plan.files)
     splits, testing = splits_of(plan, loaded, datasets)
     so_far = RunSoFar(loaded, data_args)
     callbacks = make_callbacks(plan.callbacks, so_far, data_args.seed)
@@ -113,14 +113,14 @@ def conduct(
         Interruption() as interruption,
         nullcontext() if earlier or pack else claimed(plan),
         on_record(plan, loaded, accelerator.device, datasets) as record,
+        passing_over_packages() if world().size > 1 else nullcontext(),
     ):
         checkpoints = Checkpoints(
             plan.directory / CHECKPOINTS, data_args.checkpoint_every, record.write, plan.identity
         )
         this = Run(data_args, loaded, accelerator, callbacks, interruption, checkpoints, so_far)
         if splits is not None and learner is not None:
-            resumes = earlier is not None
-            with training_on_record(this, learner, splits, record, resumes) as (heard, state):
+            with training_on_record(this, learner, splits, record, bool(earlier)) as (heard, state):
                 train(heard, learner, splits, state)
         best_epoch = state.stopping.best_epoch if state else None
         if testing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 _NEVER = 10**6
 
@@ -41,3 +41,13 @@ def passing_over_what_is_there() -> Iterator[None]:
     finally:
         if not was_passed_over:
             gc.unfreeze()
+
+
+@contextmanager
+def passing_over_packages() -> Iterator[None]:
+    """The same, unless somebody around this passes over packages already.
+
+    What a run has is passed over as well, and so looked through again only behind this.
+    """
+    with nullcontext() if gc.get_freeze_count() else passing_over_what_is_there():
+        yield

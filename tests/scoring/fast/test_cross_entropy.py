@@ -12,7 +12,6 @@ from finetune_lm.scoring.fast.cross_entropy import (
     CrossEntropy,
     Targets,
     TargetScores,
-    row_blocks,
     score_rows,
 )
 
@@ -91,12 +90,8 @@ def test_rows_that_predict_several_targets(n, width):
     torch.manual_seed(0)
     hidden, weight = torch.randn(n, 4), torch.randn(4, width)
     which, targets = torch.randint(n, (2 * n,)), torch.randint(width, (2 * n,))
-    blocks = row_blocks(hidden, width)
     asked = Targets(targets, which)
-    found, first, rest = (
-        score_rows(lambda h: nullcontext(h @ weight), hidden, asked, some)
-        for some in (blocks, blocks[:1], blocks[1:])
-    )
+    found = score_rows(lambda h: nullcontext(h @ weight), hidden, asked, width)
     logits = hidden @ weight
     exact = logits.double()
     costs = exact.logsumexp(-1)[which] - exact[which, targets]
@@ -105,9 +100,3 @@ def test_rows_that_predict_several_targets(n, width):
     torch.testing.assert_close(found.best_nll, best[which].float())
     assert torch.equal(found.best_id, logits.argmax(-1)[which])
     torch.testing.assert_close(found.loss, costs.mean().float())
-    # Some rows cost by themselves what they cost among all.
-    for name in ("nll", "best_id", "best_nll"):
-        is_first = which < blocks[0].stop
-        parts = getattr(first, name)[is_first], getattr(rest, name)[~is_first]
-        assert torch.equal(parts[0], getattr(found, name)[is_first])
-        assert torch.equal(parts[1], getattr(found, name)[~is_first])

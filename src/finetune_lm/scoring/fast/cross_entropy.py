@@ -141,18 +141,13 @@ class Targets:
     row: Tensor
 
 
-def row_blocks(hidden: Tensor, n_logits: int) -> list[slice]:
-    """Which rows are scored at a time.
-
-    Args:
-        hidden: What the last layer is fed, (n, width).
-        n_logits: How many logits it makes of a row.
-    """
+def _row_blocks(hidden: Tensor, n_logits: int) -> list[slice]:
+    """Which rows are scored at a time."""
     n = len(hidden)
     at_once = max(1, _LOGITS_AT_ONCE // n_logits)
     if hidden.device.type == "cpu":
-        # An even number of blocks of one size, which two ranks can share.
-        n_blocks = 2 * -(-n // (2 * min(at_once, _ROWS_AT_ONCE)))
+        # As few blocks of one size as may be.
+        n_blocks = -(-n // min(at_once, _ROWS_AT_ONCE))
         at_once = -(-n // max(n_blocks, 1))
     return [slice(begin, min(begin + at_once, n)) for begin in range(0, n, max(at_once, 1))]
 
@@ -161,7 +156,7 @@ def score_rows(
     logits_of: Callable[[Tensor], AbstractContextManager[Tensor]],
     hidden: Tensor,
     asked: Targets,
-    blocks: Sequence[slice],
+    n_logits: int,
     measurement: Measurement | None = None,
 ) -> TargetScores:
     """Score targets. No gradients.
@@ -170,15 +165,15 @@ def score_rows(
         logits_of: Makes logits of rows of hidden states, for as long as the context lasts.
         hidden: What the last layer is fed, (n, width).
         asked: The targets.
-        blocks: Some of `row_blocks`. What targets cost that other rows predict is 0.
+        n_logits: How many logits are made of a row.
         measurement: What is measured besides at the targets.
     """
     which, targets = asked.row, asked.token_id
     order = which.argsort(stable=True)
     ends = torch.bincount(which, minlength=len(hidden)).cumsum(0)
-    nll = torch.zeros(len(targets), dtype=torch.float32, device=hidden.device)
-    best_id, best_nll = torch.zeros_like(targets), torch.zeros_like(nll)
-    for block in blocks:
+    nll = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+    best_id, best_nll = torch.empty_like(targets), torch.empty_like(nll)
+    for block in _row_blocks(hidden, n_logits):
         begin, end = block.start, block.stop
         begin_target = int(ends[begin - 1]) if begin else 0
         chosen = order[begin_target : int(ends[end - 1])]

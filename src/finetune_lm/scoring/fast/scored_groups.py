@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,43 +28,76 @@ class ScoredGroup:
 
     Attributes:
         begin: The first of them.
-        end: The one behind the last.
+        n_labels: How many labels of each example count: (n,).
+        n_behind: How many positions behind its labels were measured: (n,).
         scores: Those of all labels that count, and then of what is behind them.
-        ends: Where the scores of each example end, and those of what is behind its labels.
-        block: The block of rows that predicts each of them: (k,).
     """
 
     begin: int
-    end: int
+    n_labels: IntArray
+    n_behind: IntArray
     scores: TargetScores
-    ends: tuple[IntArray, IntArray]
-    block: Tensor
+
+    @property
+    def end(self) -> int:
+        """The example behind the last."""
+        return self.begin + len(self.n_labels)
 
     @cached_property
-    def measured(self) -> Tensor:
+    def _ends(self) -> tuple[IntArray, IntArray]:
+        """Where the scores of each example end, and those of what is behind its labels."""
+        of_labels, behind = (
+            np.concatenate([[0], np.cumsum(each)]) for each in (self.n_labels, self.n_behind)
+        )
+        return of_labels, of_labels[-1] + behind
+
+    @cached_property
+    def _measured(self) -> Tensor:
         """All that was measured: (number of columns, number of all)."""
         import torch
 
         return torch.stack(list(self.scores.measured.values()))
 
-    @classmethod
-    def joined(cls, parts: Sequence[ScoredGroup]) -> ScoredGroup:
-        """A group of which each rank has scored what its share of the blocks predicts."""
+    def of_examples(self, first: int, n: int) -> TargetScores:
+        """The scores of n of the examples, from this one on, as those of a batch."""
         import torch
 
-        k = len(parts[0].block)
-        place = parts[0].block % len(parts), torch.arange(k)
+        begin = first - self.begin
+        part, more = (slice(ends[begin], ends[begin + n]) for ends in self._ends)
+        scores = self.scores
+        nll = scores.nll[part]
+        measured = {}
+        if scores.measured:
+            # Of many columns each would be put together by itself.
+            values = torch.cat([self._measured[:, part], self._measured[:, more]], dim=1)
+            measured = dict(zip(scores.measured, values.unbind(), strict=True))
+        return TargetScores(nll.mean(), nll, scores.best_id[part], scores.best_nll[part], measured)
+
+    @classmethod
+    def joined(cls, parts: Sequence[ScoredGroup]) -> ScoredGroup:
+        """One group of several that follow one another."""
+        import torch
+
+        ks = [int(part.n_labels.sum()) for part in parts]
+
+        def cat(values: Sequence[Tensor]) -> Tensor:
+            labels = [value[:k] for value, k in zip(values, ks, strict=True)]
+            behind = [value[k:] for value, k in zip(values, ks, strict=True)]
+            return torch.cat([*labels, *behind])
+
         scores = [part.scores for part in parts]
         nll, best_id, best_nll = (
-            torch.stack([getattr(each, name) for each in scores])[place]
-            for name in ("nll", "best_id", "best_nll")
+            cat([getattr(each, name) for each in scores]) for name in ("nll", "best_id", "best_nll")
         )
-        nothing = torch.full((k,), torch.nan)  # a rank may have had no blocks
         measured = {
-            name: torch.stack([each.measured.get(name, nothing) for each in scores])[place]
-            for name in dict.fromkeys(itertools.chain(*(each.measured for each in scores)))
+            name: cat([each.measured[name] for each in scores]) for name in scores[0].measured
         }
-        return replace(parts[0], scores=TargetScores(nll.mean(), nll, best_id, best_nll, measured))
+        return cls(
+            parts[0].begin,
+            np.concatenate([part.n_labels for part in parts]),
+            np.concatenate([part.n_behind for part in parts]),
+            TargetScores(nll.mean(), nll, best_id, best_nll, measured),
+        )
 
     def to(self, device: torch.device) -> ScoredGroup:
         """The same with all tensors there."""

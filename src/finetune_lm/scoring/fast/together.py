@@ -17,7 +17,7 @@ from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.ranks import world
 from finetune_lm.scoring.fast.comparing import traits_in
-from finetune_lm.scoring.fast.cross_entropy import Targets, TargetScores, row_blocks, score_rows
+from finetune_lm.scoring.fast.cross_entropy import Targets, TargetScores, score_rows
 from finetune_lm.scoring.fast.output_layer import OutputLayer
 from finetune_lm.scoring.fast.ragged import nodes_of_beginnings
 from finetune_lm.scoring.fast.scored_groups import Fed, ScoredGroup
@@ -32,12 +32,8 @@ if TYPE_CHECKING:
 # How many tokens go through a model together where nothing is learned, padding included.
 _TOKENS_TOGETHER = 8192
 _BATCHES_TOGETHER = 16
-# How many groups each rank has before all are told, so that those of long texts can be evened out.
+# How many groups each rank scores, or about as many, before all are told.
 _GROUPS_OF_RANK = 2
-
-
-_Ends = tuple[int, int]
-"""The first example of a group, and the one behind its last."""
 
 
 class BatchesTogether:
@@ -67,12 +63,23 @@ class BatchesTogether:
         self._dataset = dataset
         self._batch_size = batch_size
         self._measures = measures
-        self._groups: list[ScoredGroup] = []
-        self._is_settled = False
+        self._scored: ScoredGroup | None = None
+        self._settled: frozenset[str] = frozenset()
 
     def has(self, batch: Batch) -> bool:
         """Whether all ranks have the scores of a batch, and none can find that they are wrong."""
-        return self._is_settled and self._group_of(int(batch.example[0])) is not None
+        scored = self._scored_with(batch)
+        if scored is None:
+            return False
+        counts = scored.n_labels[batch.example - scored.begin]
+        return self._traits(batch.example, counts) <= self._settled
+
+    def _traits(self, examples: IntArray, counts: IntArray) -> frozenset[str]:
+        """What there is to be seen of the model in a batch with so many labels that count."""
+        import torch
+
+        lengths = self._dataset.input_ids.lengths[examples]
+        return traits_in(torch.from_numpy(lengths), torch.from_numpy(counts))
 
     def scores_of(self, batch: Batch, device: torch.device) -> TargetScores | None:
         """The scores of a batch's labels that count, in the order of their predictions.
@@ -80,86 +87,77 @@ class BatchesTogether:
         None if memory does not do for all that go in together.
         """
         first = int(batch.example[0])
-        if (group := self._group_of(first)) is None:
-            self._score_around(first, device)
-            if (group := self._group_of(first)) is None:
+        scored = self._scored_with(batch)
+        if scored is None:
+            self._scored = None  # whose memory is of use
+            self._scored = scored = self._scored_around(first, device)
+            if scored is None:
                 free_memory()
                 return None
-        import torch
+        return scored.of_examples(first, len(batch))
 
-        begin = first - group.begin
-        part, more = (slice(ends[begin], ends[begin + len(batch)]) for ends in group.ends)
-        scores = group.scores
-        nll = scores.nll[part]
-        measured = {}
-        if scores.measured:
-            # Of many columns each would be put together by itself.
-            values = torch.cat([group.measured[:, part], group.measured[:, more]], dim=1)
-            measured = dict(zip(scores.measured, values.unbind(), strict=True))
-        return TargetScores(nll.mean(), nll, scores.best_id[part], scores.best_nll[part], measured)
+    def _scored_with(self, batch: Batch) -> ScoredGroup | None:
+        """What was scored last, if the batch is among it."""
+        scored = self._scored
+        if scored is None or not scored.begin <= int(batch.example[0]) < scored.end:
+            return None
+        return scored
 
-    def _group_of(self, first: int) -> ScoredGroup | None:
-        return next((each for each in self._groups if each.begin <= first < each.end), None)
-
-    def _score_around(self, first: int, device: torch.device) -> None:
+    def _scored_around(self, first: int, device: torch.device) -> ScoredGroup | None:
         """Score the batches that go in together, of which one begins with this example.
 
-        Several ranks score the groups that come behind these as well, and all are told.
+        Of several ranks each scores its share of as many batches for each, and all are told.
         """
-        self._groups = []
-        dealt, shared = self._dealt(first)
-        mine: tuple[list[ScoredGroup], list[ScoredGroup]] | None = None
+        shares = self._shares(first)
+        mine: list[ScoredGroup] | None = None
         try:
-            mine = (
-                [self._scored(ends, device) for ends in dealt[world().rank]],
-                [self._scored(ends, device, world().share) for ends in shared],
-            )
+            mine = [self._score(group, device) for group in shares[world().rank] if len(group)]
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
         found, settled = zip(*world().gather((mine, self._layer.settled_for)), strict=True)
-        if None not in found:
-            whole, parts = zip(*found, strict=True)
-            made = [*itertools.chain(*whole), *map(ScoredGroup.joined, zip(*parts, strict=True))]
-            self._groups = [group.to(device) for group in made]
-            self._is_settled = self._traits() <= frozenset.intersection(*settled)
+        self._settled = frozenset.intersection(*settled)
+        if None in found:
+            return None
+        return ScoredGroup.joined([*itertools.chain(*found)]).to(device)
 
-    def _traits(self) -> frozenset[str]:
-        """What batches of these groups may have."""
-        import torch
-
-        examples = np.concatenate([np.arange(each.begin, each.end) for each in self._groups])
-        counts = np.concatenate([np.diff(each.ends[0]) for each in self._groups])
-        lengths = self._dataset.input_ids.lengths[examples]
-        return traits_in(torch.from_numpy(lengths), torch.from_numpy(counts))
-
-    def _dealt(self, first: int) -> tuple[list[list[_Ends]], list[_Ends]]:
-        """Which groups each rank scores, and of which groups each scores some rows.
-
-        Of whole groups all ranks have as many, and about as many tokens.
+    def _shares(self, first: int) -> list[list[IntArray]]:
+        """The groups of examples that each rank scores, all of which follow one another.
 
         Args:
-            first: An example of the first of them.
+            first: An example of one of them.
         """
-        ranks = range(world().size)
+        n_ranks = world().size
         size = self._batch_size * self._n_together()
-        n_groups = len(ranks) * _GROUPS_OF_RANK if len(ranks) > 1 else 1
-        first -= first % size
-        last = min(first + n_groups * size, len(self._dataset))
-        groups = [(begin, min(begin + size, last)) for begin in range(first, last, size)]
-        n_whole = len(groups) - len(groups) % len(ranks)
-        whole, shared = groups[:n_whole], groups[n_whole:]
-        n_tokens = [int(self._dataset.lengths[slice(*group)].sum()) for group in whole]
-        dealt = world().dealt(np.array(n_tokens))
-        hands = [[whole[i] for i in np.flatnonzero(dealt == rank)] for rank in ranks]
-        return hands, shared
+        n = size * n_ranks * _GROUPS_OF_RANK if n_ranks > 1 else size
+        begin = first - first % n
+        examples = np.arange(begin, min(begin + n, len(self._dataset)))
+        if n_ranks == 1:
+            return [[examples]]
+        done = self._costs(examples).cumsum()
+        ends = done[-1] * np.arange(1, n_ranks) / n_ranks
+        shares = np.split(examples, np.searchsorted(done, ends, side="right"))
+        return [np.array_split(share, -(-len(share) // size) or 1) for share in shares]
 
-    def _scored(self, ends: _Ends, device: torch.device, share: slice = slice(None)) -> ScoredGroup:
-        """Score a group's examples together, or what its share of the blocks of rows predicts."""
-        begin, end = ends
-        import torch
+    def _costs(self, examples: IntArray) -> IntArray:
+        """About how much each of some examples adds to what it takes to score them: (n,)."""
+        if not self._layer.has_beginnings:
+            return self._dataset.lengths[examples]
+        beginnings = self._beginnings(examples).numpy()
+        # Nothing is predicted from the last token.
+        beginnings[np.arange(len(examples)), self._dataset.input_ids.lengths[examples] - 1] = -1
+        # One that several have goes in once on either side of a border among them. So half of it
+        # counts for the first of these, half for the last.
+        costs = np.zeros(len(examples), dtype=np.int64)
+        for step in (1, -1):
+            number, place = np.unique(beginnings[::step], return_index=True)
+            found = place[number >= 0] // beginnings.shape[1]
+            costs += np.bincount(found, minlength=len(examples))[::step]
+        return costs
 
-        fed = self._fed(np.arange(begin, end))
+    def _score(self, examples: IntArray, device: torch.device) -> ScoredGroup:
+        """Score a group's examples together."""
+        fed = self._fed(examples)
         order = fed.in_order()
         measurement = None
         if self._measures:
@@ -167,16 +165,14 @@ class BatchesTogether:
             measurement = Measurement(self._measures, len(order), device, prepared)
         which = fed.which[order.to(fed.which.device)]
         asked = Targets(fed.targets[order].to(device), which)
-        blocks = row_blocks(fed.hidden, self._layer.n_logits)
-        scores = score_rows(self._layer.of_hidden, fed.hidden, asked, blocks[share], measurement)
-        block = torch.bucketize(which, which.new_tensor([each.stop for each in blocks]), right=True)
-        n = end - begin
-        counts = (
-            np.bincount(fed.example[fed.is_behind == behind] - begin, minlength=n)
-            for behind in (False, True)
+        layer = self._layer
+        scores = score_rows(layer.of_hidden, fed.hidden, asked, layer.n_logits, measurement)
+        begin, n = int(examples[0]), len(examples)
+        of_labels, behind = (
+            np.bincount(fed.example[fed.is_behind == is_behind] - begin, minlength=n)
+            for is_behind in (False, True)
         )
-        of_labels, behind = (np.concatenate([[0], np.cumsum(each)]) for each in counts)
-        return ScoredGroup(begin, end, scores, (of_labels, of_labels[-1] + behind), block)
+        return ScoredGroup(begin, of_labels, behind, scores)
 
     def _fed(self, examples: IntArray) -> Fed:
         """What the last layer is fed for some examples."""
@@ -184,7 +180,7 @@ class BatchesTogether:
 
         layer = self._layer
         size, first = len(examples), int(examples[0])
-        beginnings = self._beginnings(examples)
+        beginnings = self._beginnings(examples) if self._may_merge else None
         nodes = []
         if not layer.is_ragged:
             # What is about as long goes in together, so that there is little padding.
@@ -214,16 +210,20 @@ class BatchesTogether:
         fed = Fed.joined(parts)
         return fed if beginnings is None else fed.merged(torch.cat(nodes))
 
-    def _beginnings(self, examples: IntArray) -> Tensor | None:
+    @property
+    def _may_merge(self) -> bool:
+        """Whether the same beginnings of texts go in more than once, and come out the same."""
+        task = self._scorer.task
+        is_causal = task.predicts_in_order and not task.is_encoder_decoder
+        return is_causal and not self._layer.has_beginnings
+
+    def _beginnings(self, examples: IntArray) -> Tensor:
         """The number of the beginning of a text that each of its tokens ends: (n, length).
 
-        None where that does not tell what the last layer is fed, or a beginning goes in once.
+        -1 for padding.
         """
         import torch
 
-        task = self._scorer.task
-        if self._layer.has_beginnings or task.is_encoder_decoder or not task.predicts_in_order:
-            return None
         [batch] = self._dataset.batches(len(examples), examples)
         ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
         numbers = torch.full_like(ids, -1)

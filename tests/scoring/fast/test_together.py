@@ -1,0 +1,66 @@
+"""Several ranks share out what goes in together."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from families import family
+from finetune_lm.scoring.fast import together
+from finetune_lm.scoring.fast.together import BatchesTogether
+from finetune_lm.scoring.forward import Forward, Needs
+from finetune_lm.scoring.scorer import Scorer
+from helpers import dataset, examples
+
+CPU = torch.device("cpu")
+SIZE = 2
+
+
+class Ranks:
+    """Stand in for two of them, one after the other."""
+
+    size = 2
+
+    def __init__(self):
+        self.rank = 0
+        self.told = []
+
+    def gather(self, value):
+        self.told.append(value)
+        return self.told
+
+
+def test_each_has_as_much_to_do_and_all_comes_out_as_that_of_one(monkeypatch):
+    fam = family("gpt2")
+    # Texts that begin alike cost little beside those that follow.
+    alike = [f"The man has always broken the {word}." for word in ("box", "cup", "glass") * 12]
+    other = [f"{number} people drank what the man had made." for number in range(24)]
+    data = dataset(fam, examples([*alike, *other]))
+    scorer = Scorer(fam.model, data.task, fast=True)
+    forward = Forward(scorer, data, SIZE, needs=Needs(logits=False))
+    batches = list(data.batches(SIZE))
+    with torch.no_grad():
+        expected = [forward(batch, CPU, alone=False) for batch in batches]
+        made = BatchesTogether(scorer, forward._layer, data, SIZE)
+        ranks = Ranks()
+        monkeypatch.setattr(together, "world", lambda: ranks)
+        shares = [np.concatenate(share) for share in made._shares(0)]
+        again = [np.concatenate(share) for share in made._shares(37)]
+        assert [share.tolist() for share in again] == [share.tolist() for share in shares]
+        assert np.concatenate(shares).tolist() == [*range(len(data))]
+        texts = [row.tolist() for row in data.input_ids]
+        n_asked = [
+            len({tuple(texts[i][:n]) for i in share for n in range(1, len(texts[i]))})
+            for share in shares
+        ]
+        assert len(shares[0]) > len(shares[1])
+        assert abs(n_asked[0] - n_asked[1]) <= 2 * max(map(len, texts))
+        for ranks.rank in (0, 1):
+            scored = made._scored_around(0, CPU)
+        for batch, one in zip(batches, expected, strict=True):
+            rows, positions = data.task.predictions(batch.inputs["labels"])
+            asked = rows, positions, batch.inputs["labels"][rows, positions + 1]
+            found = scored.of_examples(int(batch.example[0]), len(batch))
+            bits = torch.from_numpy(one.score(*asked).surprisal)
+            torch.testing.assert_close(found.nll / np.log(2), bits)
+            torch.testing.assert_close(found.loss, one.for_losses.loss)
