@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import finetune_lm
+from undrawn import leave_undrawn
 
 _PRELOADED = [
     *("torch", "accelerate", "datasets", "matplotlib.backends.backend_pdf"),
@@ -78,6 +79,7 @@ def prepare() -> None:
     # What is there for good takes long to look through.
     gc.freeze()
     wait_for_no_disk()
+    leave_undrawn()
 
 
 class Command:

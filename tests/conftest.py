@@ -23,6 +23,7 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from commands import wait_for_no_disk  # noqa: E402
+from undrawn import drawing, leave_undrawn  # noqa: E402
 
 wait_for_no_disk()
 
@@ -31,6 +32,19 @@ pytest.register_assert_rewrite("kl_terms", "short_runs", "stopped_runs")
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def undrawn():
+    """Leave pages of PDF files undrawn, except in tests that look at them."""
+    leave_undrawn()
+
+
+@pytest.fixture
+def drawn_pages():
+    """For tests that look at pages of PDF files, or at what may go wrong with them."""
+    with drawing():
+        yield
 
 
 _n_modules_before = 0

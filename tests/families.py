@@ -197,6 +197,12 @@ def qwen_tokenizer() -> Any:
     )
 
 
+def task_of(name: str) -> tuple[str, str]:
+    """Which kind of model a family is, and what transformers makes it with."""
+    tasks = TASKS | MORE_TASKS | LEAKY_TASKS | WINDOW_TASKS | PAIR_TASKS | CAUSAL_TASKS
+    return tasks[name]
+
+
 def family(name: str, **more: Any) -> Family:
     """A family's tokenizer and a random model, in eval mode, the same each time.
 
@@ -208,8 +214,7 @@ def family(name: str, **more: Any) -> Family:
     tokenizer = (tokenizers | PAIR_TOKENIZERS | CAUSAL_TOKENIZERS)[name]()
     config = CONFIGS[name](len(tokenizer), **more)
     torch.manual_seed(0)
-    tasks = TASKS | MORE_TASKS | LEAKY_TASKS | WINDOW_TASKS | PAIR_TASKS | CAUSAL_TASKS
-    task, auto_class = tasks[name]
+    task, auto_class = task_of(name)
     model = getattr(transformers, auto_class).from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -42,6 +42,7 @@ AUTO = {
 }
 
 
+@pytest.mark.usefixtures("drawn_pages")
 @pytest.mark.parametrize("model", KINDS)
 def test_a_run_of_each_kind(tmp_path, monkeypatch, model):
     task, train, validation, test = KINDS[model]

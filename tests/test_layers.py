@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,10 +41,12 @@ def imports(node: ast.AST) -> Iterator[str]:
         yield from imports(child)
 
 
-IMPORTS = {
-    name: set(imports(ast.parse(path.read_text("utf-8")))) & MODULES.keys() - {name}
-    for name, path in MODULES.items()
-}
+@functools.cache
+def imports_of_modules() -> dict[str, set[str]]:
+    return {
+        name: set(imports(ast.parse(path.read_text("utf-8")))) & MODULES.keys() - {name}
+        for name, path in MODULES.items()
+    }
 
 
 def layer(module: str) -> str:
@@ -59,7 +62,7 @@ def test_nothing_imports_from_above_it():
     height = {name: -number for number, name in enumerate(layers())}
     wrong = [
         f"{name} imports {other}"
-        for name, others in IMPORTS.items()
+        for name, others in imports_of_modules().items()
         for other in others
         if layer(name) and layer(other) and height[layer(other)] > height[layer(name)]
     ]
@@ -67,11 +70,12 @@ def test_nothing_imports_from_above_it():
 
 
 def test_no_file_comes_back_to_itself():
+    imported = imports_of_modules()
     for start in MODULES:
-        seen, ahead = set(), set(IMPORTS[start])
+        seen, ahead = set(), set(imported[start])
         while ahead:
             name = ahead.pop()
             assert name != start
             if name not in seen:
                 seen.add(name)
-                ahead |= IMPORTS[name]
+                ahead |= imported[name]

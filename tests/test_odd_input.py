@@ -21,6 +21,9 @@ from finetune_lm import load_metrics
 from finetune_lm.cli import main
 from finetune_lm.models.pretrained import model_path
 
+# Names of files and conditions stand in figures, too.
+pytestmark = pytest.mark.usefixtures("drawn_pages")
+
 csv.field_size_limit(2**20)  # Python's own is less than the longest text here
 FLAG = "\N{BLACK FLAG}"
 # The bytes of a file, and the texts that are in it.

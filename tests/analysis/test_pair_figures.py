@@ -113,6 +113,7 @@ def test_many_phenomena_have_a_panel_each_and_data_are_not_mixed(tmp_path):
         assert all(series.x.tolist() == [0.0, 1.0] for series in panel.series)
 
 
+@pytest.mark.usefixtures("drawn_pages")
 def test_a_report_of_pairs(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["report", str(run)]) == 0

@@ -51,6 +51,7 @@ def errors(capsys, *argv) -> list[str]:
     return [line.removeprefix("finetune-lm: error: ") for line in said]
 
 
+@pytest.mark.usefixtures("drawn_pages")
 def test_a_page_with_figures_and_their_data(runs, capsys):
     assert main(["report", str(runs[0]), "--by", "condition"]) == 0
     assert capsys.readouterr().out == "report.html\n"
@@ -68,6 +69,7 @@ def test_a_page_with_figures_and_their_data(runs, capsys):
         assert part in page
 
 
+@pytest.mark.usefixtures("drawn_pages")
 def test_the_same_twice_is_the_same_to_the_byte(runs):
     for name in ("a", "b"):
         assert main(["report", *map(str, runs[:2]), "--out", f"{name}/r.html"]) == 0
@@ -282,6 +284,7 @@ def test_a_run_without_probes_or_pairs_leaves_none(tmp_path):
     assert not (do(tmp_path / "bare", **files, epochs=1) / "trajectories.pdf").exists()
 
 
+@pytest.mark.usefixtures("drawn_pages")
 def test_many_conditions_are_one_line_in_trajectories(tmp_path):
     given = data(tmp_path)
     texts = [f"The {number} teas." for number in range(30)]

@@ -17,6 +17,7 @@ import finetune_lm
 from browser import needs_browser, open_page
 from finetune_lm.analysis.report import report
 from report_runs import PEOPLE, data, do, write_lines
+from undrawn import drawing
 
 pytestmark = needs_browser
 
@@ -40,11 +41,16 @@ def hostile(tmp_path_factory):
         *given["probe_file"],
     ]
     run = do(directory / "a </script><script>alert(4)</script> run", str(model), **given)
-    return report(run, out=directory / "out" / "report.html")
+    with drawing():
+        return report(run, out=directory / "out" / "report.html")
 
 
-def test_everything_is_drawn_and_nothing_asked_for(hostile):
-    opened = open_page(hostile.page)
+@pytest.fixture(scope="module")
+def opened(hostile):
+    return open_page(hostile.page)
+
+
+def test_everything_is_drawn_and_nothing_asked_for(hostile, opened):
     assert opened.errors == []
     assert opened.requests == []
     traces = re.findall(r'id="plot-(\w+)"[^>]*data-traces="(\d+)"', opened.html)
@@ -60,8 +66,7 @@ def test_everything_is_drawn_and_nothing_asked_for(hostile):
     assert dict(traces)["loss"] == "4"  # training and validation, with a band each
 
 
-def test_text_stays_text(hostile):
-    opened = open_page(hostile.page)
+def test_text_stays_text(hostile, opened):
     page = hostile.page.read_text("utf-8")
     assert opened.errors == []  # an alert would be one
     assert "<script>alert" not in page

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from finetune_lm.recording.curves import save_loss_curves
 from finetune_lm.recording.loss_history import LossHistory
 
+pytestmark = pytest.mark.usefixtures("drawn_pages")
+
 
 @pytest.fixture
 def figures(monkeypatch):

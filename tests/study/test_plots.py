@@ -12,7 +12,10 @@ import pytest
 from finetune_lm.study import plots as plots_module
 from finetune_lm.study.plots import PLOTS, save_plots
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("drawn_pages"),
+]
 ALL = [plot.name for plot in PLOTS]
 
 

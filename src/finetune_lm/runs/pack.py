@@ -56,7 +56,9 @@ class Pack:
         del accelerate, torch, transformers
         self._around.enter_context(reading_once())
         self._around.enter_context(keeping_encoded())
-        self._around.callback(gc.unfreeze)
+        # What somebody around this passes over already is passed over afterwards, too.
+        if not gc.get_freeze_count():
+            self._around.callback(gc.unfreeze)
         return self
 
     def __exit__(self, *error: object) -> None:
