@@ -8,9 +8,16 @@ import os
 import pandas as pd
 import pytest
 import torch
+from torch.distributed import HashStore
 
 import finetune_lm
-from finetune_lm import DataTrainingArguments, ModelArguments, OptimizationArguments, UserError
+from finetune_lm import (
+    DataTrainingArguments,
+    ModelArguments,
+    OptimizationArguments,
+    UserError,
+    launching,
+)
 from finetune_lm.data.files import read_files
 from finetune_lm.models.loading import load_model
 from finetune_lm.ranks import World
@@ -191,3 +198,13 @@ def test_tokens_that_differ_are_told(monkeypatch, args):
 
     said = _told(monkeypatch, lambda: same_for_all.check_tokens(datasets), change)
     assert said == "tokens of the test data."
+
+
+def test_each_run_of_a_script_that_torchrun_has_started_has_a_store_of_its_own(monkeypatch):
+    """In that of an earlier one is where processes were and why they have ended."""
+    store = HashStore()
+    monkeypatch.setattr(launching, "_store_of_launch", lambda size: store)
+    first, second = launching.common_store(2), launching.common_store(2)
+    first.set("end/1", "a mistake")
+    assert first.check(["end/1"])
+    assert not second.check(["end/1"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from functools import cache
+from itertools import count
 from typing import Any
 
 from finetune_lm.errors import UserError, first_line
@@ -42,13 +44,25 @@ def _number(name: str, default: int) -> int:
     return int(text) if text.isdecimal() else default
 
 
+_n_stores = count()
+
+
 def common_store(size: int) -> Any:
-    """What all ranks reach.
+    """What all ranks reach, with nothing in it: another one each time that they all ask for one.
 
     Raises:
         UserError: If they do not find each other.
     """
     from torch.distributed.distributed_c10d import PrefixStore
+
+    store = _store_of_launch(size)
+    # A launcher that starts all of them again keeps what is in it.
+    start = _number("TORCHELASTIC_RESTART_COUNT", 0)
+    return PrefixStore(f"finetune_lm/{start}/{next(_n_stores)}", store)
+
+
+@cache
+def _store_of_launch(size: int) -> Any:
     from torch.distributed.rendezvous import rendezvous
 
     try:
@@ -58,5 +72,4 @@ def common_store(size: int) -> Any:
             f"{size} processes (WORLD_SIZE) must find each other by MASTER_ADDR and MASTER_PORT, "
             f"as torchrun and accelerate launch see to, but do not: {first_line(error)}"
         ) from error
-    # A launcher that starts all of them again keeps it.
-    return PrefixStore(f"finetune_lm/{_number('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    return store
