@@ -1,7 +1,8 @@
-"""``python -m finetune_lm`` in a script of a cluster, without the four seconds of its imports.
+"""``python -m finetune_lm`` as others start it, without the four seconds of its imports.
 
-The script starts a small program instead, which has `Command` fork a process that has all imported.
-Signals, output and exit status are passed on; whoever is killed takes the other with it.
+A script of a cluster or a launcher starts a small program instead, which has `Command` fork a
+process that has all imported. Signals, output and exit status are passed on; whoever is killed
+takes the other with it.
 """
 
 from __future__ import annotations
@@ -54,6 +55,12 @@ class ForkedPrograms:
         """A script that hands another script on to a command, with the small program in it."""
         program, client = self._words
         return f'#!/bin/sh\nsed "s|{program}|{client}|" | {command} "$@"\n'
+
+    def as_python(self, place: Path) -> str:
+        """A program at a place that stands for Python where ``-u -m finetune_lm`` is behind it."""
+        place.write_text(f'#!/bin/sh\nshift 3\nexec {self._words[1]} "$@"\n')
+        place.chmod(0o755)
+        return str(place)
 
     def of_task(self, task: int) -> Command:
         """The program of a task of an array that was started last."""

@@ -216,16 +216,16 @@ def test_an_interrupted_run_keeps_the_best_model_and_says_how_to_go_on(tmp_path,
 
 
 def test_what_is_said_is_the_command_that_goes_on(tmp_path):
-    process = start(tmp_path, epochs=60)
+    process = start(tmp_path, epochs=40)
     wait_for_rows(tmp_path, process)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate()
     assert process.returncode == 143, said[-3000:]
-    resumed = run_new_process(*shlex.split(said.splitlines()[-1])[3:], cwd=tmp_path)
+    resumed = run_command(*shlex.split(said.splitlines()[-1])[3:], cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "Resuming the run in out from epoch" in resumed.stderr
     (tmp_path / "out").rename(tmp_path / "parts")
-    unbroken = start(tmp_path, epochs=60)
+    unbroken = start(tmp_path, epochs=40)
     unbroken.communicate()
     assert difference(tmp_path / "out", tmp_path / "parts") == []
     again = run_command("--resume", "parts", cwd=tmp_path)
@@ -367,7 +367,7 @@ def test_pseudo_log_likelihoods(tmp_path):
 
 
 def test_preview_shows_and_writes_nothing(tmp_path):
-    done = run_new_process(
+    done = run_command(
         *("--model_name_or_path", "tiny-mlm", "--preview", 2),
         *("--test_file", DATA / "flomped_test.txt.gz", DATA / "fillers.txt.gz"),
         *("--data_preprocessing_fn.test", "data_preprocessing.mask_words"),

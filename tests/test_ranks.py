@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from commands import run_command
+from forked_programs import ForkedPrograms
 from launched import run_launched
 from setups import DATA
 
@@ -347,18 +349,41 @@ def test_ranks_do_the_trials_of_a_study_together_and_the_first_asks(tmp_path):
     assert_same_tables(tmp_path / "one" / "best_trial", tmp_path / "several" / "best_trial")
 
 
+def launched_by(tmp_path, *launcher, argv):
+    """What a real launcher comes to, whose processes need not import anything."""
+    with ForkedPrograms() as programs:
+        done = subprocess.run(
+            [sys.executable, "-m", *launcher, "-m", "finetune_lm", *argv],
+            cwd=tmp_path,
+            env={**os.environ, **ENVIRONMENT, "PYTHON_EXEC": programs.as_python(tmp_path / "py")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("Results are in out") == 1
+    return json.loads((tmp_path / "out" / "run.json").read_text())
+
+
 def test_torchrun(tmp_path):
-    """The real launcher. Which seed nobody has chosen is the same for both."""
-    program = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    program += ["--nproc-per-node", "2", "-m", "finetune_lm"]
+    """Which seed nobody has chosen is the same for both."""
     words = [
         *option("model_name_or_path", "tiny-lm"),
         *option("test_file", DATA / "fillers.txt.gz"),
     ]
     words += [*option("max_test_samples", 4), *option("output_dir", "out")]
-    ended = subprocess.run([*program, *words], cwd=tmp_path, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count("Results are in out") == 1
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["processes"] == 2
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    assert launched_by(tmp_path, *torchrun, argv=words)["processes"] == 2
     assert "  processes: 2\n" in (tmp_path / "out" / "config.txt").read_text()
     assert len(pd.read_csv(tmp_path / "out" / "tiny-lm-test_results.csv.gz")) > 20
+
+
+def test_accelerate_launch(tmp_path):
+    """As docs/several_devices.md has it, on a port that is free; where there is no GPU, too."""
+    accelerate = ("accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0")
+    argv = small("--output_dir", "out", with_dropout=False)
+    record = launched_by(tmp_path, *accelerate, "--multi_gpu", "--num_processes", "2", argv=argv)
+    assert record["processes"] == 2
+    one_process(*small("--output_dir", "one", with_dropout=False, size=4), cwd=tmp_path)
+    assert "metrics.csv.gz" in assert_same_tables(tmp_path / "one", tmp_path / "out")

@@ -19,8 +19,15 @@ FATAL = {
 
 @pytest.mark.parametrize("kind", FATAL)
 def test_a_run_that_is_killed_again_and_again(tmp_path, kind):
+    """With a KL term its untouched model's predictions are computed anew, for other draws."""
     when = {} if kind == "lm" else {"probe_every_steps": 2}
     model, data = setup(kind, **PROBES, **MEASURES, **when)
+    if kind != "mlm":
+        kl = {"dataset": str(DATA / "fillers.txt.gz"), "n_examples_per_batch": 5, "batch_size": 8}
+        if kind == "seq2seq":
+            kl["data_preprocessing_fn"] = "data_preprocessing.mask_random_spans"
+        data["loss_classes"]["train"].append("loss_classes.KLBaselineLoss")
+        data["loss_classes_kwargs"] = {"train": {"KLBaselineLoss": kl}}
     assert n_events(tmp_path, model, {**data, "output_dir": "whole"}) > 70
     data["output_dir"] = "parts"
     assert run_with_kills(tmp_path, model, data, FATAL[kind]) == len(FATAL[kind])
@@ -45,21 +52,3 @@ def test_a_run_that_is_killed_at_its_very_end(tmp_path):
         data["output_dir"] = f"parts{number}"
         assert run_with_kills(tmp_path, model, data, [n - number]) == 1
         assert difference(tmp_path / "whole", tmp_path / data["output_dir"]) == []
-
-
-@pytest.mark.parametrize("kind", ["lm", "seq2seq"])
-def test_a_run_with_a_kl_term(tmp_path, kind):
-    """The untouched model's predictions are computed anew, for other draws at a time."""
-    kl = {"dataset": str(DATA / "fillers.txt.gz"), "n_examples_per_batch": 5, "batch_size": 8}
-    if kind == "seq2seq":
-        kl["data_preprocessing_fn"] = "data_preprocessing.mask_random_spans"
-    model, data = setup(
-        kind,
-        loss_classes={"train": ["loss_classes.OutputsDefaultLoss", "loss_classes.KLBaselineLoss"]},
-        loss_classes_kwargs={"train": {"KLBaselineLoss": kl}},
-        epochs=4,
-    )
-    n = n_events(tmp_path, model, {**data, "output_dir": "whole"})
-    data["output_dir"] = "parts"
-    assert run_with_kills(tmp_path, model, data, [n // 2]) == 1
-    assert difference(tmp_path / "whole", tmp_path / "parts") == []

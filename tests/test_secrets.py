@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import json
 import os
-import subprocess
 import sys
 import traceback
 from pathlib import Path
 
 import pytest
 
+from commands import run_command
 from finetune_lm import (
     DataTrainingArguments,
     ModelArguments,
@@ -169,11 +169,10 @@ def test_a_crash(given, debug, capfd):
 
 def test_a_crash_in_a_process_of_its_own(tmp_path):
     """Also what Python says when nobody catches an exception."""
-    result = subprocess.run(
-        [sys.executable, "-m", "finetune_lm", *TRAIN, "--token", SECRET, "--debug",
-         "--loss_classes.train", "leaky.Leaks"],
-        capture_output=True, text=True, check=False, cwd=tmp_path / "work",
-    )  # fmt: skip
+    result = run_command(
+        *(*TRAIN, "--token", SECRET, "--debug", "--loss_classes.train", "leaky.Leaks"),
+        cwd=tmp_path / "work",
+    )
     assert result.returncode == 1
     assert SECRET not in result.stdout + result.stderr
     assert "LookupError: 401 for <token>" in result.stderr

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -265,17 +264,12 @@ def test_a_directory_that_is_not_of_the_grid_is_left_alone(capsys):
     assert list(states().values()) == [State.FAILED, State.FINISHED, State.FINISHED]
 
 
-def test_two_processes_on_this_machine(unbroken):
+def test_two_processes_on_this_machine(unbroken, capfd):
     write_grid(SEEDS)
-    done = subprocess.run(
-        [sys.executable, "-m", "finetune_lm", "grid", "grid.yaml", "run", "--jobs", "2"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("begun.") == 3
-    assert "3 runs: 3 finished" in done.stderr
+    assert main(["grid", "grid.yaml", "run", "--jobs", "2"]) == 0
+    said = capfd.readouterr().err
+    assert said.count("begun.") == 3
+    assert "3 runs: 3 finished" in said
     assert made() == unbroken
 
 
