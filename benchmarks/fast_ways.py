@@ -6,7 +6,7 @@ A part that is worth less than a twentieth everywhere is not worth its lines.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,14 @@ import torch
 import other_kinds
 import step
 import workload
-from finetune_lm.scoring.fast import calling, ragged_kinds, scratch
+from finetune_lm.scoring.fast import (
+    calling,
+    criterion,
+    dropout,
+    embedding_rows,
+    ragged_kinds,
+    scratch,
+)
 from finetune_lm.scoring.fast.length_groups import Group
 from measuring import N_TIMES, Row, Worker, smallest_of
 
@@ -45,10 +52,19 @@ PARTS = {
         where=f", vocabulary {workload.SMALL_VOCABULARY}",
         step={"vocabulary": workload.SMALL_VOCABULARY},
     ),
+    "columns": Part("gradients of the output layer by parts of the vocabulary"),
+    "dropout": Part("by a random byte for each value", "seq2seq"),
+    "embedding_rows": Part(
+        "gradients of tied embeddings by row",
+        "seq2seq",
+        where=", tuning off",
+        step={"tuned": False},
+    ),
     "length_groups": Part(
         "a batch as two, of short and of long examples",
         "seq2seq",
         where=", padding kept",
+        step={"padded": True},
     ),
     "scratch": Part(
         "memory for logits that is used again", where=", tuning off", step={"tuned": False}
@@ -82,12 +98,15 @@ def training_step(shape: str, without: str, more: dict[str, Any]) -> Callable[[]
     """A training step of a run, without a part of the fast way if one is named."""
     switches: dict[str, Callable[[], None]] = {
         "activations": lambda: setattr(calling, "replaceable", lambda model: []),
+        "columns": lambda: setattr(criterion, "_COLUMNS_AT_ONCE", workload.VOCABULARY),
+        "dropout": lambda: setattr(dropout, "dropout_by_bytes", nullcontext),
+        "embedding_rows": lambda: setattr(embedding_rows, "handed_on", _kept),
         "length_groups": lambda: setattr(calling, "in_groups", _one_group),
         "scratch": lambda: setattr(scratch, "borrowed", _fresh),
     }
     if without in switches:
         switches[without]()
-    if shape == "seq2seq":
+    if shape == "seq2seq" and more.pop("padded", False):
         ragged_kinds.PAIR_TYPES = frozenset()
     more = {"tuned": without != "tuning", **more}
     return other_kinds.ours(shape, **more) if shape == "seq2seq" else step.ours(shape, **more)
@@ -102,3 +121,8 @@ def _one_group(
 @contextmanager
 def _fresh(shape: tuple[int, int], like: torch.Tensor) -> Iterator[torch.Tensor]:
     yield torch.empty(shape, dtype=like.dtype, device=like.device)
+
+
+@contextmanager
+def _kept(weight: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    yield [weight]

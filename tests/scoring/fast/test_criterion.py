@@ -29,6 +29,7 @@ def test_gradients_are_those_of_layer_and_loss_apart(with_bias, rows_at_once, mo
     monkeypatch.setattr(criterion, "_LOGITS_AT_ONCE", rows_at_once * 301)
     # Of 37 and 10 rows, which are no multiples of 8, some are put behind.
     monkeypatch.setattr(criterion, "_ROWS_AS_THEY_ARE", 9)
+    monkeypatch.setattr(criterion, "_COLUMNS_AT_ONCE", 100)
     hidden, weight, bias, targets = layer_and_targets(with_bias=with_bias)
     leaves = [leaf for leaf in (hidden, weight, bias) if leaf is not None]
     exact = [leaf.detach().double().requires_grad_() for leaf in leaves]

@@ -197,6 +197,19 @@ def test_sentences_of_very_different_lengths_are_attended_to_in_several_rectangl
     assert layout.node_of_place[layout.place_of_node].tolist() == list(range(int(lengths.sum())))
     assert layout.nodes(layout.rows, layout.positions).tolist() == list(range(int(lengths.sum())))
     assert int(layout.is_real.sum()) == int(lengths.sum())
+    # Head by head the same places, each a rectangle of its own.
+    heads, k = 3, int(lengths.sum())
+    node_of_cell, cell_of_node = layout.cells(heads)
+    spread = torch.arange(k * heads)[node_of_cell]
+    assert spread[cell_of_node].tolist() == list(range(k * heads))
+    sizes = [n * length for n, length in layout.shapes]
+    begin = 0
+    for part, (n, length) in zip(layout.node_of_place.split(sizes), layout.shapes, strict=True):
+        cells = spread[begin : begin + n * heads * length].view(n, heads, length)
+        begin += n * heads * length
+        for head in range(heads):
+            assert torch.equal(cells[:, head], part.view(n, length) * heads + head)
+    assert begin == len(spread)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "t5", "bart"])

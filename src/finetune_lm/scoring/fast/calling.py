@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.data.batch import on_device
 from finetune_lm.scoring.fast import ragged, ragged_kinds
-from finetune_lm.scoring.fast.activations import in_one_operation, replaceable
+from finetune_lm.scoring.fast.activations import computes_again, in_one_operation, replaceable
 from finetune_lm.scoring.fast.length_groups import Group, in_groups
 from finetune_lm.scoring.fast.ragged_attention import Rows, laid_out
 from finetune_lm.scoring.fast.row_inputs import row_inputs, told_positions
@@ -47,6 +47,7 @@ class Caller:
         self.is_causal = ragged_kinds.is_causal(model)
         self._window = ragged_kinds.window_of(model)
         self.activations = replaceable(model)
+        self._computes_again = computes_again(model)
 
     @property
     def model(self) -> Any:
@@ -117,10 +118,7 @@ class Caller:
         found = []
         for group in groups:
             places = group.rows.to(device), group.positions.to(device)
-            with (
-                _fed_with(self.layer, *places, stand_in) as fed,
-                in_one_operation(self.activations),
-            ):
+            with _fed_with(self.layer, *places, stand_in) as fed, self._in_less_time():
                 logits = self.model(**on_device(group.inputs, device)).logits
             found.append((fed[0], logits))
         if len(groups) == 1:
@@ -142,10 +140,21 @@ class Caller:
             laid_out(self.model, in_row),
             told_positions(self.model, in_row),
             _fed_with(self.layer, nodes.new_zeros(()), nodes, stand_in) as fed,
-            in_one_operation(self.activations),
+            self._in_less_time(),
         ):
             logits = self.model(**row_inputs(self.model, on_device(inputs, device), in_row)).logits
         return fed[0], logits
+
+    @contextmanager
+    def _in_less_time(self) -> Iterator[None]:
+        """Let parts of the model compute the same in less time."""
+        # It imports torch, which the start of a program does not wait for.
+        from finetune_lm.scoring.fast.dropout import dropout_by_bytes
+
+        # What the backward pass computes again would be dropped out in another way.
+        dropout = nullcontext() if self._computes_again else dropout_by_bytes()
+        with dropout, in_one_operation(self.activations):
+            yield
 
     def of_beginnings(
         self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor

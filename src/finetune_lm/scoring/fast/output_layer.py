@@ -176,7 +176,7 @@ class OutputLayer:
             yield logits
             return
         bias = layer.bias if layer.bias is None else layer.bias.detach()
-        with linear(hidden.detach(), layer.weight.detach(), bias) as (logits, _):
+        with linear(hidden.detach(), layer.weight.detach(), bias) as logits:
             yield self._finished(logits)
 
     def _finished(self, logits: Tensor) -> Tensor:
@@ -217,6 +217,7 @@ class OutputLayer:
         import torch
 
         from finetune_lm.scoring.fast.criterion import of_linear, of_logits
+        from finetune_lm.scoring.fast.embedding_rows import handed_on
 
         self.check(inputs, rows, positions)
         k = len(rows)
@@ -231,12 +232,13 @@ class OutputLayer:
             return of_logits(logits, criterion)
         layer = self._layer
         assert layer is not None
-        hidden = self._call.fed(inputs, rows, positions)
+        with handed_on(layer.weight) as handed:
+            hidden = self._call.fed(inputs, rows, positions)
         if behind is not None:
             with self.of_hidden(hidden[k:].detach()) as logits:
                 behind.look_at(slice(k, len(hidden)), logits)
             hidden = hidden[:k]
-        return of_linear(hidden, layer.weight, layer.bias, criterion)
+        return of_linear(hidden, handed[0], layer.bias, criterion)
 
     def check(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> None:
         """Compare with the plain model by a few examples; arguments are those of `logits`.

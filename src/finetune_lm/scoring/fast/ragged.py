@@ -11,7 +11,7 @@ causal, since then they are the same whatever follows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +49,7 @@ class Layout:
     rows: Tensor
     positions: Tensor
     is_real: Tensor | None = None
+    _cells: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def longest(self) -> int:
@@ -59,14 +60,48 @@ class Layout:
         """The numbers in the row of the tokens at some positions of sentences: (k,)."""
         return self.node_of_place[self.begins[rows] + positions]
 
+    def cells(self, heads: int) -> tuple[Tensor, Tensor]:
+        """The same of each head alone, whose rectangles are products of matrices as they stand.
+
+        A place has as many *cells* as there are heads: the rectangle of the first sentence's first
+        head comes first, then that of its second head.
+
+        Args:
+            heads: How many there are.
+
+        Returns:
+            As `node_of_place` and `place_of_node`, of cells, and of tokens and heads: (n_places *
+            heads,) and (k * heads,).
+        """
+        if heads not in self._cells:
+            self._cells[heads] = self._found_cells(heads)
+        return self._cells[heads]
+
+    def _found_cells(self, heads: int) -> tuple[Tensor, Tensor]:
+        import torch
+
+        device = self.node_of_place.device
+        head = torch.arange(heads, device=device)
+        nodes, cells = [], []
+        sizes = [n * length for n, length in self.shapes]
+        of_shapes = torch.split(self.node_of_place, sizes)
+        for part, (n, length) in zip(of_shapes, self.shapes, strict=True):
+            nodes.append((part.view(n, 1, length) * heads + head[:, None]).flatten())
+            number = torch.arange(n * length * heads, device=device) + sum(map(len, nodes[:-1]))
+            cells.append(number.view(n, heads, length).transpose(1, 2).reshape(-1, heads))
+        return torch.cat(nodes), torch.cat(cells)[self.place_of_node].flatten()
+
     def to(self, device: torch.device) -> Layout:
         """The same on a device."""
         moved = {
             name: tensor.to(device)
-            for name in (field.name for field in fields(self)[1:])
+            for name in _TENSORS
             if (tensor := getattr(self, name)) is not None
         }
         return replace(self, **moved)
+
+
+_TENSORS = [each.name for each in fields(Layout) if each.init and each.name != "shapes"]
 
 
 def lay_out(

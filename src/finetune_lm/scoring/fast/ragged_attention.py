@@ -7,6 +7,7 @@ take much of it, torch's function does the work.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -220,7 +221,9 @@ def _by_products(
     n, heads, length, width = query.shape
     shared, of_keys = key.shape[1:3]
     # Heads that share keys are rows of one product.
-    rows = (query * weighting.scaling).reshape(n, shared, -1, width)
+    if weighting.scaling != 1.0:
+        query = query * weighting.scaling
+    rows = query.reshape(n, shared, -1, width)
     scores = (rows @ key.transpose(2, 3)).view(n, heads, length, of_keys)
     if (softcap := weighting.softcap) is not None:
         scores = (scores / softcap).tanh() * softcap
@@ -239,54 +242,54 @@ def _by_products(
 def _spread(states: Tensor, layout: Layout) -> list[Tensor]:
     """(1, heads, k, width) -> (n, heads, length, width) each, padding filled with anything."""
     _, heads, _, width = states.shape
-    in_row = states[0].transpose(0, 1)
-    spread: Tensor = _Spread.apply(  # type: ignore[no-untyped-call]
-        in_row, layout.node_of_place, layout.place_of_node
-    )
-    parts = torch.split(spread, [n * length for n, length in layout.shapes])
-    return [
-        part.view(*shape, heads, width).transpose(1, 2)
-        for part, shape in zip(parts, layout.shapes, strict=True)
-    ]
+    in_row = states[0].transpose(0, 1).reshape(-1, width)
+    spread: Tensor = _Spread.apply(in_row, *layout.cells(heads))  # type: ignore[no-untyped-call]
+    shapes = [(n, heads, length) for n, length in layout.shapes]
+    if len(shapes) == 1:
+        return [spread.view(*shapes[0], width)]
+    parts = torch.split(spread, [math.prod(shape) for shape in shapes])
+    return [part.view(*shape, width) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _collect(rectangles: list[Tensor], layout: Layout) -> Tensor:
     """(n, heads, length, width) each -> (1, k, heads, width)."""
-    parts = [states.transpose(1, 2).flatten(0, 1) for states in rectangles]
-    places = parts[0] if len(parts) == 1 else torch.cat(parts)
-    in_row: Tensor = _Collect.apply(places, layout.place_of_node)  # type: ignore[no-untyped-call]
-    return in_row[None]
+    _, heads, _, width = rectangles[0].shape
+    parts = [states.reshape(-1, width) for states in rectangles]
+    cells = parts[0] if len(parts) == 1 else torch.cat(parts)
+    _, cell_of_node = layout.cells(heads)
+    in_row: Tensor = _Collect.apply(cells, cell_of_node)  # type: ignore[no-untyped-call]
+    return in_row.view(1, -1, heads, width)
 
 
 class _Spread(torch.autograd.Function):
-    """Each place of rectangles filled with its row: (k, ...) -> (places, ...).
+    """Each cell of rectangles filled with its row: (k, width) -> (cells, width).
 
     torch's own gradient of ``index_select`` adds up, for an index may occur more than once. Here
-    each token has one place of its own when there are gradients, and what is in padding goes
+    each row has one cell of its own when there are gradients, and what is in padding goes
     nowhere.
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, node_of_place: Tensor, place_of_node: Tensor) -> Tensor:
-        ctx.place_of_node = place_of_node
-        return rows.index_select(0, node_of_place)
+    def forward(ctx: Any, rows: Tensor, node_of_cell: Tensor, cell_of_node: Tensor) -> Tensor:
+        ctx.cell_of_node = cell_of_node
+        return rows.index_select(0, node_of_cell)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        return upstream.index_select(0, ctx.place_of_node), None, None
+        return upstream.index_select(0, ctx.cell_of_node), None, None
 
 
 class _Collect(torch.autograd.Function):
-    """Each row from its place in rectangles: (places, ...) -> (k, ...)."""
+    """Each row from its cell in rectangles: (cells, width) -> (k, width)."""
 
     @staticmethod
-    def forward(ctx: Any, places: Tensor, place_of_node: Tensor) -> Tensor:
-        ctx.place_of_node = place_of_node
-        ctx.shape = places.shape
-        return places.index_select(0, place_of_node)
+    def forward(ctx: Any, cells: Tensor, cell_of_node: Tensor) -> Tensor:
+        ctx.cell_of_node = cell_of_node
+        ctx.shape = cells.shape
+        return cells.index_select(0, cell_of_node)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        return upstream.new_zeros(ctx.shape).index_copy_(0, ctx.place_of_node, upstream), None
+        return upstream.new_zeros(ctx.shape).index_copy_(0, ctx.cell_of_node, upstream), None
