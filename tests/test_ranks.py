@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import transformers
 import yaml
 from safetensors.torch import load_file
@@ -130,6 +131,41 @@ def test_several_make_the_rows_of_one(tmp_path, kind, n):
     }
     loaded = transformers.AutoModel.from_pretrained(tmp_path / "split" / "model")
     assert "FSDP" not in str(loaded.config.architectures)
+
+
+def with_adapter(n, *more):
+    """A run in which an adapter learns, and the row of a new word beside it."""
+    words = [*option("model_name_or_path", "tiny-lm"), *option("seed", 1), *option("epochs", 2)]
+    for part, name in {"train": "active", "validation": "passive"}.items():
+        words += option(f"{part}_file", DATA / f"flomped_{name}.txt.gz")
+        words += option(f"max_{part}_samples", 9) + option(f"per_device_{part}_batch_size", 4 // n)
+    for name in DROPOUT["lm"]:
+        words += option(f"config_kwargs.{name}", 0.0)
+    words += option("train_optimizer_kwargs.eps", 1e-5) + option("train_optimizer_kwargs.lr", 1e-3)
+    losses = ("OutputsDefaultLoss", "KLBaselineLoss")
+    words += option("loss_classes.train", *(f"loss_classes.{name}" for name in losses))
+    words += option(KL.format("train") + "dataset", DATA / "fillers.txt.gz")
+    modifiers, callback = ("add_new_tokens", "add_adapter"), "UnfreezeWordTokensCallback"
+    words += option("model_modifier_fns", *(f"model_modifiers.{name}" for name in modifiers))
+    words += option("model_modifier_fn_kwargs.add_new_tokens.added_tokens", "flomped")
+    of_adapter = {"target_modules": "all-linear", "r": 2, "merge": True}
+    for name, value in of_adapter.items():
+        words += option(f"model_modifier_fn_kwargs.add_adapter.{name}", value)
+    words += option("model_pre_train_step_callbacks", f"model_modifiers.{callback}")
+    kwargs = f"model_pre_train_step_callbacks_kwargs.{callback}"
+    return [*words, *option(f"{kwargs}.words_to_unfreeze", "flomped"), *more]
+
+
+def test_an_adapter_learns_beside_parts_of_a_model_and_is_saved_whole(tmp_path):
+    split = ended(tmp_path, *with_adapter(2, "--fsdp", "--output_dir", "split"))
+    assert [each.returncode for each in split] == [0, 0], "".join(each.stderr for each in split)
+    one_process(*with_adapter(1, "--output_dir", "one"), cwd=tmp_path)
+    assert_same_tables(tmp_path / "one", tmp_path / "split")
+    for name in ("adapter/adapter_model.safetensors", "model/model.safetensors"):
+        expected, found = (load_file(tmp_path / place / name) for place in ("one", "split"))
+        assert expected.keys() == found.keys()
+        for key, weight in expected.items():
+            torch.testing.assert_close(found[key], weight, rtol=0, atol=1e-4)
 
 
 def test_a_test_is_shared_out_and_comes_out_the_same(tmp_path):
@@ -294,23 +330,17 @@ def test_what_is_wrong_is_said_once_before_anything_is_written(tmp_path):
     wrong = [
         *option("loss_reduction_fns.train", "torch.mean"),
         *option("loss_classes.train", "stateful.Unsaid"),
-        *option("output_dir", "none"),
-    ]
-    ranks = ended(tmp_path, *small(*wrong))
-    assert [each.returncode for each in ranks] == [2, 2]
-    assert ranks[1].stderr == ""
-    assert ranks[0].stderr.count("error: ") == 2
-    assert "loss_reduction_fns.train must be torch.sum" in ranks[0].stderr
-    assert "Unsaid must say by reduce_over_ranks" in ranks[0].stderr
-    assert not (tmp_path / "none").exists()
-    with_parts = [
         *("--fsdp", "--train_optimizer", "torch.optim.Adafactor", "--measures"),
         *("measures.Candidates", "--measures_kwargs.Candidates.chained", "True"),
         *("--measures_kwargs.Candidates.words", "tea", "--output_dir", "none"),
     ]
-    ranks = ended(tmp_path, *small(*with_parts))
+    ranks = ended(tmp_path, *small(*wrong))
     assert [each.returncode for each in ranks] == [2, 2]
     assert ranks[1].stderr == ""
+    assert ranks[0].stderr.count("error: ") == 4
+    assert "loss_reduction_fns.train must be torch.sum" in ranks[0].stderr
+    assert "Unsaid must say by reduce_over_ranks" in ranks[0].stderr
+    assert not (tmp_path / "none").exists()
     assert "fsdp cannot be given with measure Candidates (chained)" in ranks[0].stderr
     assert "Adafactor does not work on parts of them" in ranks[0].stderr
     shown = ended(tmp_path, *small("--preview", "2"))

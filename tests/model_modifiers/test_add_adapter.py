@@ -32,7 +32,7 @@ from finetune_lm.models.loading import load_model
 from finetune_lm.models.pretrained import load_tokenizer
 from finetune_lm.models.saved_adapters import SavedAdapter
 from finetune_lm.models.tasks import sample_inputs
-from finetune_lm.models.untouched import keep_apart, untouched_of
+from finetune_lm.models.untouched import keep_apart, part, untouched_of
 from finetune_lm.runs.interruption import Interrupted
 from finetune_lm.scoring.forward import Forward
 from finetune_lm.training.best_state import weights_of
@@ -377,6 +377,14 @@ def test_what_may_move_the_weights_takes_no_part_in_sharing(tmp_path):
     assert torch.equal(baseline.lm_head.weight, shared.lm_head.weight)
     assert "transformer.wte.weight" in weights_of(shared)
     assert "transformer.wpe.weight" not in weights_of(shared)
+    # One that is to be split among ranks has no weights in common with its untouched self, but it
+    # is known which nothing moves.
+    parted = sharing(add_adapter)
+    part(parted)
+    assert untouched_of(parted) is None
+    parted.lm_head.weight.requires_grad_(True)
+    keep_apart(parted)
+    assert weights_of(parted).keys() == weights_of(shared).keys()
     mine = {"end_epoch": [Mine]}
     for model in (sharing(spoil, add_adapter), sharing(add_adapter, model_callbacks=mine)):
         assert untouched_of(model) is None

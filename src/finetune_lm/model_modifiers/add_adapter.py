@@ -111,13 +111,11 @@ def _check(peft_type: Any = LORA, merge: Any = False, **settings: Any) -> None:
 
 
 # Called when a command line is read, before anything is loaded. The second says that what is not
-# the adapter's stays as it was loaded; the third, which modifiers cannot come behind this one; the
-# last, that no process may have only a part of the weights.
+# the adapter's stays as it was loaded; the third, which modifiers cannot come behind this one.
 vars(add_adapter).update(
     check=_check,
     leaves_weights=True,
     comes_after=("add_new_tokens",),
-    needs_whole_weights=True,
 )
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.constants import BUILTIN_MODELS
-from finetune_lm.models.loading import arguments_of
+from finetune_lm.messages import silent
+from finetune_lm.models.loading import arguments_of, load_model
 from finetune_lm.models.pretrained import model_path
 from finetune_lm.models.saved_adapters import PREFIX, WEIGHTS, quiet
-from finetune_lm.models.untouched import shared_weights
+from finetune_lm.models.untouched import keep_apart, shared_weights
+from finetune_lm.randomness import generator_states, restore_generators
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Parameter
 
 _ATTRIBUTE = "_finetune_lm_adapter"
@@ -106,6 +109,34 @@ def adapter_of(model: Any) -> Adapter | None:
     """The adapter of a model; None if it has none."""
     adapter: Adapter | None = vars(model).get(_ATTRIBUTE)
     return adapter
+
+
+def whole_again(model: Any, weights: Mapping[str, Tensor]) -> Any:
+    """A model that is split among ranks as a whole one on the CPU, with its adapter.
+
+    It is loaded and modified once more. One rank may ask alone.
+
+    Args:
+        model: The model.
+        weights: Those that are not as they were named, by name, whole.
+    """
+    import torch
+
+    args = arguments_of(model)
+    assert args is not None
+    states = generator_states()
+    with silent():
+        whole = load_model(args).model
+    restore_generators(states)
+    learns = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    for name, weight in whole.named_parameters():
+        weight.requires_grad_(name in learns)
+    keep_apart(whole)
+    with torch.no_grad():
+        tensors = {**dict(whole.named_parameters()), **dict(whole.named_buffers())}
+        for name, value in weights.items():
+            tensors[name].copy_(value)
+    return whole
 
 
 def _named(model: Any) -> tuple[str | None, str | None]:

@@ -108,7 +108,7 @@ class Origin(Shelf):
         Args:
             device: Where this process computes.
         """
-        self.untouched, self._split_on = Shelf(), device
+        self.untouched, self._twin, self._split_on = Shelf(), None, device
 
     @property
     def name(self) -> str:
@@ -152,12 +152,11 @@ class Origin(Shelf):
                 tokenizer_kwargs={**self._args.tokenizer_kwargs, **given["tokenizer"]},
             )
             if self._twin is not None and not given["model"]:
-                loaded = replace(self._twin, tokenizer=load_tokenizer(args))
-            else:
-                # What the run draws must not depend on whether a baseline is loaded.
-                with torch.random.fork_rng(devices=[]):
-                    loaded = load_model(args, hashed=False)
-                loaded.model.eval().requires_grad_(False)
+                return replace(self._twin, tokenizer=load_tokenizer(args))
+            # What the run draws must not depend on whether a baseline is loaded.
+            with torch.random.fork_rng(devices=[]):
+                loaded = load_model(args, hashed=False)
+            loaded.model.eval().requires_grad_(False)
             if self._split_on is not None:
                 shard(loaded.model, self._split_on)
             return loaded

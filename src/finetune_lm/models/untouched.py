@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from finetune_lm.models.loading import LoadedModel
 
 _UNTOUCHED: WeakKeyDictionary[Any, LoadedModel] = WeakKeyDictionary()
+_SAME_AS_UNTOUCHED: WeakKeyDictionary[Any, frozenset[str]] = WeakKeyDictionary()
+"""The weights of a model that is split among ranks in which it is as its untouched self is."""
 
 
 def twin_of(loaded: LoadedModel, *, with_own_embeddings: bool) -> LoadedModel | None:
@@ -59,10 +61,27 @@ def untouched_of(model: Any) -> LoadedModel | None:
     return _UNTOUCHED.get(model)
 
 
+def part(model: Any) -> None:
+    """Part a model, which is about to be split among ranks, from its untouched self.
+
+    That is loaded and split by itself where it is needed. It is known which weights were the same.
+    """
+    shared = shared_weights(model)
+    names = (name for name, weight in model.named_parameters() if id(weight) in shared)
+    _SAME_AS_UNTOUCHED[model] = frozenset(names)
+    _UNTOUCHED.pop(model, None)
+
+
 def shared_weights(model: Any) -> set[int]:
-    """The ids of the parameters that a model shares with its untouched self: nothing moves them."""
+    """The ids of the parameters that a model shares with its untouched self: nothing moves them.
+
+    Of a model that was parted from it, of those that are the same.
+    """
     twin = untouched_of(model)
-    return set() if twin is None else {id(weight) for weight in twin.model.parameters()}
+    if twin is not None:
+        return {id(weight) for weight in twin.model.parameters()}
+    names = _SAME_AS_UNTOUCHED.get(model, frozenset())
+    return {id(weight) for name, weight in model.named_parameters() if name in names}
 
 
 def keep_apart(model: Any) -> None:
@@ -72,6 +91,9 @@ def keep_apart(model: Any) -> None:
     """
     import torch
 
+    if same := _SAME_AS_UNTOUCHED.get(model):
+        learns = {name for name, weight in model.named_parameters() if weight.requires_grad}
+        _SAME_AS_UNTOUCHED[model] = same - learns
     if (twin := untouched_of(model)) is None:
         return
     learned = {id(weight) for weight in model.parameters() if weight.requires_grad}

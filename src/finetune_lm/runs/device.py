@@ -13,6 +13,7 @@ from finetune_lm.errors import UserError
 from finetune_lm.messages import say, warn
 from finetune_lm.models.compiling import compile_model
 from finetune_lm.models.sharding import shard
+from finetune_lm.models.untouched import part
 from finetune_lm.ranks import world
 from finetune_lm.runs.one_process import alone
 from finetune_lm.scoring.fast.tuning import tune
@@ -145,6 +146,7 @@ def prepare_model(
     import torch
 
     if args.fsdp and world().size > 1:
+        part(model)
         shard(model, accelerator.device)
     else:
         model.to(accelerator.device)

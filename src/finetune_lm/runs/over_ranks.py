@@ -11,7 +11,6 @@ from finetune_lm.arguments.optimizer_settings import OPTIMIZER, own_kwargs
 from finetune_lm.arguments.references import short_name
 from finetune_lm.constants import DATASET_TYPES
 from finetune_lm.models.optimizers_of_parts import parts_problem
-from finetune_lm.models.saved_adapters import SavedAdapter
 
 if TYPE_CHECKING:
     from finetune_lm.arguments import DataTrainingArguments, ModelArguments
@@ -30,8 +29,6 @@ def over_ranks_problems(all_args: AllArguments) -> list[str]:
 def _with_parts(model_args: ModelArguments, data_args: DataTrainingArguments) -> Iterator[str]:
     """What cannot be had of a model of which each rank has a part."""
     names = [short_name(f) for f in model_args.model_modifier_fns if _needs_whole(f)]
-    if not names and SavedAdapter.find(model_args.model_name_or_path) is not None:
-        names = [f"the adapter in {model_args.model_name_or_path}"]
     used = [kind for kind in DATASET_TYPES if getattr(data_args, f"{kind}_file")]
     names += dict.fromkeys(
         f"measure {measure.name}{told}"

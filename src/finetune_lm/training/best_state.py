@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from finetune_lm.models.adapters import adapter_of
 from finetune_lm.models.sharding import part_of, same_part, split_as, whole_of
 from finetune_lm.models.untouched import shared_weights
 
@@ -91,7 +92,10 @@ def put_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
 
 
 def saved_weights(model: Any) -> dict[str, Tensor]:
-    """All weights that are saved with a model, whole. All ranks have to ask."""
+    """The weights that are saved with a split model, whole. All ranks have to ask.
+
+    Of one with an adapter these are those that are not as they were named, see `whole_again`.
+    """
     saved = model.state_dict().keys()
-    named = weights_of(model, moving=False)
+    named = weights_of(model, moving=adapter_of(model) is not None)
     return {name: whole_of(weight) for name, weight in named.items() if name in saved}

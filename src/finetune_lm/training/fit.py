@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from finetune_lm.errors import UserError
 from finetune_lm.evaluation.loss_units import loss_units
 from finetune_lm.evaluation.splits import TrainingSplits
 from finetune_lm.messages import warn
-from finetune_lm.models.adapters import adapter_of
+from finetune_lm.models.adapters import adapter_of, whole_again
 from finetune_lm.models.loading import LoadedModel
 from finetune_lm.models.sharding import is_sharded
 from finetune_lm.recording.columns import LOSS
@@ -141,7 +142,10 @@ def _save_training(
         return
     _plot_losses(run, state, record.directory)
     if saves:
-        _save_model(run.loaded, record.directory, weights)
+        loaded = run.loaded
+        if weights is not None and adapter_of(model) is not None:
+            loaded, weights = replace(loaded, model=whole_again(model, weights)), None
+        _save_model(loaded, record.directory, weights)
         record.add(files=checksums(record.directory, *place.SEALED))
 
 
