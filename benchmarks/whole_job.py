@@ -2,6 +2,7 @@
 
     python benchmarks/whole_job.py                      all rows, in a quarter of an hour
     python benchmarks/whole_job.py small-kl             some of them
+    python benchmarks/whole_job.py small --against loop one of them: trainer, loop or floor
     python benchmarks/whole_job.py --part 0.1           a tenth of the epochs and of the test lines
     python benchmarks/whole_job.py --others 1           nothing of the other ways is worked out
 
@@ -86,6 +87,9 @@ def main() -> None:
     """Measure, and print a line for each row as soon as it is there."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("jobs", nargs="*", metavar="job", help=", ".join(JOBS))
+    parser.add_argument(
+        "--against", choices=list(MAKERS.values()), help="only this one of the other ways"
+    )
     parser.add_argument("--part", type=float, default=1.0, help="how much of each job")
     parser.add_argument(
         "--others", type=float, default=0.2, help="how much of that the other ways really do"
@@ -94,34 +98,39 @@ def main() -> None:
     args = parser.parse_args()
     if unknown := set(args.jobs) - set(JOBS):
         parser.error(f"there is no job {', '.join(sorted(unknown))}")
+    ways = [way for way, maker in MAKERS.items() if args.against in (None, maker)]
     for name in args.jobs or JOBS:
-        for row in rows_of(name, args.part, args.others, args.times):
+        for row in rows_of(name, ways, args.part, args.others, args.times):
             line = f"{row.what} | {row.against} | {row.value} | {row.target} | {row.met}"
             print(line, flush=True)
 
 
-def rows_of(name: str, part: float, others: float, n_times: int) -> Iterator[Row]:
+def rows_of(
+    name: str, ways: Sequence[str], part: float, others: float, n_times: int
+) -> Iterator[Row]:
     """The rows of one job: its time as part of each other way's, all taken in turn.
 
     Args:
         name: The job's.
+        ways: Which other ways, as far as the job has targets for them.
         part: How much of it is done.
         others: How much of that the other ways do.
         n_times: How often each way is measured. The least counts.
     """
     job, what = JOBS[name], f"whole job {name}"
-    ways = {way: target for way, target in job.targets.items() if way != TRAINER or _has_minicons()}
-    if len(ways) < len(job.targets):
-        yield Row(what, TRAINER, "not measured: not installed", f"≤ {job.targets[TRAINER]:g}")
+    targets = {way: target for way, target in job.targets.items() if way in ways}
+    if TRAINER in targets and not _has_minicons():
+        target = targets.pop(TRAINER)
+        yield Row(what, TRAINER, "not measured: not installed", f"≤ {target:g}")
     model = model_of(job.shape)
-    shares = dict.fromkeys(["ours", *(MAKERS[way] for way in ways)], others) | {"ours": 1.0}
+    shares = dict.fromkeys(["ours", *(MAKERS[way] for way in targets)], others) | {"ours": 1.0}
     times: dict[str, float] = {}
     for _ in range(n_times):
         for maker, share in shares.items():
             with Worker("whole_job", maker, name=name, model=model, part=part, share=share) as side:
                 times[maker] = min(side.measure(), times.get(maker, float("inf")))
     print(name, {maker: round(time, 1) for maker, time in times.items()}, file=sys.stderr)
-    for way, target in ways.items():
+    for way, target in targets.items():
         yield Row.at_most(what, way, times["ours"] / times[MAKERS[way]], target)
 
 
