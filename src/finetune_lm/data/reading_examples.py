@@ -26,7 +26,7 @@ from finetune_lm.data.items import (
     moved_by,
     with_leading_space,
 )
-from finetune_lm.data.json_lines import NO_TEXT, check_text
+from finetune_lm.data.json_lines import NO_TEXT, check_text, read_object
 from finetune_lm.data.lines import read_lines, read_objects
 from finetune_lm.data.suites import Suite, suite_in
 from finetune_lm.data.units import check_units, given_in_line
@@ -271,15 +271,16 @@ def _read_metadata(path: str, n_examples: int) -> tuple[list[dict[str, Any]], st
         )
     metadata = []
     known: set[str] = set()
-    for number, values in enumerate(read_objects(files[0]), start=1):
+    for number, line in enumerate(read_lines(files[0]), start=1):
+        values = read_object(line, f"{files[0]}, line {number}")
         for key in values:
             if key not in known and (not key.isprintable() or not key.strip()):
                 raise UserError(
                     f"{files[0]}, line {number}: a key must be the name of a column but is {key!r}."
                 )
         known.update(values)
-        # Looked at together, since there are many and next to none is wrong.
-        if NO_TEXT.search("".join(strings_in(values))):
+        # In a line of JSON such characters can only be written as \u0000 or \ud800.
+        if "\\u" in line and NO_TEXT.search("".join(strings_in(values))):
             wrong = next(k for k in values if NO_TEXT.search("".join(strings_in(values[k]))))
             raise UserError(
                 f"{files[0]}, line {number}: {wrong!r} must be text but has a NUL or half a "

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from finetune_lm.arguments.suggestions import nearest
 from finetune_lm.constants import BOS_TOKEN
 from finetune_lm.data.offsets import spans_by_decoding
@@ -123,33 +121,36 @@ class TextEncoder:
         )
         encodings = []
         for i, text in enumerate(texts):
-            ids = np.asarray(encoded["input_ids"][i], dtype=np.int64)
+            ids = list(encoded["input_ids"][i])
             if frame is not None:
                 front, behind = map(len, frame)
-                of_text = np.zeros(len(ids), dtype=bool)
-                of_text[front : len(ids) - behind] = True
+                of_text: Sequence[int] = range(front, len(ids) - behind)
             else:
-                of_text = np.asarray(encoded["special_tokens_mask"][i]) == 0
-            spans = np.full((len(ids), 2), NO_PLACE, dtype=np.int64)
+                is_special = encoded["special_tokens_mask"][i]
+                of_text = [place for place, special in enumerate(is_special) if not special]
             if has_offsets:
-                offsets = np.asarray(encoded["offset_mapping"][i], dtype=np.int64).reshape(-1, 2)
-                spans[of_text] = offsets[of_text]
+                offsets = encoded["offset_mapping"][i]
+                found = [offsets[place] for place in of_text]
             else:
                 # Of what is cut off it is enough to know where it begins.
-                kept = ids[of_text][: self.max_length + 1].tolist()
+                kept = [ids[place] for place in of_text[: self.max_length + 1]]
                 found = spans_by_decoding(self.tokenizer, text, kept)
-                found += found[-1:] * (int(of_text.sum()) - len(kept))
-                spans[of_text] = np.array(found, dtype=np.int64).reshape(-1, 2)
-            # A marker is told to be the letter behind it.
+                found += found[-1:] * (len(of_text) - len(kept))
+            spans: list[Sequence[int]] = [_NOWHERE] * len(ids)
+            for place, span in zip(of_text, found, strict=True):
+                spans[place] = span
             if self._marker_ids:  # most vocabularies have none
-                is_marker = np.isin(ids, self._marker_ids)
-                spans[is_marker, 1] = spans[is_marker, 0]
-            encodings.append(self._bounded(*self._with_ends(ids.tolist(), spans.tolist())))
+                # A marker is told to be the letter behind it.
+                spans = [
+                    (span[0], span[0]) if token in self._marker_ids else span
+                    for token, span in zip(ids, spans, strict=True)
+                ]
+            encodings.append(self._bounded(*self._with_ends(ids, spans)))
         return encodings
 
     def _with_ends(
-        self, ids: list[int], spans: list[list[int]]
-    ) -> tuple[list[int], list[list[int]]]:
+        self, ids: list[int], spans: list[Sequence[int]]
+    ) -> tuple[list[int], list[Sequence[int]]]:
         """The start token once, and the end token if it is asked for."""
         if self.add_start and len(self.start_ids) == 1:
             # A text may spell out the start token that is put there as well.
@@ -164,7 +165,7 @@ class TextEncoder:
             ids, spans = [*ids, self.end_id], [*spans, _NOWHERE]
         return ids, spans
 
-    def _bounded(self, ids: list[int], spans: list[list[int]]) -> Encoding:
+    def _bounded(self, ids: list[int], spans: list[Sequence[int]]) -> Encoding:
         """Cut the end of the text off, not the tokens that stand behind it."""
         char_start, char_end = [span[0] for span in spans], [span[1] for span in spans]
         n_cut = len(ids) - self.max_length
