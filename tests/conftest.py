@@ -18,6 +18,9 @@ os.environ["HF_DATASETS_CACHE"] = os.path.join(_home, "datasets")  # noqa: PTH11
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
+# Otherwise each process of pytest would rewrite the assertions of all files, each time anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402

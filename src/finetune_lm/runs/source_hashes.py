@@ -10,7 +10,7 @@ import inspect
 import sys
 import sysconfig
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +101,7 @@ def _if_own(file: Path) -> Path | None:
 
 def _imported(file: Path, package: str) -> Iterator[tuple[str, Path]]:
     """The modules of the user's own that a module imports: those loaded, or beside it."""
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):  # no Python, such as one that was compiled
-        return
-    for name in dict.fromkeys(_imported_names(tree, package)):
+    for name in _imported_names(file.read_bytes(), package):
         own = _own_file(sys.modules.get(name))
         if own is None and name not in sys.modules:
             beside = file.parent.joinpath(*name.split("."))
@@ -115,7 +111,17 @@ def _imported(file: Path, package: str) -> Iterator[tuple[str, Path]]:
             yield name, own
 
 
-def _imported_names(tree: ast.AST, package: str) -> Iterable[str]:
+@functools.lru_cache(maxsize=256)  # what many runs of a process use is parsed once
+def _imported_names(source: bytes, package: str) -> tuple[str, ...]:
+    """The names of the modules that a module in a package may import, each once."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):  # no Python, such as one that was compiled
+        return ()
+    return tuple(dict.fromkeys(_names_in(tree, package)))
+
+
+def _names_in(tree: ast.AST, package: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
