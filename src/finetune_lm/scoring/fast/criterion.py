@@ -112,14 +112,10 @@ class _OfLinear(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, criterion: Criterion
     ) -> Any:
-        given = (hidden, weight, bias)
         wanted = ctx.needs_input_grad[:3]
-        of_hidden, of_weight, of_bias = (
-            torch.empty_like(tensor) if tensor is not None and is_wanted else None
-            for tensor, is_wanted in zip(given, wanted, strict=True)
-        )
-        if of_hidden is not None:
-            of_hidden.zero_()
+        of_hidden = torch.zeros_like(hidden) if wanted[0] else None
+        of_weight = scratch.lasting(weight) if wanted[1] else None
+        of_bias = torch.empty_like(bias) if bias is not None and wanted[2] else None
         n_at_once = max(1, _LOGITS_AT_ONCE // len(weight))
         for begin in range(0, max(len(hidden), 1), n_at_once):
             fed = hidden[begin : begin + n_at_once]

@@ -1,4 +1,4 @@
-"""Memory for logits that is used again and again.
+"""Memory for logits, and for gradients of the layer that makes them, that is used again and again.
 
 A step's logits take more memory than many a model. Fresh memory of that size comes from the system
 page by page, each filled with zeros first, which takes as long as computing the logits.
@@ -6,14 +6,16 @@ page by page, each filled with zeros first, which takes as long as computing the
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-# As many as are lent at a time: a model's logits, those of its baseline, and what is made of both.
-_MOST_KEPT = 4
+# As many as are lent at a time: a model's logits, those of its baseline, what is made of both, and
+# a gradient.
+_MOST_KEPT = 5
 # Rows begin at multiples of so many values, 64 bytes of float32. A vocabulary of 50,257 entries
 # otherwise lets each begin elsewhere in a line of a processor's cache, and MKL writes products half
 # as fast.
@@ -37,14 +39,38 @@ def borrowed(shape: Sequence[int], like: Tensor) -> Iterator[Tensor]:
         yield memory[: n_rows * stride].view(n_rows, stride)[:, :n_columns]
     finally:
         if memory.device.type == "cpu":
-            _kept.append(memory)
-            _kept.sort(key=len, reverse=True)
-            del _kept[_MOST_KEPT:]
+            _keep(memory)
+
+
+def lasting(like: Tensor) -> Tensor:
+    """A tensor with anything in it that may be kept; what has held it is used again afterwards.
+
+    The C library, too, keeps what is given back, but cuts some bytes off its ends, so that it does
+    not do for the next tensor of the size.
+
+    Args:
+        like: A tensor of the same shape and type on the same device.
+    """
+    if like.device.type != "cpu" or like.dtype != torch.float32:
+        return torch.empty_like(like)
+    n = like.numel()
+    memory = _take(n, like)
+    # A view of a tensor is none to which autograd would add in place, but that of an array is. It
+    # ends with the last tensor that is in this memory.
+    lent = memory.numpy()[:n].reshape(like.shape)
+    weakref.finalize(lent, _keep, memory).atexit = False
+    return torch.from_numpy(lent)
 
 
 def release() -> None:
     """Give the memory that is not lent back to the system."""
     _kept.clear()
+
+
+def _keep(memory: Tensor) -> None:
+    _kept.append(memory)
+    _kept.sort(key=len, reverse=True)
+    del _kept[_MOST_KEPT:]
 
 
 def _take(n: int, like: Tensor) -> Tensor:
