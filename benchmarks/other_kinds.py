@@ -14,6 +14,7 @@ import torch
 import workload
 from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data_preprocessing import mask_random_spans, mask_random_tokens
+from finetune_lm.models.tasks import TASKS
 from measuring import N_TIMES, Row, Worker, smallest_of
 
 SHAPE = "small"
@@ -86,7 +87,8 @@ def products(kind: str) -> Callable[[], object]:
     model = made.learner.model
     head = model.get_output_embeddings()
     made.step(batch)
-    multiplied = [(head.weight.data, int(batch.is_label.sum()))]
+    asked, _ = TASKS[kind].predictions(batch.inputs["labels"])
+    multiplied = [(head.weight.data, len(asked))]
     handles = [
         module.register_forward_hook(
             lambda layer, args, _: multiplied.append((layer.weight.data, args[0][..., 0].numel()))

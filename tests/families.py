@@ -272,7 +272,8 @@ LEAKY_TASKS = dict.fromkeys(LEAKY_TOKENIZERS, TASKS["bert"]) | {"prophetnet": TA
 PAIR_TOKENIZERS = {
     "mt5": t5_tokenizer,
     **dict.fromkeys(
-        ("mbart", "pegasus", "marian", "blenderbot", "blenderbot-small", "plbart"), bart_tokenizer
+        ("mbart", "pegasus", "marian", "blenderbot", "blenderbot-small", "plbart", "m2m100"),
+        bart_tokenizer,
     ),
 }
 PAIR_TASKS = dict.fromkeys(PAIR_TOKENIZERS, TASKS["bart"])
@@ -447,4 +448,5 @@ CONFIGS |= {
     "blenderbot": _like_bart("BlenderbotConfig"),
     "blenderbot-small": _like_bart("BlenderbotSmallConfig"),
     "plbart": _like_bart("PLBartConfig"),
+    "m2m100": _like_bart("M2M100Config"),
 }  # fmt: skip

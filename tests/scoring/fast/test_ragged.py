@@ -94,9 +94,10 @@ def test_sentences_that_are_seen_whole_share_no_beginnings(name):
     assert not layer.has_beginnings
 
 
-def test_a_padding_token_in_a_text_is_counted_as_the_model_counts_it():
-    """RoBERTa numbers positions by tokens that are not padding, also within a text."""
-    fam = family("roberta")
+@pytest.mark.parametrize("name", ["roberta", "m2m100"])
+def test_a_padding_token_in_a_text_is_counted_as_the_model_counts_it(name):
+    """These number positions by tokens that are not padding, also within a text."""
+    fam = family(name)
     inputs, rows, positions = batch_of(fam)
     layer = OutputLayer(fam.model)
     with torch.no_grad():

@@ -135,14 +135,14 @@ class Caller:
         stand_in: StandIn | None,
     ) -> tuple[Tensor, Tensor]:
         device = self._device()
-        in_row, nodes = in_row.to(device), nodes.to(device)
+        in_row, nodes, inputs = in_row.to(device), nodes.to(device), on_device(inputs, device)
         with (
             laid_out(self.model, in_row),
-            told_positions(self.model, in_row),
+            told_positions(self.model, inputs, in_row),
             _fed_with(self.layer, nodes.new_zeros(()), nodes, stand_in) as fed,
             self._in_less_time(),
         ):
-            logits = self.model(**row_inputs(self.model, on_device(inputs, device), in_row)).logits
+            logits = self.model(**row_inputs(self.model, inputs, in_row)).logits
         return fed[0], logits
 
     @contextmanager

@@ -25,12 +25,13 @@ COUNTED_BEHIND_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
 BIDIRECTIONAL_TYPES = COUNTED_BEHIND_PADDING | {"bert", "distilbert", "electra", "albert"}
 """Architectures of which the same holds, but that each token sees the whole sentence."""
 
-PAIR_TYPES = frozenset(
-    {
-        *("t5", "mt5", "bart", "mbart", "plbart", "pegasus", "marian"),
-        *("blenderbot", "blenderbot-small"),
-    }
-)
+COUNTED_IN_TEXTS = frozenset({"m2m_100"})
+"""Architectures that are told no positions, but count the tokens of their inputs. NLLB is one."""
+
+PAIR_TYPES = COUNTED_IN_TEXTS | {
+    *("t5", "mt5", "bart", "mbart", "plbart", "pegasus", "marian"),
+    *("blenderbot", "blenderbot-small"),
+}
 """Architectures with an encoder and a decoder of which the same holds, but that positions are given
 to them in ways of their own: to mT5 as to T5, to all others as to BART."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.scoring.fast.ragged import Layout
 from finetune_lm.scoring.fast.ragged_attention import Rows
-from finetune_lm.scoring.fast.ragged_kinds import COUNTED_BEHIND_PADDING
+from finetune_lm.scoring.fast.ragged_kinds import COUNTED_BEHIND_PADDING, COUNTED_IN_TEXTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,18 +47,29 @@ def _position_ids(model: Any, input_ids: Tensor, layout: Layout) -> Tensor:
 
 
 @contextmanager
-def told_positions(model: Any, rows: Rows) -> Iterator[None]:
+def told_positions(model: Any, inputs: dict[str, Tensor], rows: Rows) -> Iterator[None]:
     """Let an encoder and a decoder know positions in sentences, which they count themselves.
 
-    BART looks up an embedding for each position, T5 a bias for each pair of them.
+    BART looks up an embedding for each position, T5 a bias for each pair of them. M2M100 counts
+    the tokens of a text itself.
+
+    Args:
+        model: The model.
+        inputs: What it is called with for the batch as it is.
+        rows: Where its tokens stand.
     """
     if rows.encoder is None:
         yield
         return
-    parts = (model.get_encoder(), rows.encoder), (model.get_decoder(), rows.layout)
+    parts = (
+        (model.get_encoder(), rows.encoder, "input_ids"),
+        (model.get_decoder(), rows.layout, "decoder_input_ids"),
+    )
     with ExitStack() as stack:
-        for part, layout in parts:
-            if hasattr(part, "embed_positions"):
+        for part, layout, name in parts:
+            if model.config.model_type in COUNTED_IN_TEXTS:
+                stack.enter_context(_counted(part.embed_positions, inputs[name], layout))
+            elif hasattr(part, "embed_positions"):
                 hook = _Numbers(layout)
                 handle = part.embed_positions.register_forward_pre_hook(hook, with_kwargs=True)
                 stack.callback(handle.remove)
@@ -68,6 +79,22 @@ def told_positions(model: Any, rows: Rows) -> Iterator[None]:
                         handle = module.register_forward_pre_hook(_Bias(layout), with_kwargs=True)
                         stack.callback(handle.remove)
         yield
+
+
+@contextmanager
+def _counted(embed_positions: Any, ids: Tensor, layout: Layout) -> Iterator[None]:
+    """Let embeddings of positions see texts as they are, of which they count the tokens."""
+    handles = (
+        embed_positions.register_forward_pre_hook(lambda _, args: (ids, *args[1:])),
+        embed_positions.register_forward_hook(
+            lambda _, args, found: found[layout.rows, layout.positions][None]
+        ),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _Numbers:
