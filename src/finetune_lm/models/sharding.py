@@ -28,8 +28,8 @@ def shard(model: Any, device: torch.device) -> None:
 
     Args:
         model: The model, the same in all processes, on the CPU or the device.
-        device: Where this process computes. There it takes no more memory than its part and the
-            largest layer.
+        device: Where this process computes. There it takes no more memory meanwhile than its part
+            and the largest layer, or the embeddings if these are larger.
 
     Raises:
         UserError: If torch is too old for it.
