@@ -171,6 +171,18 @@ class CausalLM(Task):
         return is_label & (inputs["labels"] != IGNORED_LABEL) & (number > n_start[:, None])
 
 
+class CausalLMWithoutLoss(CausalLM):
+    """A decoder of the BART family by itself, whose own loss is not about the next token.
+
+    It takes each token for what is predicted in its own place, and whoever calls such a model is to
+    shift the labels before.
+    """
+
+    def outputs(self, model: Any, inputs: dict[str, Tensor]) -> Any:
+        """The mean over all labels that count is the loss."""
+        return _with_mean_loss(self, model, inputs)
+
+
 class MaskedLM(Task):
     """BERT, RoBERTa, ALBERT, ELECTRA: each masked token is predicted from both sides."""
 
@@ -225,14 +237,7 @@ class MaskedNextTokenLM(MaskedLM):
 
     def outputs(self, model: Any, inputs: dict[str, Tensor]) -> Any:
         """The mean over all labels that count is the loss, whatever the model's own would be."""
-        from torch.nn.functional import cross_entropy
-
-        labels = inputs["labels"]
-        outputs = model(**self.without_labels(model, inputs))
-        rows, positions = self.predictions(labels)
-        targets = labels[rows, positions + self.label_offset]
-        outputs.loss = cross_entropy(outputs.logits[rows, positions].float(), targets)
-        return outputs
+        return _with_mean_loss(self, model, inputs)
 
 
 class Seq2SeqLM(Task):
@@ -266,6 +271,18 @@ class Seq2SeqLM(Task):
     def reported(self, inputs: dict[str, Tensor], n_start: Tensor, is_label: Tensor) -> Tensor:
         """Every token of the label sequence, each predicted from the ones before it."""
         return is_label & (inputs["labels"] != IGNORED_LABEL)
+
+
+def _with_mean_loss(task: Task, model: Any, inputs: dict[str, Tensor]) -> Any:
+    """What a model returns for a batch, with the mean over all labels that count as its loss."""
+    from torch.nn.functional import cross_entropy
+
+    labels = inputs["labels"]
+    outputs = model(**task.without_labels(model, inputs))
+    rows, positions = task.predictions(labels)
+    targets = labels[rows, positions + task.label_offset]
+    outputs.loss = cross_entropy(outputs.logits[rows, positions].float(), targets)
+    return outputs
 
 
 def _shifted(labels: Tensor, config: Any) -> Tensor:

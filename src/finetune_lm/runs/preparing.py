@@ -28,7 +28,7 @@ from finetune_lm.runs.measure_checks import check_measures
 from finetune_lm.runs.one_process import check_one_process
 from finetune_lm.runs.same_for_all import check_identity, check_tokens, identity_of_model
 from finetune_lm.scoring.mask_position import check_mask_position
-from finetune_lm.scoring.visibility import check_order, is_exact
+from finetune_lm.scoring.visibility import check_order, is_exact, task_by_loss
 
 if TYPE_CHECKING:
     import accelerate
@@ -101,6 +101,7 @@ def load_without_data(
             each.is_exact = is_exact(each.model, model_args.precision)
             check_order(each.name, each.task, each.model, is_exact=each.is_exact, mode=each.mode)
             check_mask_position(each, files)
+            each.task = task_by_loss(each.name, each.task, each.model)
     return accelerator, loaded
 
 

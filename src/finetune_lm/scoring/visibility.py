@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.constants import FP32, IGNORED_LABEL, LM_MLM, MLM
+from finetune_lm.constants import FP32, IGNORED_LABEL, LM, LM_MLM, MLM
 from finetune_lm.data.batch import on_device
 from finetune_lm.errors import UserError
-from finetune_lm.messages import warn
+from finetune_lm.messages import say, warn
 from finetune_lm.models.inference import without_learning
 from finetune_lm.models.sharding import put_together_no_more
-from finetune_lm.models.tasks import TASKS, Task
+from finetune_lm.models.tasks import TASKS, CausalLMWithoutLoss, Task
 from finetune_lm.randomness import generator_states, restore_generators
 
 if TYPE_CHECKING:
@@ -91,6 +91,39 @@ def check_order(
             f"model_task {task.name} needs a model that does not see the tokens it is to predict, "
             f"but what {name!r} predicts changes with later tokens. {_remedy(model)}"
         )
+
+
+def task_by_loss(name: str, task: Task, model: Any) -> Task:
+    """The task of a model, whose own loss is left alone only if it is about the next token.
+
+    One call with a short sequence.
+
+    Args:
+        name: The model, for messages.
+        task: What it is asked to do.
+        model: The model.
+    """
+    if task is not TASKS[LM]:
+        return task
+    from torch.nn.functional import cross_entropy
+
+    try:
+        ids = _ordinary_ids(model)[None].to(next(model.parameters()).device)
+        with asked_in_passing(model):
+            outputs = model(input_ids=ids, attention_mask=ids.new_ones(ids.shape), labels=ids)
+        own, logits = float(outputs.loss), outputs.logits[0].float()
+        in_place = float(cross_entropy(logits, ids[0]))
+        of_next = float(cross_entropy(logits[:-1], ids[0, 1:]))
+    except Exception:
+        return task  # what is wrong shows with the first batch
+    is_in_place = math.isclose(own, in_place, rel_tol=1e-3)
+    if not (is_in_place and 10 * abs(own - in_place) < abs(own - of_next)):
+        return task
+    say(
+        f"{name}: the loss is computed here, since the model's own would teach it to repeat each "
+        f"token instead of predicting the next."
+    )
+    return CausalLMWithoutLoss()
 
 
 def cost_of_padding(
