@@ -47,6 +47,38 @@ def test_what_the_layer_has_no_part_in_has_its_gradient_all_the_same():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"padding_idx": -3},
+        {"padding_idx": None, "max_norm": 0.4},
+        {"padding_idx": None, "max_norm": 0.4, "norm_type": 1.0},
+        {"padding_idx": 3, "max_norm": None, "norm_type": 2.0, "scale_grad_by_freq": True},
+        {
+            **{"padding_idx": None, "max_norm": None, "norm_type": 2.0},
+            **{"scale_grad_by_freq": False, "sparse": True},
+        },
+    ],
+)
+def test_any_argument_of_torch_has_its_effect(settings, by_name):
+    ids = torch.tensor([5, 3, 5, 1])
+    torch.manual_seed(1)
+    weight = torch.nn.Parameter(torch.randn(6, 3))
+
+    def found(mine):
+        if by_name:
+            rows = functional.embedding(input=ids, weight=mine, **settings)
+        else:
+            rows = functional.embedding(ids, mine, *settings.values())
+        rows.sin().sum().backward()
+        return rows, mine.grad.to_dense()
+
+    expected = found(torch.nn.Parameter(weight.detach().clone()))
+    with handed_on(weight):
+        torch.testing.assert_close(found(weight), expected)
+
+
 def test_other_weights_and_lookups_without_gradients_are_left_alone():
     mine, other = torch.nn.Embedding(6, 3), torch.nn.Embedding(6, 3)
     ids = torch.tensor([0, 1])

@@ -18,31 +18,36 @@ from torch.nn import functional
 
 
 @contextmanager
-def handed_on(weight: Tensor) -> Iterator[list[Tensor]]:
+def handed_on(tied: Tensor) -> Iterator[list[Tensor]]:
     """Let embeddings hand on the weights that they share with an output layer. On a CPU.
 
     Args:
-        weight: The layer's weights: (vocabulary, width).
+        tied: These weights: (vocabulary, width).
 
     Yields:
         The weights, one tensor, for the layer to use alone once the embeddings were called.
     """
-    handed = [weight]
-    if weight.device.type != "cpu" or not weight.requires_grad:
+    handed = [tied]
+    if tied.device.type != "cpu" or not tied.requires_grad:
         yield handed
         return
     usual = functional.embedding
 
-    def embedding(input: Tensor, of: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if of is not weight or not torch.is_grad_enabled():
-            return usual(input, of, *args, **kwargs)
-        rows = usual(input, of.detach(), *args, **kwargs)
-        padding = args[0] if args else kwargs.get("padding_idx")
+    def embedding(
+        input: Tensor, weight: Tensor, padding_idx: int | None = None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        # Further arguments may change rows, or their gradients.
+        is_plain = not (any(args[:1] + args[2:]) or kwargs)
+        if weight is not tied or not torch.is_grad_enabled() or not is_plain:
+            return usual(input, weight, padding_idx, *args, **kwargs)
+        if padding_idx is not None:
+            padding_idx %= len(weight)
+        rows = usual(input, weight.detach(), padding_idx)
         found: Tensor
-        found, handed[0] = _Lookup.apply(rows, handed[0], input, padding)  # type: ignore[no-untyped-call]
+        found, handed[0] = _Lookup.apply(rows, handed[0], input, padding_idx)  # type: ignore[no-untyped-call]
         return found
 
-    functional.embedding = embedding  # type: ignore[assignment]
+    functional.embedding = embedding
     try:
         yield handed
     finally:
