@@ -12,7 +12,15 @@ import torch
 import transformers
 
 import finetune_lm
-from families import _SMALL, LEAKY_TASKS, MORE_TASKS, TASKS, bert_tokenizer, family
+from families import (
+    _SMALL,
+    LEAKY_TASKS,
+    MORE_TASKS,
+    PAIR_TASKS,
+    TASKS,
+    bert_tokenizer,
+    family,
+)
 from finetune_lm import DataTrainingArguments, ModelArguments, UserError
 from finetune_lm.models import tasks
 from finetune_lm.scoring import visibility
@@ -80,7 +88,7 @@ def test_a_decoder_is_not(name, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("name", [*TASKS, *MORE_TASKS, *LEAKY_TASKS])
+@pytest.mark.parametrize("name", [*TASKS, *MORE_TASKS, *LEAKY_TASKS, *PAIR_TASKS])
 def test_all_families_are_taken_for_what_they_are(name, capsys):
     fam = family(name)
     check_order(name, tasks.TASKS[fam.task], fam.model)
@@ -133,7 +141,7 @@ def test_asking_changes_nothing():
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", [*TASKS, *MORE_TASKS, *LEAKY_TASKS])
+@pytest.mark.parametrize("name", [*TASKS, *MORE_TASKS, *LEAKY_TASKS, *PAIR_TASKS])
 def test_padding_costs_something_in_some_families_only(name, monkeypatch):
     fam = family(name)
     ids, sizes = fam.tokenizer("The man drank.")["input_ids"], []
