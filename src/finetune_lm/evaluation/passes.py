@@ -21,7 +21,7 @@ from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.recorder import BatchAt, Measured
 from finetune_lm.recording.scored_tokens import of_shares
 from finetune_lm.runs.context import Run
-from finetune_lm.scoring.forward import ranks_of
+from finetune_lm.scoring.shares import ranks_of
 from finetune_lm.scoring.surprisal import Scores
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from finetune_lm.data.batch import Batch
-    from finetune_lm.scoring.forward import Score
+    from finetune_lm.scoring.outputs import Score
 
 
 def named_in_mode(name: str, mode: str | None) -> str:

@@ -17,7 +17,7 @@ from finetune_lm.scoring.surprisal import Scores
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from finetune_lm.scoring.forward import Score
+    from finetune_lm.scoring.outputs import Score
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
-import numpy.typing as npt
 
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch, on_device
 from finetune_lm.data.dataset import Dataset
-from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.errors import UserError
 from finetune_lm.models.sharding import is_sharded
 from finetune_lm.ranks import world
 from finetune_lm.scoring.halving import in_halves
-from finetune_lm.scoring.joined_outputs import joined_outputs
+from finetune_lm.scoring.joined_outputs import joined_outputs, joined_scores
 from finetune_lm.scoring.measuring import Measuring, with_those_behind
+from finetune_lm.scoring.outputs import Outputs, Score, measured_tokens, no_scores
 from finetune_lm.scoring.scorer import Scorer
-from finetune_lm.scoring.surprisal import Scores, in_bits, score_tokens
+from finetune_lm.scoring.shares import called_together, of_this_rank
+from finetune_lm.scoring.surprisal import look_up, place_of, score_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -31,31 +29,7 @@ if TYPE_CHECKING:
     from finetune_lm.scoring.fast.output_layer import OutputLayer
     from finetune_lm.scoring.fast.together import BatchesTogether
 
-Score = Callable[["Tensor", "Tensor", "Tensor"], Scores]
-"""Tells what tokens cost, given the row and the position of the logits that predict each, and the
-tokens: (n,) each."""
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What came out of a model for one batch.
-
-    Attributes:
-        for_losses: What losses are given: ``loss``, the model's own, and, unless they say that they
-            do not need them, ``logits`` and all else that the model returns; None where a rank has
-            no share in a batch.
-        score: Tells what tokens cost.
-        batch: The batch that all this is about: the one that was asked for, or this rank's share.
-        nothing: 0, and still a function of the model, for a rank that has nothing to learn from its
-            share. Only where all ranks must go back through the model together.
-    """
-
-    for_losses: Any
-    score: Score
-    batch: Batch
-    nothing: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -151,44 +125,19 @@ class Forward:
         if not alone and self._may_group and is_asked:
             scored = self._from_together(batch, device)
         if scored is None:
-            whole, batch = batch, _of_this_rank(batch)
+            whole = batch
+            if world().size > 1:
+                batch = of_this_rank(whole)
             if self._is_sharded:
-                return self._together_with_others(whole, batch, device)
+                plain = partial(self._plain, device=device)
+                return called_together(whole, batch, plain, self._scorer, self._measures)
             if not len(batch):
-                return Outputs(None, _nothing, batch)
+                return Outputs(None, no_scores, batch)
             rows, _ = self._scorer.task.predictions(batch.inputs["labels"])
             if not self._is_fast or not len(rows):
                 return self._plain(batch, device)
             scored = self._alone(batch, device)
         return Outputs(_LossOnly(scored.loss), self._looked_up(scored, batch), batch)
-
-    def _together_with_others(self, whole: Batch, share: Batch, device: torch.device) -> Outputs:
-        """The plain outputs for a rank's share, which may be none of the whole batch's examples."""
-        called = share if len(share) else whole.select(slice(1))
-        outputs = self._plain(called, device)
-        logits = outputs.for_losses.logits
-        if self._measures:
-            score = self._measured_now(called, logits, is_asked=len(share) > 0)
-            outputs = replace(outputs, score=score)
-        nothing = logits.reshape(-1)[0].nan_to_num() * 0.0  # also where it is infinite
-        if logits.requires_grad and logits._is_view():
-            # A loss that changes a view would undo what puts the weights together for the way back.
-            outputs.for_losses.logits = logits.clone()
-        if not len(share):
-            return Outputs(None, _nothing, share, nothing)
-        return replace(outputs, nothing=nothing)
-
-    def _measured_now(self, batch: Batch, logits: Tensor, *, is_asked: bool) -> Score:
-        """What tokens cost, with what is measured besides, found out now and for all of them.
-
-        A measure may call the untouched model, which is split as well: ranks that are asked about
-        nothing call it, too.
-        """
-        rows, positions, targets = self._scorer.asked(batch)[1:]
-        some = slice(None) if is_asked else slice(0)
-        measuring = self._measuring(batch)
-        found = _measured_at(logits, measuring, rows[some], positions[some], targets[some])
-        return partial(_taken, *found)
 
     def _measuring(self, batch: Batch) -> Measuring:
         inputs = self._scorer.task.without_labels(self.model, batch.inputs)
@@ -198,7 +147,7 @@ class Forward:
         rows, positions = self._scorer.task.predictions(batch.inputs["labels"])
         if self._measures:
             rows, positions = with_those_behind(self._measures, batch.is_label, rows, positions)
-        return partial(_look_up, scored, _place_of(batch.is_label.shape, rows, positions))
+        return partial(look_up, scored, place_of(batch.is_label.shape, rows, positions))
 
     def _comes_to_the_same(self, batch: Batch, device: torch.device) -> bool:
         found = self._scorer.comes_to_the_same(batch, self._layer, device)
@@ -244,7 +193,7 @@ class Forward:
                 outputs = joined_outputs(found, self._n_counted(parts), torch.cat(rows).argsort())
         if not self._measures:
             return Outputs(outputs, partial(score_tokens, outputs.logits), batch)
-        score = partial(_measured_tokens, outputs.logits, self._measuring(batch))
+        score = partial(measured_tokens, outputs.logits, self._measuring(batch))
         return Outputs(outputs, score, batch)
 
     def _n_counted(self, parts: Sequence[Batch]) -> list[int]:
@@ -256,7 +205,7 @@ class Forward:
         score = partial(
             self._scorer.score, layer=self._layer, device=device, measures=self._measures
         )
-        return self._in_halves(batch, score, _joined_scores)
+        return self._in_halves(batch, score, joined_scores)
 
     def _in_halves(
         self, batch: Batch, do: Callable[[Batch], T], join: Callable[[list[T], list[int]], T]
@@ -279,24 +228,6 @@ class Forward:
         return results[0] if len(results) == 1 else join(results, self._n_counted(parts))
 
 
-def ranks_of(batch: Batch) -> IntArray:
-    """Which rank deals with each example of a batch that is not known to all: (n,)."""
-    n_tokens = batch.inputs["attention_mask"].sum(dim=1) + batch.is_label.sum(dim=1)
-    return world().dealt(n_tokens.numpy())
-
-
-def _of_this_rank(batch: Batch) -> Batch:
-    """The examples of a batch that this process deals with."""
-    if world().size == 1:
-        return batch
-    return batch.select(np.flatnonzero(ranks_of(batch) == world().rank))
-
-
-def _nothing(rows: Tensor, positions: Tensor, targets: Tensor) -> Scores:
-    """What the tokens of no example cost."""
-    return Scores.of_none()
-
-
 def _halves(batch: Batch) -> list[Batch]:
     middle = len(batch) // 2
     return [batch.select(slice(middle)), batch.select(slice(middle, None))] if middle else []
@@ -305,78 +236,3 @@ def _halves(batch: Batch) -> list[Batch]:
 def _described(batch: Batch) -> str:
     n, length = batch.inputs["input_ids"].shape
     return f"{n} examples of {length} tokens: such batches go through the model"
-
-
-def _joined_scores(parts: list[TargetScores], sizes: list[int]) -> TargetScores:
-    import torch
-
-    from finetune_lm.scoring.fast.cross_entropy import TargetScores
-
-    del sizes
-    nll, best_id, best_nll = (
-        torch.cat([getattr(part, name) for part in parts])
-        for name in ("nll", "best_id", "best_nll")
-    )
-    # What is of positions behind the labels comes last, of all parts.
-    measured = {
-        name: torch.cat(
-            [
-                *(part.measured[name][: len(part.nll)] for part in parts),
-                *(part.measured[name][len(part.nll) :] for part in parts),
-            ]
-        )
-        for name in parts[0].measured
-    }
-    return TargetScores(nll.mean(), nll, best_id, best_nll, measured)
-
-
-def _look_up(
-    scored: TargetScores, index: Any, rows: Tensor, positions: Tensor, targets: Tensor
-) -> Scores:
-    """What tokens cost, all of which are among those that were scored."""
-    scores = in_bits(scored.nll, scored.best_id, scored.best_nll, scored.measured)
-    return _taken(scores, index, rows, positions, targets)
-
-
-def _taken(scores: Scores, index: Any, rows: Tensor, positions: Tensor, targets: Tensor) -> Scores:
-    """The scores of some tokens, all of which are among those that were scored."""
-    del targets
-    which = index[rows.numpy(), positions.numpy()]
-    assert (which >= 0).all()
-    return scores.take(which, index[rows.numpy(), positions.numpy() + 1])
-
-
-def _measured_tokens(
-    logits: Tensor,
-    measuring: Measuring,
-    rows: Tensor,
-    positions: Tensor,
-    targets: Tensor,
-) -> Scores:
-    """What tokens cost by a plain model's logits, with what is measured besides."""
-    found = _measured_at(logits, measuring, rows, positions, targets)
-    return _taken(*found, rows, positions, targets)
-
-
-def _measured_at(
-    logits: Tensor, measuring: Measuring, rows: Tensor, positions: Tensor, targets: Tensor
-) -> tuple[Scores, npt.NDArray[np.int64]]:
-    """The same with what measures need behind them, and where each position is in that."""
-    import torch
-
-    n = len(rows)
-    rows, positions = measuring.everywhere(rows, positions)
-    measurement = measuring.begin(rows, positions, logits.device)
-    targets = torch.cat([targets, targets.new_zeros(len(rows) - n)])
-    scores = score_tokens(logits, rows, positions, targets, measurement)
-    return scores, _place_of(measuring.is_label.shape, rows, positions)
-
-
-def _place_of(shape: Sequence[int], rows: Tensor, positions: Tensor) -> npt.NDArray[np.int64]:
-    """For each place of a rectangle the number of the position that it is, -1 if it is none.
-
-    There is one column more, in which there is nothing.
-    """
-    index = np.full((shape[0], shape[1] + 1), -1)
-    index[rows.numpy(), positions.numpy()] = np.arange(len(rows))
-    return index

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from finetune_lm.scoring.fast.cross_entropy import TargetScores
+
 
 def joined_outputs(parts: list[Any], sizes: list[int], order: Tensor | None = None) -> Any:
     """The outputs for several parts of a batch as those for the whole.
@@ -30,6 +32,35 @@ def joined_outputs(parts: list[Any], sizes: list[int], order: Tensor | None = No
         if isinstance(value, (torch.Tensor, tuple, list)) and getattr(value, "ndim", 1) > 0
     }
     return type(parts[0])(loss=torch.as_tensor(total), **fields)
+
+
+def joined_scores(parts: list[TargetScores], sizes: list[int]) -> TargetScores:
+    """The scores for several parts of a batch as those for the whole.
+
+    Args:
+        parts: The scores for each part.
+        sizes: How many labels of each count, which the scores tell as well.
+    """
+    import torch
+
+    from finetune_lm.scoring.fast.cross_entropy import TargetScores
+
+    del sizes
+    nll, best_id, best_nll = (
+        torch.cat([getattr(part, name) for part in parts])
+        for name in ("nll", "best_id", "best_nll")
+    )
+    # What is of positions behind the labels comes last, of all parts.
+    measured = {
+        name: torch.cat(
+            [
+                *(part.measured[name][: len(part.nll)] for part in parts),
+                *(part.measured[name][len(part.nll) :] for part in parts),
+            ]
+        )
+        for name in parts[0].measured
+    }
+    return TargetScores(nll.mean(), nll, best_id, best_nll, measured)
 
 
 def _joined(values: list[Any], order: Tensor | None) -> Any:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from finetune_lm.scoring.fast.cross_entropy import TargetScores
     from finetune_lm.scoring.measuring import Measurement
 
 IntArray = npt.NDArray[np.int64]
@@ -184,3 +185,37 @@ def in_bits(
         values = torch.stack(list(measured.values())).cpu().numpy()
         besides = dict(zip(measured, values, strict=True))
     return Scores(nats * bits, ids.astype(np.int64), best_nats * bits, besides)
+
+
+def look_up(
+    scored: TargetScores, index: Any, rows: Tensor, positions: Tensor, targets: Tensor
+) -> Scores:
+    """What some tokens cost, all of which are among those that were scored the fast way.
+
+    Args:
+        scored: The scores of all of these.
+        index: Where in that each position is, as by `place_of`.
+        rows: The row that predicts each token: (n,).
+        positions: The position in that row: (n,).
+        targets: The tokens: (n,).
+    """
+    scores = in_bits(scored.nll, scored.best_id, scored.best_nll, scored.measured)
+    return taken(scores, index, rows, positions, targets)
+
+
+def taken(scores: Scores, index: Any, rows: Tensor, positions: Tensor, targets: Tensor) -> Scores:
+    """The scores of some tokens, all of which are among those that were scored."""
+    del targets
+    which = index[rows.numpy(), positions.numpy()]
+    assert (which >= 0).all()
+    return scores.take(which, index[rows.numpy(), positions.numpy() + 1])
+
+
+def place_of(shape: Sequence[int], rows: Tensor, positions: Tensor) -> IntArray:
+    """For each place of a rectangle the number of the position that it is, -1 if it is none.
+
+    There is one column more, in which there is nothing.
+    """
+    index = np.full((shape[0], shape[1] + 1), -1)
+    index[rows.numpy(), positions.numpy()] = np.arange(len(rows))
+    return index
