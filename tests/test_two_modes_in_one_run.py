@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,103 +13,31 @@ import transformers
 from safetensors.torch import load_file
 
 import finetune_lm
-from crashing import difference
 from families import TEXTS, bert_tokenizer
-from finetune_lm import (
-    DataTrainingArguments,
-    ModelArguments,
-    UserError,
-    measures,
-)
+from finetune_lm import measures
 from finetune_lm.analysis.item_values import Conditions
 from finetune_lm.analysis.report_frames import Results, losses_frame, surprisal_frame
 from finetune_lm.analysis.run_files import RunFiles
 from finetune_lm.analysis.run_groups import grouped
 from finetune_lm.analysis.run_trajectories import RunTrajectories
 from finetune_lm.cli import main
-from finetune_lm.data_preprocessing import (
-    expand_with_masks,
-    for_tasks,
-    mask_random_spans,
-    mask_random_tokens,
-)
+from finetune_lm.data_preprocessing import expand_with_masks, for_tasks, mask_random_tokens
 from finetune_lm.loss_classes import KLBaselineLoss, OutputsDefaultLoss
-from finetune_lm.model_modifiers import (
-    AlternateModes,
-    ModelCallback,
-    UnfreezeWordTokensCallback,
-    add_adapter,
-    add_new_tokens,
-)
-from finetune_lm.recording.recorder import Recorder
-from finetune_lm.runs.interruption import Interrupted, Interruption
-from finetune_lm.study.trial_run import TrialRunner
-from finetune_lm.training.early_stopping import EarlyStopping
-from finetune_lm.training.loop import train
+from finetune_lm.model_modifiers import UnfreezeWordTokensCallback, add_adapter, add_new_tokens
 from helpers import write_lines
 from two_modes_model import CODE, save_two_modes
+from two_modes_runs import ALL, BOTH, LM, MNTP, TASK_OF, assert_same, do, in_mode, training
 
-BOTH, LM, MNTP = "lm+mlm", "lm", "mntp"
-TASK_OF = {"lm": LM, "mlm": MNTP}
+pytest_plugins = ["two_modes_runs"]
+pytestmark = pytest.mark.usefixtures("texts_here")
+
 WORDS = "{}/x-test_words.csv.gz"
-ALL = ("train", "validation", "test", "probe")
 
 
 def saved_once(tmp_path_factory, name: str, code: str) -> Path:
     """A model with other code, saved once for all tests of a process."""
     directory = tmp_path_factory.getbasetemp() / name
     return directory if directory.exists() else save_two_modes(directory, code, n_steps=30)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return save_two_modes(tmp_path_factory.mktemp("two_modes"), n_steps=30)
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_lines(Path("teach.txt.gz"), TEXTS[:4])
-    write_lines(Path("check.txt.gz"), TEXTS[4:])
-    write_lines(Path("test.txt.gz"), TEXTS[1:4])
-
-
-def do(place: Path, task: str, directory: str, model: dict[str, Any] | None = None, **data: Any):
-    model = {"model_task": task, "trust_remote_code": True, **(model or {})}
-    data = {"seed": 4, "test_output_file_prefix": "x", "output_dir": directory, **data}
-    return finetune_lm.run(ModelArguments(str(place), **model), DataTrainingArguments(**data))
-
-
-def training(**data: Any) -> dict[str, Any]:
-    masked = dict.fromkeys(ALL[:2], mask_random_tokens)
-    kl = {"dataset": "test.txt.gz", "data_preprocessing_fn": mask_random_tokens, "scaleby": 0.1}
-    return {
-        "train_file": "teach.txt.gz",
-        "validation_file": "check.txt.gz",
-        "test_file": ["test.txt.gz"],
-        "probe_file": ["check.txt.gz"],
-        "epochs": 3,
-        "train_optimizer_kwargs": {"lr": 1e-2},
-        "per_device_train_batch_size": 2,
-        "eval_before_training": True,
-        "loss_classes": {"train": [OutputsDefaultLoss, KLBaselineLoss]},
-        "loss_classes_kwargs": {"train": {"KLBaselineLoss": kl}},
-        "data_preprocessing_fn": {**masked, **dict.fromkeys(ALL[2:], expand_with_masks)},
-        "data_preprocessing_fn_strategy": dict.fromkeys(ALL, "per_batch"),
-        **data,
-    }
-
-
-def in_mode(rows: pd.DataFrame, mode: str) -> pd.DataFrame:
-    """The rows of one mode as a run of that alone has them."""
-    return rows[rows["mode"] == mode].drop(columns="mode").reset_index(drop=True)
-
-
-def assert_same(rows: pd.DataFrame, alone: pd.DataFrame) -> None:
-    """See that rows are the same, of which one table may have more columns of missing values."""
-    assert len(rows)
-    pd.testing.assert_frame_equal(rows[list(alone.columns)], alone, check_dtype=False)
-    assert rows.drop(columns=list(alone.columns)).isna().all(axis=None)
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -331,61 +255,6 @@ def masked_at(text: str, words: tuple[int, ...]) -> str:
     )
 
 
-class Stop(ModelCallback):
-    """Asks the run to stop, once, after so many calls."""
-
-    left = math.inf
-
-    def __call__(self, epoch, batch):
-        Stop.left -= 1
-        if not Stop.left:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-STOPPING = {"post_train_batch": [Stop], "post_validation_batch": [Stop]}
-
-
-@pytest.mark.parametrize(
-    ("hook", "every", "modes", "stops"),
-    [
-        # Between the modes of the first validation and of a later one, and in the training.
-        ("pre_train_batch", {"mlm": 2}, ["lm", "mlm", "mlm"] * 2, (1, 3, 5)),
-        ("begin_epoch", 1, ["lm", "lm", "mlm", "mlm", "lm", "lm"], (8,)),
-    ],
-)
-def test_modes_that_alternate_and_go_on(place, hook, every, modes, stops):
-    data = training(word_tables=True, checkpoint_every=1, test_file=None)
-    if hook == "pre_train_batch":
-        del data["probe_file"]  # without which no trajectories are drawn
-    alternating = {hook: [AlternateModes, *STOPPING.get(hook, [])]}
-    model = {
-        "model_callbacks": {**STOPPING, **alternating},
-        "model_callbacks_kwargs": {hook: {"AlternateModes": {"every": every}}},
-    }
-    Stop.left = math.inf
-    whole = do(place, BOTH, "whole", model, **data)
-    rows = whole.metrics
-    trained = rows[rows["dataset_type"] == "train"]
-    batches = trained[["epoch", "batch_number", "mode"]].drop_duplicates()
-    assert batches["mode"].tolist() == modes
-    # The loss that was minimised is that of the mode, and so is the KL term's.
-    for _, batch in trained.groupby(["epoch", "batch_number"]):
-        mean = batch["surprisal"].mean() * math.log(2)
-        assert batch["OutputsDefaultLoss"].iloc[0] == pytest.approx(mean, abs=1e-4)
-    # Judged by the mean of both.
-    judged = rows[(rows["dataset_type"] == "validation") & (rows["epoch"] >= 0)]
-    means = judged.groupby(["epoch", "mode"]).apply(
-        lambda b: (b["surprisal"] * math.log(2)).mean(), include_groups=False
-    )
-    assert whole.best_loss == pytest.approx(means.groupby("epoch").mean().min(), abs=1e-4)
-    for stop in stops:
-        Stop.left = stop
-        with pytest.raises(Interrupted):
-            do(place, BOTH, f"stopped-{stop}", model, **data)
-        assert main(["--resume", f"stopped-{stop}"]) == 0
-        assert difference(Path("whole"), Path(f"stopped-{stop}")) == [], stop
-
-
 def test_words_adapters_pairs_and_figures(place):
     """Both modes get new words and an adapter, one of each; pairs are compared within a mode."""
     texts = ["The man broke the blick.", "The blick broke the man."] * 2
@@ -437,149 +306,3 @@ def test_words_adapters_pairs_and_figures(place):
     saved = load_file("both/model/adapter_model.safetensors")
     other = load_file("alone/model/adapter_model.safetensors")
     assert all(torch.equal(weight, other[name]) for name, weight in saved.items())
-
-
-def test_a_trial_is_a_run(place):
-    data = training(test_file=None, epochs=2, seed=4, eval_before_training=False)
-    del data["probe_file"]
-    model = {"model_callbacks": {"pre_train_batch": [AlternateModes]}, "select_mode": "mlm"}
-    single = do(place, BOTH, "single", model, **data)
-    model |= {"model_task": BOTH, "trust_remote_code": True}
-    runner = TrialRunner(ModelArguments(str(place), **model), DataTrainingArguments(**data), ["lr"])
-    best = []
-    for lr in (0.5, 1e-2):
-        args = DataTrainingArguments(**{**data, "train_optimizer_kwargs": {"lr": lr}})
-        stopping = EarlyStopping.of(args)
-        with Interruption() as heard, runner.prepared(args, stopping, Recorder(), heard) as trial:
-            train(*trial)
-        best.append(stopping.best_loss)
-    # Whatever the trial before has done to the weights of either mode.
-    assert best[1] == single.best_loss != best[0]
-    rows = single.metrics
-    judged = rows[(rows["mode"] == "mlm") & (rows["dataset_type"] == "validation")]
-    means = judged.groupby("epoch")["surprisal"].mean() * math.log(2)
-    assert single.best_loss == pytest.approx(means.min(), abs=1e-4)
-
-
-class Switch(ModelCallback):
-    """Sets the mode of the training without its class saying so."""
-
-    to = "mlm"
-
-    def __init__(self, model, tokenizer, run):
-        self.run = run
-
-    def __call__(self, epoch, batch):
-        self.run.mode = self.to
-
-
-class SwitchNowhere(Switch):
-    to = "both"
-
-
-def test_what_cannot_be_is_told_in_a_line(place, tmp_path):
-    def told(model: str | Path = place, directory: str = "out", **more: Any) -> str:
-        of_model = more.pop("of_model", {})
-        with pytest.raises(UserError) as caught:
-            do(Path(model), BOTH, directory, of_model, **{**training(), **more})
-        [problem] = caught.value.problems
-        return problem
-
-    assert told("tiny-lm") == (
-        "model_task must fit the model, but 'tiny-lm' (of type 'gpt2') is not a masked next-token "
-        "language model."
-    )
-    assert told("tiny-mlm") == (
-        "model_task lm+mlm needs a model that is causal and masked in one, but 'tiny-mlm' (of type "
-        "'bert') has no causal mode. Give --model_task mlm."
-    )
-    # Its own code has no class for the other mode.
-    config = json.loads((place / "config.json").read_text())
-    del config["auto_map"]["AutoModelForMaskedLM"]
-    one = shutil.copytree(place, tmp_path / "one")
-    (one / "config.json").write_text(json.dumps(config))
-    assert told(one).endswith("(of type 'two_modes') is not a masked next-token language model.")
-    # The modes have not the same weights.
-    apart = shutil.copytree(place, tmp_path / "apart")
-    code = CODE.replace(
-        "class Causal(Masked):\n",
-        "class Causal(Masked):\n"
-        "    def __init__(self, config):\n"
-        "        super().__init__(config)\n"
-        "        self.more = nn.Linear(2, 2)\n\n",
-    )
-    (apart / "two_modes.py").write_text(code)
-    assert "more" in told(apart)
-    # Masks, where it learns from them, and as many examples for both modes.
-    plain = {"data_preprocessing_fn": {}}
-    assert "must have masks ([MASK]) to train" in told(of_model={"train_mode": "mlm"}, **plain)
-    # It sees what comes.
-    leaky = shutil.copytree(place, tmp_path / "leaky")
-    (leaky / "two_modes.py").write_text(
-        CODE.replace(".seen(attention_mask).tril()", ".seen(attention_mask)")
-    )
-    assert told(leaky) == (
-        f"model_task lm+mlm needs a model that is causal and masked in one, but what "
-        f"{str(leaky)!r} predicts in its lm mode changes with later tokens: it has no causal mode."
-    )
-    alternating = {"model_callbacks": {"begin_epoch": [AlternateModes]}}
-    assert "must have masks ([MASK]) to train" in told(of_model=alternating, **plain)
-    for mode in ("mlm", BOTH):
-        assert told(of_model={"select_mode": mode}, **plain) == (
-            "check.txt.gz must have masks if the best epoch is chosen in the mlm mode, but has "
-            "none: its loss would be that of repeating what the model sees. Give "
-            "--data_preprocessing_fn.validation, or another --select_mode."
-        )
-    of_other_length = [{"text": "The man", "labels": "The man has"}]
-    write_lines(Path("short.json.gz"), of_other_length)
-    assert "line 1: a masked language model (the mlm mode) needs a label for each token" in told(
-        test_file=["short.json.gz"]
-    )
-    grown = {"data_preprocessing_fn": dict.fromkeys(ALL, expand_with_masks)}
-    grown["data_preprocessing_fn_strategy"] = {}
-    assert "needs the same examples in each" in told(of_model=alternating, **grown)
-    kl = {"KLBaselineLoss": {"dataset": "test.txt.gz", "data_preprocessing_fn": mask_random_spans}}
-    problem = told(loss_classes_kwargs={"train": kl})
-    assert "mask_random_spans is for sequence-to-sequence models (seq2seq) but" in problem
-    assert "a causal language model (lm) and a masked next-token language model (mntp)" in problem
-    spans = {"data_preprocessing_fn": {"test": mask_random_spans}}
-    assert "mask_random_spans is for sequence-to-sequence models" in told(**spans)
-    write_lines(Path("check_metadata.json.gz"), [{"mode": "x"}] * 2)
-    assert "metadata must not have the key 'mode'" in told()
-    Path("check_metadata.json.gz").unlink()
-    # What callbacks set.
-    for cls, expected in (
-        (Switch, "no callback class says that modes alternate: alternates_modes = True in its"),
-        (SwitchNowhere, "has set the mode of the training to 'both', but it must be lm or mlm."),
-    ):
-        callbacks = {"model_callbacks": {"pre_train_batch": [cls]}}
-        assert expected in told(of_model=callbacks, directory=cls.__name__)
-
-
-def test_arguments_of_modes_are_checked(capsys):
-    alone = ["--test_file", "test.txt.gz", "--model_name_or_path", "tiny-lm"]
-    for given, expected in {
-        "--train_mode mlm": "train_mode has no use without --model_task lm+mlm.",
-        "--select_mode lm": "select_mode has no use without --model_task lm+mlm.",
-        "--model_callbacks.begin_epoch model_modifiers.AlternateModes": (
-            "AlternateModes has no use without --model_task lm+mlm."
-        ),
-        "--model_task lm+mlm --train_mode lm+mlm": "train_mode must be lm or mlm but got 'lm+mlm'",
-        "--model_task lm+mlm --select_mode both": "select_mode must be lm, mlm or lm+mlm but got",
-        "--model_task lm+mlm --fsdp": "fsdp cannot be given with --model_task lm+mlm.",
-        "--model_task lm+mlm --model_callbacks.end_epoch model_modifiers.AlternateModes": (
-            "AlternateModes must be given as model_callbacks.begin_epoch or"
-        ),
-        **{
-            "--model_task lm+mlm --model_callbacks.begin_epoch model_modifiers.AlternateModes "
-            f"--model_callbacks_kwargs.begin_epoch.AlternateModes.{kwarg}": expected
-            for kwarg, expected in {
-                "every 0": "every must be a whole number of at least 1 but got 0.",
-                "every.mlm half": "every.mlm must be a whole number of at least 1 but got 'half'.",
-                "every.both 2": "every must have a number for lm or mlm but has 'both'.",
-                "start masked": "start must be lm or mlm but got 'masked'.",
-            }.items()
-        },
-    }.items():
-        assert main([*alone, *given.split()]) == 2
-        assert expected in capsys.readouterr().err, given
