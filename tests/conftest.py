@@ -31,7 +31,9 @@ from undrawn import drawing, leave_undrawn  # noqa: E402
 wait_for_no_disk()
 
 # Fixtures that several files share: each names them in `pytest_plugins`.
-pytest.register_assert_rewrite("kl_terms", "short_runs", "stopped_runs", "two_modes_runs")
+pytest.register_assert_rewrite(
+    "kl_terms", "pair_files", "short_runs", "stopped_runs", "two_modes_runs"
+)
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("suite")

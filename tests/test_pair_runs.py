@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,51 +12,11 @@ import torch
 import finetune_lm
 from finetune_lm.cli import main
 from finetune_lm.data.files import read_files
+from pair_files import PAIRS, lines
 
-PAIRS = [
-    ("The man drank.", "The man drinked."),
-    ("The man drank.", "The man drank drank."),
-    ("The women drank the water.", "The women the water drank."),
-]
+pytest_plugins = ["pair_files"]
 
-
-def lines(path: Path, *objects: dict[str, Any]) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(each) + "\n" for each in objects))
-    return path
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of files of pairs in all shapes."""
-    directory = tmp_path_factory.mktemp("data")
-    blimp = directory / "blimp"
-    for name in ("order", "agree [1]"):
-        lines(
-            blimp / f"{name}.jsonl",
-            *[
-                {"sentence_good": g, "sentence_bad": b, "linguistics_term": "term", "UID": name}
-                for g, b in PAIRS
-            ],
-        )
-    own = [
-        {"text": text, "labels": text}
-        for text in ("The man drank.", "The water drank.", "A man ate.", "A cake ate.")
-    ]
-    lines(directory / "own.jsonl", *own)
-    lines(
-        directory / "own_metadata.jsonl",
-        *[
-            {
-                "item": i // 2,
-                "condition": ("plausible", "im-plausible")[i % 2],
-                "expected": i % 2 == 0,
-                "rating": 1.5 + i // 2,
-            }
-            for i in range(4)
-        ],
-    )
-    return directory
+ROOT = Path(__file__).parent.parent
 
 
 def run_of(output: Path, *words: object, model: str = "tiny-lm") -> Path:
@@ -68,11 +26,11 @@ def run_of(output: Path, *words: object, model: str = "tiny-lm") -> Path:
 
 
 @pytest.fixture(scope="module")
-def tested(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tested(pair_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A test of tiny-lm on all of them."""
     return run_of(
         tmp_path_factory.mktemp("run") / "out",
-        *("--test_file", data / "blimp" / "*.jsonl", data / "own.jsonl"),
+        *("--test_file", pair_files / "blimp" / "*.jsonl", pair_files / "own.jsonl"),
         *("--contrasts.plausibility", "im-plausible - plausible"),
         *("--test_output_file_prefix", "t"),
     )
@@ -178,11 +136,11 @@ def test_what_the_command_cannot_do(
 
 
 def test_a_leading_space_is_in_the_summary_and_changes_what_sentences_cost(
-    tested: Path, data: Path, tmp_path: Path
+    tested: Path, pair_files: Path, tmp_path: Path
 ) -> None:
     output = run_of(
         tmp_path / "out",
-        *("--test_file", data / "blimp" / "order.jsonl", "--pair_space", "leading"),
+        *("--test_file", pair_files / "blimp" / "order.jsonl", "--pair_space", "leading"),
         *("--test_output_file_prefix", "t", "--bos_policy", "none"),
     )
     summary = pd.read_csv(output / "t-test_summary.csv", keep_default_na=False)
@@ -228,9 +186,9 @@ def test_a_uniform_model_is_right_half_of_the_time_and_always_tied(tmp_path: Pat
 
 
 def test_masked_models_are_compared_by_pseudo_log_likelihood(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--test_file", data / "blimp" / "order.jsonl", "--test_output_file_prefix", "t"]
+    words = ["--test_file", pair_files / "blimp" / "order.jsonl", "--test_output_file_prefix", "t"]
     plain = run_of(tmp_path / "a", *words, model="tiny-mlm")
     assert "pseudo-log-likelihood" in capsys.readouterr().err
     said = run_of(
@@ -251,11 +209,11 @@ def test_masked_models_are_compared_by_pseudo_log_likelihood(
 
 
 def test_seq2seq_models_are_compared_by_their_labels(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--test_output_file_prefix", "t"]
     output = run_of(
-        tmp_path / "a", *("--test_file", data / "own.jsonl"), *words, model="tiny-seq2seq"
+        tmp_path / "a", *("--test_file", pair_files / "own.jsonl"), *words, model="tiny-seq2seq"
     )
     assert "each text is both input and label" not in capsys.readouterr().err
     tokens = finetune_lm.load_metrics(output / "t-test_results.csv.gz")
@@ -266,7 +224,7 @@ def test_seq2seq_models_are_compared_by_their_labels(
     assert pairs["difference"].tolist() == pytest.approx(expected, abs=1e-5)
     run_of(
         tmp_path / "b",
-        *("--test_file", data / "blimp" / "order.jsonl"),
+        *("--test_file", pair_files / "blimp" / "order.jsonl"),
         *words,
         model="tiny-seq2seq",
     )
@@ -285,17 +243,17 @@ def test_plain_data_leave_no_tables_of_pairs(tmp_path: Path) -> None:
     assert main(["pairs", str(output)]) == 2
 
 
-def test_patterns(data: Path, tmp_path: Path) -> None:
+def test_patterns(pair_files: Path, tmp_path: Path) -> None:
     def names(**files: Any) -> list[str]:
         args = finetune_lm.DataTrainingArguments(**files)
         return [examples.name for group in read_files(args).values() for examples in group]
 
-    blimp = data / "blimp"
+    blimp = pair_files / "blimp"
     assert names(test_file=f"{blimp}/*.jsonl") == ["agree [1]", "order"]
     # Something that is really called so is meant itself; metadata are never meant.
     assert names(test_file=f"{blimp}/agree [1].jsonl") == ["agree [1]"]
-    assert names(test_file=f"{data}/*.jsonl") == ["own"]
-    assert names(test_file=[f"{data}/**/o*.jsonl"]) == ["order", "own"]
+    assert names(test_file=f"{pair_files}/*.jsonl") == ["own"]
+    assert names(test_file=[f"{pair_files}/**/o*.jsonl"]) == ["order", "own"]
     for pattern, said in (
         (f"{blimp}/*.txt", "there is no file"),
         ([f"{blimp}/*.jsonl", f"{blimp}/order.jsonl"], "given 2 times"),
@@ -304,9 +262,9 @@ def test_patterns(data: Path, tmp_path: Path) -> None:
             names(test_file=pattern)
 
 
-def test_several_validation_files_are_one_data_set(data: Path) -> None:
+def test_several_validation_files_are_one_data_set(pair_files: Path) -> None:
     args = finetune_lm.DataTrainingArguments(
-        train_file=str(data / "own.jsonl"), validation_file=f"{data}/blimp/*.jsonl"
+        train_file=str(pair_files / "own.jsonl"), validation_file=f"{pair_files}/blimp/*.jsonl"
     )
     [examples] = read_files(args)["validation"]
     assert len(examples) == 10
@@ -316,7 +274,7 @@ def test_several_validation_files_are_one_data_set(data: Path) -> None:
 
 
 def test_mistakes_are_told_before_a_model_is_loaded(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for words, said in (
         (("--contrasts.x", "a - b"), "contrasts.x: a data set must have all conditions and region"),
@@ -327,78 +285,10 @@ def test_mistakes_are_told_before_a_model_is_loaded(
         (("--pair_space", "trailing"), "pair_space must be leading or none"),
     ):
         command = ["--model_name_or_path", "no/such-model", "--output_dir", tmp_path / "out"]
-        command += ["--test_file", data / "own.jsonl", *words]
+        command += ["--test_file", pair_files / "own.jsonl", *words]
         assert main([str(word) for word in command]) == 2
         assert said in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
-
-
-ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def probed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A training that is judged by pairs, with pairs and a suite among its probes."""
-    output = tmp_path_factory.mktemp("probed") / "out"
-    values = {
-        "max_train_samples": 16,
-        "per_device_train_batch_size": 4,
-        "train_optimizer_kwargs": {"lr": 3e-3},
-        "epochs": 4,
-        "seed": 5,
-        "train_file": str(ROOT / "data/nonce_verb/flomped_active.txt.gz"),
-        "validation_file": str(data / "blimp" / "*.jsonl"),
-        "probe_file": [str(ROOT / "data/pairs/agreement.jsonl"), str(data / "own.jsonl")],
-        "max_probe_samples": 6,
-        "probe_every": 2,
-        "select_by": "pair_difference",
-        "output_dir": str(output),
-        "contrasts": {"c": "plausible - im-plausible"},
-    }
-    return finetune_lm.run(
-        finetune_lm.ModelArguments("tiny-lm"), finetune_lm.DataTrainingArguments(**values)
-    )
-
-
-def test_probes_have_pairs_at_every_pass(probed: Any) -> None:
-    tokens, pairs, summary = probed.probe_results, probed.probe_pairs, probed.probe_summary
-    passes = tokens[["epoch", "step"]].drop_duplicates().to_numpy().tolist()
-    assert passes == [[-1, 0], [1, 8], [3, 16]]
-    assert summary[["epoch", "step"]].drop_duplicates().to_numpy().tolist() == passes
-    assert summary["comparison"].tolist() == ["pair", "pair", "contrast"] * 3
-    for at in passes:
-        of_pass = tokens[(tokens["epoch"] == at[0]) & (tokens["dataset_name"] == "own")]
-        cost = of_pass.groupby("original_text")["surprisal"].sum()
-        found = pairs[(pairs["epoch"] == at[0]) & (pairs["comparison_name"] == "c")]
-        expected = [
-            cost["The man drank."] - cost["The water drank."],
-            cost["A man ate."] - cost["A cake ate."],
-        ]
-        assert found["difference"].tolist() == pytest.approx(expected, abs=1e-5)
-
-
-def test_the_command_makes_those_of_probes_again(probed: Any) -> None:
-    names = ("probe_pairs.csv.gz", "probe_summary.csv")
-    before = [(probed.output_dir / name).read_bytes() for name in names]
-    for name in names:
-        (probed.output_dir / name).unlink()
-    assert main(["pairs", str(probed.output_dir)]) == 0
-    assert [(probed.output_dir / name).read_bytes() for name in names] == before
-
-
-def test_epochs_are_judged_by_pairs(probed: Any) -> None:
-    found = finetune_lm.pairs(probed.metrics[probed.metrics["dataset_type"] == "validation"])
-    mean = found.pairs.groupby("epoch")["difference"].mean()
-    assert probed.best_epoch == mean.idxmax()
-    record = json.loads((probed.output_dir / "run.json").read_text())
-    assert record["best_pair_difference"] == pytest.approx(mean.max(), abs=1e-5)
-    # The loss of that epoch is told all the same.
-    of_best = probed.metrics[
-        (probed.metrics["dataset_type"] == "validation")
-        & (probed.metrics["epoch"] == probed.best_epoch)
-    ]
-    assert probed.best_loss == pytest.approx(of_best["surprisal"].mean() * np.log(2), abs=1e-4)
-    assert probed.best_loss == record["best_validation_loss"]
 
 
 def test_a_suite_from_file_to_summary(tmp_path: Path) -> None:
@@ -445,32 +335,3 @@ def test_targets_are_what_pairs_are_scored_over(tmp_path: Path) -> None:
     assert row["region"] == "target"
     assert row["surprisal_better"] == pytest.approx(cost[0], abs=1e-5)
     assert row["difference"] == pytest.approx(cost[1] - cost[0], abs=1e-5)
-
-
-def test_a_study_judges_epochs_by_pairs_too(data: Path, tmp_path: Path) -> None:
-    words = [
-        *("--model_name_or_path", "tiny-lm", "--do_optimize", "--optimize_kwargs.n_trials", "1"),
-        *("--train_file", ROOT / "data/nonce_verb/flomped_active.txt.gz"),
-        *("--max_train_samples", "8", "--validation_file", data / "blimp" / "order.jsonl"),
-        *("--epochs", "3", "--params.lr.values", "1e-6", "2e-6", "--select_by", "pair_accuracy"),
-        *("--study_kwargs.sampler", "optuna.samplers.RandomSampler", "--seed", "1"),
-        *("--study_kwargs.sampler_kwargs", "{}", "--output_dir", tmp_path / "out"),
-        *("--patience", "1", "--min_epochs", "2"),
-    ]
-    assert main([str(word) for word in words]) == 0
-    results = finetune_lm.load_metrics(tmp_path / "out" / "optimization_results.csv.gz")
-    # Accuracy does not change in so little time, so the first epoch is the best.
-    assert results["best_epoch"].tolist() == [0]
-
-
-def test_to_judge_by_pairs_there_must_be_some(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = [
-        *("--model_name_or_path", "no/such-model", "--output_dir", tmp_path / "out"),
-        *("--train_file", data / "own.jsonl", "--select_by", "pair_accuracy"),
-        *("--validation_file", ROOT / "data/nonce_verb/flomped_passive.txt.gz"),
-    ]
-    for more in ((), ("--do_optimize",)):
-        assert main([str(word) for word in (*words, *more)]) == 2
-        assert "select_by pair_accuracy needs validation data" in capsys.readouterr().err
