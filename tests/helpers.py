@@ -15,7 +15,7 @@ from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged_arrays import Ragged
 from finetune_lm.data.tokenization import Encoding, TextEncoder
 from finetune_lm.data.words import TokenPlaces, align, word_spans
-from finetune_lm.models.tasks import TASKS
+from finetune_lm.models.tasks import TASKS, sample_inputs
 from finetune_lm.models.vocabulary import Vocabulary
 from finetune_lm.recording.columns import MetadataColumns
 from finetune_lm.recording.recorder import Measured
@@ -195,3 +195,10 @@ def assert_same_logits(found: torch.Tensor, expected: torch.Tensor) -> None:
     Their last digits follow from the processor and from where in memory a matrix begins.
     """
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=5e-5)
+
+
+def predicted(model: Any, seed: int = 3) -> Any:
+    """Log-probabilities of some random tokens, from a plain call: (2, 9, vocabulary)."""
+    ids = torch.randint(5, 100, (2, 9), generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        return model(**sample_inputs(model, ids)).logits.log_softmax(-1)
