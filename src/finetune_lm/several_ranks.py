@@ -56,8 +56,12 @@ class _SeveralRanks(World):
     def _call(self) -> None:
         """Let messages come through."""
         import torch.distributed as dist
+
+        # Split models import it, and its functions keep the group that there is at that time.
+        import torch.distributed.nn.functional as with_gradients
         from torch.distributed.distributed_c10d import PrefixStore
 
+        del with_gradients
         self._memory = CommonMemory(self.rank, self.size, self.gather)
         self._sums = GradientSums(self._memory, self.gather, self._add_up_flat)
         with self._noticing():

@@ -11,8 +11,9 @@ import transformers
 import finetune_lm
 from families import bart_tokenizer, family
 from finetune_lm import DataTrainingArguments, ModelArguments
+from finetune_lm.loss_classes import KLBaselineLoss, OutputsDefaultLoss
 from finetune_lm.models.tasks import TASKS, CausalLMWithoutLoss
-from finetune_lm.scoring.visibility import task_by_loss
+from finetune_lm.scoring.visibility import _ordinary_ids, task_by_loss
 from helpers import write_lines
 
 LM = TASKS["lm"]
@@ -47,17 +48,36 @@ def test_losses_of_the_next_token_are_left_alone(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_what_a_loss_has_besides_is_left_alone():
+    """Also where it happens to be what tokens cost less in the next place than in their own."""
+    model, cost = family("gpt2").model, torch.nn.functional.cross_entropy
+    ids = _ordinary_ids(model)
+    with torch.no_grad():
+        logits = model(ids[None]).logits[0]
+    more = cost(logits, ids) - cost(logits[:-1], ids[1:])
+
+    def loss(logits, labels, **_):
+        return more + cost(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+
+    model.loss_function = loss
+    assert task_by_loss("this", LM, model) is LM
+
+
 @pytest.mark.parametrize("fast", [True, False])
 def test_what_is_minimised_is_what_tokens_cost(tmp_path, fast):
+    """Beside a term that knows the model as one like others, too."""
     decoder("BartForCausalLM").save_pretrained(tmp_path / "model")
     bart_tokenizer().save_pretrained(tmp_path / "model")
     lines = write_lines(tmp_path / "lines.txt.gz", ["The man has broken the glass.", "It is cold."])
+    parts, term = ("train", "validation"), {"dataset": lines, "n_examples_per_batch": 1}
     metrics = finetune_lm.run(
         ModelArguments(str(tmp_path / "model"), model_task="lm"),
         DataTrainingArguments(
             train_file=lines,
             validation_file=lines,
             epochs=1,
+            loss_classes={part: [KLBaselineLoss, OutputsDefaultLoss] for part in parts},
+            loss_classes_kwargs={part: {"KLBaselineLoss": term} for part in parts},
             fast=fast,
             bos_policy="none",
             output_dir=str(tmp_path / "out"),
@@ -65,4 +85,4 @@ def test_what_is_minimised_is_what_tokens_cost(tmp_path, fast):
     ).metrics
     for _, rows in metrics.groupby("dataset_type"):
         nats = rows["surprisal"].mean() * math.log(2)
-        assert rows["loss"].iloc[0] == pytest.approx(nats, abs=1e-4)
+        assert rows["OutputsDefaultLoss"].iloc[0] == pytest.approx(nats, abs=1e-4)

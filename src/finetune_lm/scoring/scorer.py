@@ -208,9 +208,9 @@ def scorer_of(model: Any, task: Task, *, fast: bool = True) -> Scorer:
 
     The arguments are those of `Scorer`.
     """
-    return origin_of(model).shared(
-        "scorer", [task.name, fast], lambda: Scorer(model, task, fast=fast)
-    )
+    # Two kinds of one name differ in whose loss is minimised.
+    kind = type(task).__name__
+    return origin_of(model).shared("scorer", [kind, fast], lambda: Scorer(model, task, fast=fast))
 
 
 def _is_near(found: float, expected: float, kind: torch.dtype, besides: float = 0.0) -> bool:

@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch.nn import functional
 
 from families import family
 from finetune_lm.models.tasks import TASKS
+from finetune_lm.scoring.fast.activations import computes_again
 from finetune_lm.scoring.fast.dropout import drawn, dropout_by_bytes
 from finetune_lm.scoring.fast.output_layer import OutputLayer
 from helpers import dataset
@@ -87,3 +89,13 @@ def test_models_drop_out_in_this_way_wherever_they_do(name, monkeypatch):
     fam.model.gradient_checkpointing_enable()
     OutputLayer(fam.model).logits(inputs, rows, positions)
     assert any(by_torch)
+
+
+def test_reversible_layers_are_computed_again():
+    """Their backward pass sets the seed again, and would drop out other values than these were."""
+    config = transformers.ReformerConfig(
+        vocab_size=20, hidden_size=8, attention_head_size=4, num_attention_heads=2,
+        feed_forward_size=16, attn_layers=["local"], local_attn_chunk_length=32, is_decoder=True,
+        axial_pos_embds=False, max_position_embeddings=64, hidden_dropout_prob=0.5,
+    )  # fmt: skip
+    assert computes_again(transformers.ReformerModelWithLMHead(config))

@@ -44,3 +44,12 @@ def test_a_gradient_is_in_the_same_memory_in_each_step():
         optimizer.zero_grad()
     assert len(where) == 1
     scratch.release()
+
+
+def test_what_is_on_another_device_gets_none_of_this_memory():
+    scratch.release()
+    with scratch.borrowed((4, 16), torch.empty(1)):
+        pass
+    with scratch.borrowed((4, 16), torch.empty(1, device="meta")) as memory:
+        assert memory.device.type == "meta"
+    scratch.release()

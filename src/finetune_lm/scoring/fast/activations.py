@@ -24,8 +24,11 @@ def replaceable(model: Any) -> list[Any]:
 
 
 def computes_again(model: Any) -> bool:
-    """Whether the backward pass computes layers again (gradient checkpointing)."""
-    return any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+    """Whether the backward pass computes layers again: gradient checkpointing, or Reformer."""
+    return any(
+        getattr(part, "gradient_checkpointing", False) or hasattr(part, "backward_pass")
+        for part in model.modules()
+    )
 
 
 @contextmanager

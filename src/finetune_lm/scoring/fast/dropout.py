@@ -50,7 +50,8 @@ def drawn(n: int, p: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """
     words = torch.empty(-(-n // _BYTES_AT_ONCE), dtype=torch.int64).random_(-(2**63), None)
     numbers = words.numpy().view(np.uint8)[:n]
-    whole, rest = divmod(256.0 * p, 1.0)
+    whole, rest = int(256.0 * p), 256.0 * p % 1.0
+    # With an integer: for a float, NumPy would turn all of them into such first.
     found = numbers < whole
     # One byte of 256 does not settle it: so often it is drawn as what is left of p demands.
     unsettled = np.flatnonzero(numbers == whole)

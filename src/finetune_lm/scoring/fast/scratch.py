@@ -76,6 +76,7 @@ def _keep(memory: Tensor) -> None:
 def _take(n: int, like: Tensor) -> Tensor:
     # The smallest that is large enough, so that the largest stays for what needs it.
     for i in reversed(range(len(_kept))):
-        if _kept[i].dtype == like.dtype and len(_kept[i]) >= n:
+        kept = _kept[i]
+        if (kept.dtype, kept.device) == (like.dtype, like.device) and len(kept) >= n:
             return _kept.pop(i)
     return torch.empty(n, dtype=like.dtype, device=like.device)
