@@ -15,6 +15,7 @@ from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.ragged_arrays import Ragged
 from finetune_lm.data.tokenization import Encoding, TextEncoder
 from finetune_lm.data.words import TokenPlaces, align, word_spans
+from finetune_lm.evaluation.losses import LossEntry, Losses
 from finetune_lm.models.tasks import TASKS, sample_inputs
 from finetune_lm.models.vocabulary import Vocabulary
 from finetune_lm.recording.columns import MetadataColumns
@@ -202,3 +203,9 @@ def predicted(model: Any, seed: int = 3) -> Any:
     ids = torch.randint(5, 100, (2, 9), generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         return model(**sample_inputs(model, ids)).logits.log_softmax(-1)
+
+
+def losses(*classes, reduce=torch.sum, **kwargs):
+    """Losses of a training, of which each class is given the keyword arguments of its name."""
+    entries = [LossEntry(cls, kwargs.get(cls.__name__, {})) for cls in classes]
+    return Losses(entries, reduce, model=None, tokenizer=None)
