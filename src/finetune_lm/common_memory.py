@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _PAGE = 4096
 _N_SIGN = 16
+_AT_ONCE = 2**18
+"""How many numbers are added up at a time: as many of each process as a processor's cache has
+room for."""
 
 
 class CommonMemory:
@@ -62,22 +65,33 @@ class CommonMemory:
 
         They are added in the order of the processes, so that all have the same sums to the bit. All
         must have told each other something since the last time, of which some may still be reading.
-        """
-        import torch
 
-        n = sum(tensor.numel() for tensor in tensors)
-        numbers = [
-            room[: n * tensors[0].element_size()].view(tensors[0].dtype) for room in self._rooms
-        ]
-        torch._foreach_copy_(_parts(numbers[self._rank], tensors), list(tensors))
-        self._tell(None)
-        # Each adds up a part of them, in the room of the first.
+        Each process adds up a part of the numbers. So it puts down what the others add up, reads
+        what they have of its own part, and puts down the sums of that, where nobody reads yet.
+        """
+        flat = [tensor.reshape(-1) for tensor in tensors]  # a copy if it is laid out otherwise
+        n = sum(len(each) for each in flat)
+        rooms = [room[: n * flat[0].element_size()].view(flat[0].dtype) for room in self._rooms]
         share = -(-n // self._size)
-        first, *others = (each[self._rank * share : (self._rank + 1) * share] for each in numbers)
-        for other in others:
-            first.add_(other)
+        parts = [slice(rank * share, (rank + 1) * share) for rank in range(self._size)]
+        mine = rooms[self._rank]
+        for rank in self._others():
+            for here, place in _pieces(flat, parts[rank]):
+                mine[place].copy_(here)
         self._tell(None)
-        torch._foreach_copy_(list(tensors), _parts(numbers[0], tensors))
+        for here, place in _pieces(flat, parts[self._rank]):
+            _add_up(here, [room[place] for room in rooms], self._rank)
+        self._tell(None)
+        for rank in self._others():
+            for here, place in _pieces(flat, parts[rank]):
+                here.copy_(rooms[rank][place])
+        for tensor, each in zip(tensors, flat, strict=True):
+            if each.data_ptr() != tensor.data_ptr():
+                tensor.copy_(each.view(tensor.shape))
+
+    def _others(self) -> Iterator[int]:
+        """The numbers of the other processes."""
+        return (rank for rank in range(self._size) if rank != self._rank)
 
     def close(self) -> None:
         """Let go of it."""
@@ -109,9 +123,32 @@ class CommonMemory:
                 os.close(file)
 
 
-def _parts(numbers: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Numbers one after another, in the shapes of tensors."""
-    import torch
+def _pieces(flat: Sequence[Tensor], part: slice) -> Iterator[tuple[Tensor, slice]]:
+    """What there is of a part of numbers that several tensors of one dimension have, end to end.
 
-    parts = torch.split(numbers, [tensor.numel() for tensor in tensors])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+    Yields:
+        A piece of a tensor, small enough for a processor's cache, and its place among the numbers.
+    """
+    begin = 0
+    for tensor in flat:
+        end = begin + len(tensor)
+        for first in range(max(begin, part.start), min(end, part.stop), _AT_ONCE):
+            place = slice(first, min(first + _AT_ONCE, end, part.stop))
+            yield tensor[place.start - begin : place.stop - begin], place
+        begin = end
+
+
+def _add_up(here: Tensor, rooms: Sequence[Tensor], rank: int) -> None:
+    """Add up what all processes have of some numbers, for them and for this one.
+
+    Args:
+        here: What this one has, which becomes the sums.
+        rooms: What the others have, and where this one puts the sums for them.
+        rank: Which one it is.
+    """
+    total = rooms[rank]
+    of_all = [*rooms[:rank], here, *rooms[rank + 1 :]]
+    total.copy_(of_all[0])
+    for other in of_all[1:]:
+        total.add_(other)
+    here.copy_(total)

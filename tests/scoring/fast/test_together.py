@@ -49,12 +49,23 @@ def test_each_has_as_much_to_do_and_all_comes_out_as_that_of_one(monkeypatch):
         assert [share.tolist() for share in again] == [share.tolist() for share in shares]
         assert np.concatenate(shares).tolist() == [*range(len(data))]
         texts = [row.tolist() for row in data.input_ids]
-        n_asked = [
-            len({tuple(texts[i][:n]) for i in share for n in range(1, len(texts[i]))})
-            for share in shares
-        ]
+
+        def n_beginnings(share):
+            return len({tuple(texts[i][:n]) for i in share for n in range(1, len(texts[i]))})
+
+        n_asked = [n_beginnings(share) for share in shares]
         assert len(shares[0]) > len(shares[1])
         assert abs(n_asked[0] - n_asked[1]) <= 2 * max(map(len, texts))
+        monkeypatch.setattr(together, "_BATCHES_TOGETHER", 4)
+        later = [np.concatenate(share) for share in made._shares(32)]
+        assert np.concatenate(later).tolist() == [*range(32, len(data))]
+        # Meanwhile the first makes the rows of the 32 before: a quarter of half a token each.
+        n_rows = sum(len(text) for text in texts[:32])
+        mine, others = (n_beginnings(share) for share in later)
+        assert abs(mine + n_rows / 8 - others) <= 2 * max(map(len, texts))
+        assert others - mine > 2 * max(map(len, texts))
+        monkeypatch.undo()
+        monkeypatch.setattr(together, "world", lambda: ranks)
         for ranks.rank in (0, 1):
             scored = made._scored_around(0, CPU)
         for batch, one in zip(batches, expected, strict=True):
