@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,11 +34,6 @@ _TOKENS_TOGETHER = 8192
 _BATCHES_TOGETHER = 16
 # How many groups each rank scores, or about as many, before all are told.
 _GROUPS_OF_RANK = 2
-# What a row of a table costs, as `BatchesTogether._costs` counts: it takes the time in which a
-# processor's core puts half a token through so many weights. Of a tiny model a token costs more
-# than its weights.
-_WEIGHTS_OF_ROW = 160_000
-_MOST_OF_ROW = 0.25
 
 
 class BatchesTogether:
@@ -130,8 +124,6 @@ class BatchesTogether:
     def _shares(self, first: int) -> list[list[IntArray]]:
         """The groups of examples that each rank scores, all of which follow one another.
 
-        The first rank has the less to score, the more rows it makes meanwhile of those before.
-
         Args:
             first: An example of one of them.
         """
@@ -143,8 +135,7 @@ class BatchesTogether:
         if n_ranks == 1:
             return [[examples]]
         done = self._costs(examples).cumsum()
-        rows = self._cost_of_rows(slice(max(begin - n, 0), begin))
-        ends = (done[-1] + rows) * np.arange(1, n_ranks) / n_ranks - rows
+        ends = done[-1] * np.arange(1, n_ranks) / n_ranks
         shares = np.split(examples, np.searchsorted(done, ends, side="right"))
         # A share that is a little larger than so many groups is no group more.
         size += size // 8
@@ -165,16 +156,6 @@ class BatchesTogether:
             found = place[number >= 0] // beginnings.shape[1]
             costs += np.bincount(found, minlength=len(examples))[::step]
         return costs
-
-    def _cost_of_rows(self, examples: slice) -> float:
-        """About what the rows of the examples scored before cost, which the first rank makes."""
-        assert self._dataset.label_ids is not None
-        n_rows = int(self._dataset.label_ids.lengths[examples].sum())
-        return n_rows * min(_WEIGHTS_OF_ROW / max(self._n_weights, 1), _MOST_OF_ROW)
-
-    @cached_property
-    def _n_weights(self) -> int:
-        return sum(each.numel() for each in self._scorer.model.parameters())
 
     def _score(self, examples: IntArray, device: torch.device) -> ScoredGroup:
         """Score a group's examples together."""
