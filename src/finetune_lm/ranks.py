@@ -39,11 +39,6 @@ class World:
         """Whether this is the rank that writes and speaks."""
         return self.rank == 0
 
-    @property
-    def share(self) -> slice:
-        """Which of some things are this rank's that all take as much."""
-        return slice(self.rank, None, self.size)
-
     def dealt(self, costs: IntArray) -> IntArray:
         """Which rank is to have each of some things: all as many, and about as much.
 

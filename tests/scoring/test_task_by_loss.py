@@ -22,6 +22,7 @@ LM = TASKS["lm"]
 def decoder(name):
     config = getattr(transformers, name.replace("ForCausalLM", "Config"))(
         vocab_size=len(bart_tokenizer()), d_model=16, encoder_layers=2, decoder_layers=2,
+        hidden_size=16, num_decoder_layers=2, num_decoder_attention_heads=2,
         encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32,
         decoder_ffn_dim=32, max_position_embeddings=64, is_decoder=True, is_encoder_decoder=False,
         bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2,
@@ -31,7 +32,7 @@ def decoder(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["BartForCausalLM", "MBartForCausalLM", "PegasusForCausalLM", "TrOCRForCausalLM"]
+    "name", [f"{kind}ForCausalLM" for kind in ("Bart", "MBart", "Pegasus", "TrOCR", "ProphetNet")]
 )
 def test_decoders_whose_loss_is_of_the_token_itself(name, capsys):
     """Untrained ones, too, whose predictions hardly differ from place to place."""
@@ -49,18 +50,21 @@ def test_losses_of_the_next_token_are_left_alone(capsys):
 
 
 def test_what_a_loss_has_besides_is_left_alone():
-    """Also where it happens to be what tokens cost less in the next place than in their own."""
+    """Also where it happens to be what tokens cost more in their own place, or is all there is."""
     model, cost = family("gpt2").model, torch.nn.functional.cross_entropy
     ids = _ordinary_ids(model)
     with torch.no_grad():
         logits = model(ids[None]).logits[0]
     more = cost(logits, ids) - cost(logits[:-1], ids[1:])
 
-    def loss(logits, labels, **_):
-        return more + cost(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    for reduction in ("mean", "sum"):
 
-    model.loss_function = loss
-    assert task_by_loss("this", LM, model) is LM
+        def loss(logits, labels, reduction=reduction, **_):
+            of_next = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+            return more + cost(*of_next, reduction=reduction)
+
+        model.loss_function = loss
+        assert task_by_loss("this", LM, model) is LM
 
 
 @pytest.mark.parametrize("fast", [True, False])
