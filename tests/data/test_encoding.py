@@ -13,6 +13,19 @@ from finetune_lm.data import encoding
 from helpers import ACTIVE, WithoutOffsets, dataset, examples
 
 
+@pytest.fixture
+def calls(monkeypatch):
+    """One entry for each time that texts are tokenized."""
+    made = []
+    original = encoding._EncodeRows.__call__
+    monkeypatch.setattr(
+        encoding._EncodeRows,
+        "__call__",
+        lambda self, rows: made.append(1) or original(self, rows),
+    )
+    return made
+
+
 def test_tokenizing_in_several_processes_gives_the_same(gpt2):
     many = examples([f"{text} {i}" for i in range(10) for text in ACTIVE])
     one = dataset(gpt2, many, overwrite_cache=True)
@@ -20,14 +33,7 @@ def test_tokenizing_in_several_processes_gives_the_same(gpt2):
     assert one.dataset.to_dict() == two.dataset.to_dict()
 
 
-def test_the_cache_is_used_until_it_is_overwritten(gpt2, monkeypatch):
-    calls = []
-    original = encoding._EncodeRows.__call__
-    monkeypatch.setattr(
-        encoding._EncodeRows,
-        "__call__",
-        lambda self, rows: calls.append(1) or original(self, rows),
-    )
+def test_the_cache_is_used_until_it_is_overwritten(gpt2, calls):
     lines = examples(["only in this test"])
     first = dataset(gpt2, lines)
     assert len(calls) == 1
@@ -42,17 +48,10 @@ def test_the_cache_is_used_until_it_is_overwritten(gpt2, monkeypatch):
     assert len(calls) == 5
 
 
-def test_python_tokenizers_are_not_cached(monkeypatch):
+def test_python_tokenizers_are_not_cached(calls):
     """Nothing describes all that they do, so an earlier result could be another tokenizer's."""
     fam = family("bert")
     slow = fam._replace(tokenizer=WithoutOffsets(fam.tokenizer))
-    calls = []
-    original = encoding._EncodeRows.__call__
-    monkeypatch.setattr(
-        encoding._EncodeRows,
-        "__call__",
-        lambda self, rows: calls.append(1) or original(self, rows),
-    )
     for _ in range(2):
         dataset(slow, examples(["some words"]))
     assert len(calls) == 2

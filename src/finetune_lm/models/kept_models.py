@@ -24,9 +24,9 @@ from finetune_lm.models.loading import (
 )
 from finetune_lm.models.pretrained import load_tokenizer, model_path
 from finetune_lm.models.saved_adapters import SavedAdapter
+from finetune_lm.models.sharding import is_to_be_split
 from finetune_lm.models.tasks import Task
 from finetune_lm.randomness import generator_states, restore_generators
-from finetune_lm.ranks import world
 
 _AFTER_LOADING = frozenset(
     each.name
@@ -84,7 +84,7 @@ class KeptModels(Loader):
         import torch
 
         stock = self._stock
-        is_split = args.fsdp and world().size > 1
+        is_split = is_to_be_split(args)
         if stock is None or not stock.can_be_copied or is_split or stock.key != _key(args):
             return load_model(args, known)
         if stock.loaded is None or stock.seed not in (None, torch.initial_seed()):

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from finetune_lm.arguments import ModelArguments
+
+
+def is_to_be_split(args: ModelArguments) -> bool:
+    """Whether the models of a run are split among its processes. One process splits none."""
+    return args.fsdp and world().size > 1
+
 
 def shard(model: Any, device: torch.device) -> None:
     """Split a model among the processes of a run, layer by layer, and put it on its device.

@@ -12,7 +12,7 @@ from finetune_lm.constants import BF16, FP16, FP32, TF32
 from finetune_lm.errors import UserError
 from finetune_lm.messages import say, warn
 from finetune_lm.models.compiling import compile_model
-from finetune_lm.models.sharding import shard
+from finetune_lm.models.sharding import is_to_be_split, shard
 from finetune_lm.models.untouched import part
 from finetune_lm.ranks import world
 from finetune_lm.runs.one_process import alone
@@ -46,7 +46,7 @@ def prepare_process(
     world().seed(seed)
     accelerator = make_accelerator(args.use_gpu, args.precision)
     if fast and accelerator.device.type == "cpu":
-        tune(is_short_of_memory=args.fsdp and world().size > 1)
+        tune(is_short_of_memory=is_to_be_split(args))
     warm_up_arithmetic()
     return accelerator
 
@@ -145,7 +145,7 @@ def prepare_model(
     """
     import torch
 
-    if args.fsdp and world().size > 1:
+    if is_to_be_split(args):
         part(model)
         shard(model, accelerator.device)
     else:

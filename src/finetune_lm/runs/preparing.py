@@ -17,6 +17,7 @@ from finetune_lm.full_collections import without_full_collections
 from finetune_lm.messages import silent, warn
 from finetune_lm.models.baseline import origin_of
 from finetune_lm.models.loading import Loader
+from finetune_lm.models.sharding import is_to_be_split
 from finetune_lm.models.tasks import Task
 from finetune_lm.models.two_modes import arguments_by_mode, check_config, joined
 from finetune_lm.out_of_memory import is_out_of_memory
@@ -94,7 +95,12 @@ def load_without_data(
                 prepare_model(each.model, model_args, accelerator, fast=data_args.fast)
         return loaded
 
-    loaded = _split(prepared, accelerator.device) if model_args.fsdp else prepared()
+    if is_to_be_split(model_args):
+        loaded = _split(prepared, accelerator.device)
+    else:
+        if model_args.fsdp:
+            warn("fsdp does nothing here, since there is only one process. Start it by torchrun.")
+        loaded = prepared()
     check_identity(identity)
     for each in loaded.modes:
         with _memory_watched(each.name, accelerator.device):
@@ -107,9 +113,6 @@ def load_without_data(
 
 def _split(prepared: Callable[[], LoadedModel], device: torch.device) -> LoadedModel:
     """A model that is split among ranks as it is prepared, and so is its untouched self."""
-    if world().size == 1:
-        warn("fsdp does nothing here, since there is only one process. Start it by torchrun.")
-        return prepared()
     world().mesh(device.type)
     # Each has the whole model in memory for a while.
     loaded = world().in_turns(prepared)
