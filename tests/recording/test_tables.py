@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import string
 import zlib
 from dataclasses import asdict
+from itertools import islice, product
 
 import pandas as pd
 import pyarrow as pa
@@ -84,6 +86,16 @@ def test_an_unfinished_piece_is_kept_when_the_run_ends_in_an_error(tmp_path):
 def test_equal_tables_are_equal_files(tmp_path):
     first = write(tmp_path / "a.csv.gz", rows(0, ["a"])).read_bytes()
     assert write(tmp_path / "b.csv.gz", rows(0, ["a"])).read_bytes() == first
+
+
+def test_the_bytes_do_not_depend_on_where_the_compressor_lies():
+    """ISA-L's do by themselves: at each address for some texts, one in some thousands."""
+    for letters in islice(product(string.ascii_letters, repeat=4), 0, None, 250):
+        text = ("".join(letters) + ",the author eats\n").encode() * 25
+        at_two_addresses = [tables._compressor() for _ in range(2)]
+        files = {each.compress(text) + each.flush() for each in at_two_addresses}
+        assert len(files) == 1, letters
+        assert gzip.decompress(files.pop()) == text
 
 
 def test_never_over_another_table(tmp_path):

@@ -36,6 +36,8 @@ _CHUNK = 2**20
 _KEPT_IN_MEMORY = 16 * 2**20
 # A gzip member without name and time, so that equal tables are equal files.
 _GZIP = 16 + zlib.MAX_WBITS
+# A byte that no text in UTF-8 has.
+_NEVER_IN_TEXT = b"\xff"
 
 
 @dataclass
@@ -223,7 +225,16 @@ class TableWriter:
 
 
 def _compressor() -> Any:
-    return compression.compressobj(_COMPRESSION_LEVEL, zlib.DEFLATED, _GZIP)
+    """A compressor whose bytes depend on the text alone."""
+    settings = (_COMPRESSION_LEVEL, zlib.DEFLATED, _GZIP)
+    if compression is zlib:
+        return compression.compressobj(*settings)
+    # ISA-L begins a text by entering its third place in the table of places under a hash of the
+    # stream's address (write_first_byte in igzip_icf_body_h1_gr_bt.asm). At one address in some
+    # thousands this is the entry of the text's beginning, whose repetition is then not found, and
+    # the file is a byte longer. It does not do so after a dictionary. Nothing in a text can refer
+    # to this one, so every reader understands the file.
+    return compression.compressobj(*settings, zdict=_NEVER_IN_TEXT)
 
 
 def _checksum(file: IO[bytes], start: int = 0, at_most: int | None = None) -> tuple[int, int]:
