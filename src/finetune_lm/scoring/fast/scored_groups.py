@@ -27,21 +27,25 @@ class ScoredGroup:
     """What the labels of some examples cost that went in together.
 
     Attributes:
-        begin: The first of them.
+        examples: They, in the order of the data set: (n,).
         n_labels: How many labels of each example count: (n,).
         n_behind: How many positions behind its labels were measured: (n,).
         scores: Those of all labels that count, and then of what is behind them.
     """
 
-    begin: int
+    examples: IntArray
     n_labels: IntArray
     n_behind: IntArray
     scores: TargetScores
 
+    def has(self, example: int) -> bool:
+        """Whether an example is among them, of which none is left out between two of them."""
+        return bool(self.examples[0] <= example <= self.examples[-1])
+
     @property
-    def end(self) -> int:
-        """The example behind the last."""
-        return self.begin + len(self.n_labels)
+    def begin(self) -> int:
+        """The first of them."""
+        return int(self.examples[0])
 
     @cached_property
     def _ends(self) -> tuple[IntArray, IntArray]:
@@ -75,15 +79,28 @@ class ScoredGroup:
 
     @classmethod
     def joined(cls, parts: Sequence[ScoredGroup]) -> ScoredGroup:
-        """One group of several that follow one another."""
+        """One group of several, between whose examples there are no others."""
         import torch
 
+        if len(parts) == 1:
+            return parts[0]
         ks = [int(part.n_labels.sum()) for part in parts]
+        examples, n_labels, n_behind = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("examples", "n_labels", "n_behind")
+        )
+        order = examples.argsort()
+        of_labels, behind = (
+            torch.from_numpy(np.repeat(examples, n).argsort(kind="stable"))
+            for n in (n_labels, n_behind)
+        )
 
         def cat(values: Sequence[Tensor]) -> Tensor:
-            labels = [value[:k] for value, k in zip(values, ks, strict=True)]
-            behind = [value[k:] for value, k in zip(values, ks, strict=True)]
-            return torch.cat([*labels, *behind])
+            labels = torch.cat([value[:k] for value, k in zip(values, ks, strict=True)])
+            others = torch.cat([value[k:] for value, k in zip(values, ks, strict=True)])
+            if len(others):  # what is not measured is of labels only
+                others = others[behind.to(others.device)]
+            return torch.cat([labels[of_labels.to(labels.device)], others])
 
         scores = [part.scores for part in parts]
         nll, best_id, best_nll = (
@@ -93,9 +110,9 @@ class ScoredGroup:
             name: cat([each.measured[name] for each in scores]) for name in scores[0].measured
         }
         return cls(
-            parts[0].begin,
-            np.concatenate([part.n_labels for part in parts]),
-            np.concatenate([part.n_behind for part in parts]),
+            examples[order],
+            n_labels[order],
+            n_behind[order],
             TargetScores(nll.mean(), nll, best_id, best_nll, measured),
         )
 

@@ -99,7 +99,7 @@ class BatchesTogether:
     def _scored_with(self, batch: Batch) -> ScoredGroup | None:
         """What was scored last, if the batch is among it."""
         scored = self._scored
-        if scored is None or not scored.begin <= int(batch.example[0]) < scored.end:
+        if scored is None or not scored.has(int(batch.example[0])):
             return None
         return scored
 
@@ -122,7 +122,9 @@ class BatchesTogether:
         return ScoredGroup.joined([*itertools.chain(*found)]).to(device)
 
     def _shares(self, first: int) -> list[list[IntArray]]:
-        """The groups of examples that each rank scores, all of which follow one another.
+        """The groups of examples that each rank scores, which are all around one of them.
+
+        Each rank has texts that begin alike, so that hardly any beginning goes in on two ranks.
 
         Args:
             first: An example of one of them.
@@ -134,18 +136,29 @@ class BatchesTogether:
         examples = np.arange(begin, min(begin + n, len(self._dataset)))
         if n_ranks == 1:
             return [[examples]]
-        done = self._costs(examples).cumsum()
+        examples, costs = self._alike_together(examples)
+        done = costs.cumsum()
         ends = done[-1] * np.arange(1, n_ranks) / n_ranks
         shares = np.split(examples, np.searchsorted(done, ends, side="right"))
         # A share that is a little larger than so many groups is no group more.
         size += size // 8
-        return [np.array_split(share, -(-len(share) // size) or 1) for share in shares]
+        return [
+            [np.sort(group) for group in np.array_split(share, -(-len(share) // size) or 1)]
+            for share in shares
+        ]
 
-    def _costs(self, examples: IntArray) -> IntArray:
-        """About how much each of some examples adds to what it takes to score them: (n,)."""
+    def _alike_together(self, examples: IntArray) -> tuple[IntArray, IntArray]:
+        """Some examples in the order of their tokens, and about how much each of them costs.
+
+        Returns:
+            The examples, and what each adds to what it takes to score them: (n,) each.
+        """
         if not self._layer.has_beginnings:
-            return self._dataset.lengths[examples]
+            return examples, self._dataset.lengths[examples]
         beginnings = self._beginnings(examples).numpy()
+        # The beginnings of a length are numbered in the order of their tokens.
+        order = np.lexsort(beginnings.T[::-1])
+        examples, beginnings = examples[order], beginnings[order]
         # Nothing is predicted from the last token.
         beginnings[np.arange(len(examples)), self._dataset.input_ids.lengths[examples] - 1] = -1
         # One that several have goes in once on either side of a border among them. So half of it
@@ -155,10 +168,10 @@ class BatchesTogether:
             number, place = np.unique(beginnings[::step], return_index=True)
             found = place[number >= 0] // beginnings.shape[1]
             costs += np.bincount(found, minlength=len(examples))[::step]
-        return costs
+        return examples, costs
 
     def _score(self, examples: IntArray, device: torch.device) -> ScoredGroup:
-        """Score a group's examples together."""
+        """Score a group's examples together, which are in the order of the data set."""
         fed = self._fed(examples)
         order = fed.in_order()
         measurement = None
@@ -169,28 +182,28 @@ class BatchesTogether:
         asked = Targets(fed.targets[order].to(device), which)
         layer = self._layer
         scores = score_rows(layer.of_hidden, fed.hidden, asked, layer.n_logits, measurement)
-        begin, n = int(examples[0]), len(examples)
+        place = np.searchsorted(examples, fed.example)
         of_labels, behind = (
-            np.bincount(fed.example[fed.is_behind == is_behind] - begin, minlength=n)
+            np.bincount(place[fed.is_behind == is_behind], minlength=len(examples))
             for is_behind in (False, True)
         )
-        return ScoredGroup(begin, of_labels, behind, scores)
+        return ScoredGroup(examples, of_labels, behind, scores)
 
     def _fed(self, examples: IntArray) -> Fed:
         """What the last layer is fed for some examples."""
         import torch
 
         layer = self._layer
-        size, first = len(examples), int(examples[0])
+        size, fed_in_turn = len(examples), examples
         beginnings = self._beginnings(examples) if self._may_merge else None
         nodes = []
         if not layer.is_ragged:
             # What is about as long goes in together, so that there is little padding.
-            examples = examples[self._dataset.lengths[examples].argsort(kind="stable")]
+            fed_in_turn = examples[self._dataset.lengths[examples].argsort(kind="stable")]
             size = self._batch_size
         size = min(size, max(1, _TOKENS_TOGETHER // max(self._dataset.longest, 1)))
         parts = []
-        for batch in self._dataset.batches(size, examples):
+        for batch in self._dataset.batches(size, fed_in_turn):
             inputs, rows, positions, targets = self._scorer.asked(batch)
             k = len(rows)
             measuring = Measuring(self._measures, inputs, batch.is_label)
@@ -208,7 +221,8 @@ class BatchesTogether:
             example = batch.example[rows.numpy()]
             parts.append(Fed(example, is_behind, targets, hidden, which, prepared))
             if beginnings is not None:
-                nodes.append(beginnings[torch.from_numpy(batch.example)[rows] - first, positions])
+                place = np.searchsorted(examples, batch.example)
+                nodes.append(beginnings[torch.from_numpy(place)[rows], positions])
         fed = Fed.joined(parts)
         return fed if beginnings is None else fed.merged(torch.cat(nodes))
 
