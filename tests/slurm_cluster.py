@@ -148,6 +148,15 @@ class Cluster:
             raise AssertionError(f"{' '.join(command)}: {done.stderr}")
         return done.stdout
 
+    def account(self) -> str:
+        """What the cluster says of its jobs, its node and what it did last."""
+        asked = [("squeue", "--array"), ("sinfo", "--long", "--Node")]
+        parts = [f"$ {' '.join(each)}\n{self._ask(*each)}" for each in asked]
+        for daemon in ("slurmctld", "slurmd"):
+            lines = (self.directory / f"{daemon}.output").read_text(errors="replace").splitlines()
+            parts.append("\n".join(lines[-50:]))
+        return "\n\n".join(parts)
+
     def _ask(self, *command: str) -> str | None:
         with contextlib.suppress(AssertionError):
             return self.run(*command).strip()
@@ -188,7 +197,7 @@ def wait_until(is_so: Callable[[], object], seconds: float = 180) -> None:
     until = time.monotonic() + seconds
     while not is_so():
         if time.monotonic() > until:
-            raise TimeoutError
+            raise TimeoutError(f"it was not so for {seconds} seconds")
         time.sleep(0.02)
 
 

@@ -21,6 +21,17 @@ def cluster():
         yield running
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Of a test that fails, show what the cluster says, and what its jobs have said."""
+    report = yield
+    if report.failed and (running := item.funcargs.get("cluster")) is not None:
+        report.sections.append(("SLURM", running.account()))
+        for log in sorted(item.funcargs["tmp_path"].glob("log*")):
+            report.sections.append((log.name, log.read_text(errors="replace")))
+    return report
+
+
 @pytest.fixture
 def programs():
     """What a script starts instead of a new Python. Studies make no plots."""

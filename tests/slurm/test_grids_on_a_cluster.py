@@ -24,8 +24,10 @@ def test_four_packs_of_which_one_is_preempted_and_whoever_submits_is_killed(
     alone = {run.name: tables(run.directory) for run in runs()}
     shutil.rmtree("out")
 
-    (tmp_path / "waits" / "2").mkdir(parents=True)
-    cluster.environment["WAIT_AT"] = f"{tmp_path}/waits/$SLURM_ARRAY_TASK_ID:0.1"
+    waits = tmp_path / "waits"
+    for task in (1, 2, 3, 4):
+        (waits / str(task)).mkdir(parents=True)
+    cluster.environment["WAIT_AT"] = f"{waits}/$SLURM_ARRAY_TASK_ID:0.1"
     # Between sbatch and the script, which starts a program with torch in it already.
     commands = tmp_path / "commands"
     commands.mkdir()
@@ -43,7 +45,11 @@ def test_four_packs_of_which_one_is_preempted_and_whoever_submits_is_killed(
     submits.kill()
     submits.wait()
     [job] = {name.partition("_")[0] for name in cluster.jobs()}
-    wait_until((tmp_path / "waits" / "2" / "0.1").exists)
+    # Otherwise three might do all runs before the fourth begins.
+    for task in (1, 2, 3, 4):
+        wait_until((waits / str(task) / "0.1").exists)
+    for task in (1, 3, 4):
+        (waits / str(task) / "go").touch()
     # Others do what is left, while one run is under way; then another job wants all of the node.
     wait_until(lambda: list(cluster.jobs()) == [f"{job}_2"])
     assert sorted(states().values(), key=str) == [State.FINISHED] * 5 + [State.RUNNING]

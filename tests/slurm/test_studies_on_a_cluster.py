@@ -25,12 +25,14 @@ def test_a_study_over_an_array_of_which_one_process_is_killed(
     assert main(["sbatch", "--array=1-3", "--", *shlex.split(words)]) == 0
     script = programs.in_script(capsys.readouterr().out)
     waits = tmp_path / "waits"
-    for task in (1, 2):
+    for task in (1, 2, 3):
         (waits / str(task)).mkdir(parents=True)
     cluster.environment["WAIT_AT"] = f"{waits}/$SLURM_ARRAY_TASK_ID:0.0"
     job = cluster.submit(script, "--output=log-%a", cwd=tmp_path)
-    for task in (1, 2):
+    # Otherwise one might do all trials before another begins.
+    for task in (1, 2, 3):
         wait_until((waits / str(task) / "0.0").exists)
+    (waits / "3" / "go").touch()
     # The third process leaves the trials of the others alone, which are under way.
     wait_until(lambda: f"{job}_3" not in cluster.jobs())
     left = (tmp_path / "log-3").read_text()
