@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ports import free_port
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 _PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 _REAPER = Path(__file__).with_name("reaper.py")
@@ -91,7 +93,7 @@ class Cluster:
         key = self.directory / "munge.key"
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o400)
-        ports = _free_ports(2)
+        ports = (free_port(), free_port())
         host = socket.gethostname().partition(".")[0]
         (self.directory / "slurm.conf").write_text(
             _CONFIG.format(
@@ -173,14 +175,6 @@ class Cluster:
                     stderr=output,
                 )
             )
-
-
-def _free_ports(number: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _is_open(port: int) -> bool:

@@ -19,7 +19,7 @@ def together(size, do, *, is_elsewhere=False):
         do: Called with the number of each and its memory.
         is_elsewhere: Whether all but the first are on another machine.
     """
-    barrier, told, found = threading.Barrier(size, timeout=20), [None] * size, [None] * size
+    barrier, told, found = threading.Barrier(size, timeout=300), [None] * size, [None] * size
 
     def be(rank):
         def tell(value):

@@ -17,12 +17,13 @@ import transformers
 import finetune_lm
 from commands import Command, run_command
 from crashing import difference
+from studies import wait_for
 
 DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
 
 
-def start(tmp_path, epochs, *more):
-    return Command(*short_run(epochs), *more, cwd=tmp_path)
+def start(tmp_path, epochs, *more, **environment):
+    return Command(*short_run(epochs), *more, cwd=tmp_path, environment=environment)
 
 
 def short_run(epochs):
@@ -69,19 +70,23 @@ def test_an_interrupted_run_keeps_the_best_model_and_says_how_to_go_on(tmp_path,
 
 
 def test_what_is_said_is_the_command_that_goes_on(tmp_path):
-    process = start(tmp_path, epochs=40)
-    wait_for_rows(tmp_path, process)
+    more = ("--model_pre_train_step_callbacks", "waiting.WaitForSignal")
+    found = {"PYTHONPATH": str(Path(__file__).parent)}
+    waits = tmp_path / "waits"
+    waits.mkdir()
+    process = start(tmp_path, 3, *more, **found, WAIT_AT=f"{waits}:1.0")
+    wait_for(waits / "1.0", process)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate()
     assert process.returncode == 143, said[-3000:]
-    resumed = run_command(*shlex.split(said.splitlines()[-1])[3:], cwd=tmp_path)
+    resumed = run_command(*shlex.split(said.splitlines()[-1])[3:], cwd=tmp_path, environment=found)
     assert resumed.returncode == 0, resumed.stderr
     assert "Resuming the run in out from epoch" in resumed.stderr
     (tmp_path / "out").rename(tmp_path / "parts")
-    unbroken = start(tmp_path, epochs=40)
+    unbroken = start(tmp_path, 3, *more, **found)
     unbroken.communicate()
     assert difference(tmp_path / "out", tmp_path / "parts") == []
-    again = run_command("--resume", "parts", cwd=tmp_path)
+    again = run_command("--resume", "parts", cwd=tmp_path, environment=found)
     assert again.returncode == 0
     assert "there is nothing left to do" in again.stderr
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
@@ -13,10 +13,12 @@ from finetune_lm.cli import main
 from finetune_lm.models.loading import load_model
 from launched import launch, run_launched
 from setups import DATA
+from studies import wait_for
 
 KWARGS = "model_pre_train_step_callbacks_kwargs.PartiallyFrozenModelCallback.frozen_params"
 FROZEN = [
-    *("--model_pre_train_step_callbacks", "model_modifiers.PartiallyFrozenModelCallback"),
+    "--model_pre_train_step_callbacks",
+    *("model_modifiers.PartiallyFrozenModelCallback", "waiting.WaitForSignal"),
     *(f"--{KWARGS}", "transformer.wte.weight[1:1600]", "transformer.h.0.*"),
     *("--train_optimizer_kwargs.weight_decay", "0.1", "--gradient_checkpointing"),
     # Other ways and states than those of AdamW.
@@ -41,18 +43,21 @@ def arguments(*more):
 
 
 def test_it_is_resumed_to_the_byte_and_frozen_to_the_bit(tmp_path):
-    ranks = run_launched(*arguments(*FROZEN, "--fsdp", "--output_dir", "whole"), cwd=tmp_path)
-    assert [each.returncode for each in ranks] == [0, 0], ranks[0].stderr
-    ranks = launch(
-        *arguments(*FROZEN, "--fsdp", "--output_dir", "parts"),
-        cwd=tmp_path,
+    found = {"PYTHONPATH": str(Path(__file__).parent)}
+    whole, parts = (
+        arguments(*FROZEN, "--fsdp", "--output_dir", name) for name in ("whole", "parts")
     )
-    while not (tmp_path / "parts" / "checkpoints" / "000001").exists():
-        time.sleep(0.01)
+    ranks = run_launched(*whole, cwd=tmp_path, environment=found)
+    assert [each.returncode for each in ranks] == [0, 0], ranks[0].stderr
+    waits = tmp_path / "waits" / "1"  # for the second rank alone
+    waits.mkdir(parents=True)
+    waiting = {**found, "WAIT_AT": f"{waits.parent}/$RANK:1.1"}
+    ranks = launch(*parts, cwd=tmp_path, environment=waiting)
+    wait_for(waits / "1.1", ranks[1])
     ranks[1].kill()
     assert [each.wait() for each in ranks] == [1, -9]
     assert "is gone. It was killed" in ranks[0].communicate()[1]
-    ranks = run_launched("--resume", "parts", cwd=tmp_path)
+    ranks = run_launched("--resume", "parts", cwd=tmp_path, environment=found)
     assert [each.returncode for each in ranks] == [0, 0], ranks[0].stderr
     assert difference(tmp_path / "whole", tmp_path / "parts") == []
 

@@ -275,12 +275,18 @@ def test_two_processes_on_this_machine(unbroken, capfd):
 
 @pytest.fixture
 def forked(monkeypatch):
-    """Workers of this machine that need not import anything. Returns those that were started."""
+    """Workers of this machine that need not import anything. Returns those that were started.
+
+    Where the grid has `studies.HangHere` the first hangs, and others begin when it does.
+    """
     started: list[Command] = []
 
     def start(self: Any, n: int, *more: str) -> Command:
-        hang = {"HANG": str(Path("hangs").absolute())} if not started else {}
+        is_to_hang = not started and "HangHere" in Path("grid.yaml").read_text()
+        hang = {"HANG": str(Path("hangs").absolute())} if is_to_hang else {}
         started.append(worker("--unchecked", *more, **hang))
+        if is_to_hang:
+            wait_for(Path("hangs"), started[-1])
         return started[-1]
 
     monkeypatch.setattr(local_workers.LocalWorkers, "_start", start)
@@ -292,7 +298,7 @@ def test_a_worker_that_is_killed_is_replaced(unbroken, forked, monkeypatch, caps
     original = local_workers.time.sleep
 
     def sleep(seconds: float) -> None:
-        if Path("hangs").exists() and len(forked) == 2:
+        if len(forked) == 2:
             forked[0].kill()
         original(seconds)
 

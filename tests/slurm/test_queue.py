@@ -39,7 +39,7 @@ def test_a_real_queue(cluster, monkeypatch, tmp_path):
     monkeypatch.delenv("SLURM_CLUSTER_NAME", raising=False)
     monkeypatch.setenv("SQUEUE_STATES", "RUNNING")  # a user's own wish
     assert queue.cluster() == "tests"
-    script = "#!/bin/sh\ntest $SLURM_ARRAY_TASK_ID = 3 || sleep 60\n"
+    script = "#!/bin/sh\ntest $SLURM_ARRAY_TASK_ID = 3 || sleep 600\n"
     job = cluster.submit(script, "--array=1-3", "--output=/dev/null", cwd=tmp_path)
     held = cluster.submit("#!/bin/sh\n", "--hold", "--output=/dev/null", cwd=tmp_path)
     from slurm_cluster import wait_until

@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ import studies
 from finetune_lm import UserError
 from finetune_lm.study import search, workers
 from finetune_lm.study.storage import storage_place
+from ports import free_port
 from studies import data_args, run_study, start, study_args, trials_of, wait_for
 from study_processes import RESULTS, command, results_of, survive_a_kill
 
@@ -66,9 +66,7 @@ def server(tmp_path_factory):
         owner = pwd.getpwnam(OWNER)
         os.chown(directory, owner.pw_uid, owner.pw_gid)
         as_owner = ["setpriv", f"--reuid={OWNER}", f"--regid={OWNER}", "--clear-groups"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
 
     def run(*command):
         subprocess.run(
@@ -107,6 +105,8 @@ def test_two_processes_at_one_database_and_one_is_killed(model, tmp_path, server
 
 def test_a_process_that_is_not_heard_of_any_more(model, tmp_path, server, monkeypatch):
     """On another machine, whose processes cannot be looked at: the database notices."""
+    import psycopg
+
     name = "silent"
     storage = {
         "storage": optuna.storages.RDBStorage,
@@ -128,10 +128,16 @@ def test_a_process_that_is_not_heard_of_any_more(model, tmp_path, server, monkey
     marker = tmp_path / "hangs"
     hanging = start(*command(model, tmp_path, *kwargs), cwd=tmp_path, HANG=str(marker))
     wait_for(marker, hanging)
-    time.sleep(1.5)  # for its heart to beat
+    with psycopg.connect(server, autocommit=True) as connection:
+        while not connection.execute(
+            "SELECT * FROM trial_heartbeats NATURAL JOIN trials NATURAL JOIN studies "
+            "WHERE study_name = %s",
+            [name],
+        ).fetchall():
+            time.sleep(0.02)
     hanging.send_signal(signal.SIGKILL)
     hanging.communicate()
-    time.sleep(4)
+    time.sleep(4)  # longer than what is granted
 
     monkeypatch.setattr(workers.Worker, "is_gone", lambda self, *_: None)
     monkeypatch.setattr(search, "save_plots", lambda *_: None)
@@ -168,10 +174,7 @@ def test_processes_that_come_to_an_empty_database_at_the_same_time(server):
 
 def test_a_server_that_is_not_there(server):
     port = int(server.rpartition(":")[2].partition("/")[0])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        other = free.getsockname()[1]
-    url = server.replace(f":{port}/", f":{other}/").replace("me@", "me:secret@")
+    url = server.replace(f":{port}/", f":{free_port()}/").replace("me@", "me:secret@")
     with pytest.raises(UserError, match=r"postgresql\+psycopg://me@.* cannot be opened"):
         storage_place({"storage": url}, Path("x")).open()
 

@@ -247,7 +247,7 @@ def test_trials_leave_no_memory_behind(models, tmp_path):
     before = n_tensors()
     for _ in range(3):
         losses_of(runner, args)
-    assert n_tensors() == before
+    assert n_tensors() <= before  # what other tests have left may go meanwhile
     assert all(parameter.grad is None for parameter in runner.loaded.model.parameters())
 
 
