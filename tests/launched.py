@@ -8,6 +8,9 @@ from typing import Any
 
 from commands import Command
 
+# What the tests bring is found, and arithmetic is that of one thread.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+
 
 def launch(*argv: Any, n: int = 2, cwd: Path, **kwargs: Any) -> list[Command]:
     """Begin a command line in so many processes that find each other, one thread each.

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,12 +17,10 @@ from safetensors.torch import load_file
 
 from commands import run_command
 from forked_programs import ForkedPrograms
-from launched import run_launched
+from launched import ENVIRONMENT, run_launched
+from same_tables import assert_same_tables
 from setups import DATA
 
-WITHIN = 1e-4
-# What the tests bring is found, and arithmetic is that of one thread.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
 DROPOUT = {
     "lm": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
     "mlm": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
@@ -79,26 +76,6 @@ def arguments(kind, n, *more):
             words += option(f"data_preprocessing_fn.{part}", f"data_preprocessing.{function}")
             words += option(f"data_preprocessing_fn_strategy.{part}", "per_batch")
     return [*words, *map(str, more)]
-
-
-TABLES = ("metrics", "words", "probe_results", "probe_words")
-
-
-def assert_same_tables(one, several, within=WITHIN):
-    tables = sorted(path.name for path in one.glob("*.csv.gz"))
-    assert tables == sorted(path.name for path in several.glob("*.csv.gz"))
-    for name in tables:
-        expected, found = pd.read_csv(one / name), pd.read_csv(several / name)
-        numbers = [name for name in expected if expected[name].dtype.kind == "f"]
-        # Of two that cost as good as the same either may be the likeliest, or the better in rank.
-        rest = expected.columns.difference(
-            [*numbers, "predicted_token", "predicted_token_id", "rank"]
-        )
-        pd.testing.assert_frame_equal(expected[rest], found[rest])
-        assert (expected[numbers].isna() == found[numbers].isna()).all(axis=None)
-        difference = (expected[numbers] - found[numbers]).abs().max()
-        assert difference.max() <= within, (name, difference)
-    return tables
 
 
 def one_process(*argv, cwd):

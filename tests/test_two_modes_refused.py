@@ -75,9 +75,7 @@ def test_what_cannot_be_is_told_in_a_line(place, tmp_path):
     assert "must have masks ([MASK]) to train" in told(of_model={"train_mode": "mlm"}, **plain)
     # It sees what comes.
     leaky = shutil.copytree(place, tmp_path / "leaky")
-    (leaky / "two_modes.py").write_text(
-        CODE.replace(".seen(attention_mask).tril()", ".seen(attention_mask)")
-    )
+    (leaky / "two_modes.py").write_text(CODE.replace("looks_ahead = False", "looks_ahead = True"))
     assert told(leaky) == (
         f"model_task lm+mlm needs a model that is causal and masked in one, but what "
         f"{str(leaky)!r} predicts in its lm mode changes with later tokens: it has no causal mode."
@@ -126,7 +124,6 @@ def test_arguments_of_modes_are_checked(capsys):
         ),
         "--model_task lm+mlm --train_mode lm+mlm": "train_mode must be lm or mlm but got 'lm+mlm'",
         "--model_task lm+mlm --select_mode both": "select_mode must be lm, mlm or lm+mlm but got",
-        "--model_task lm+mlm --fsdp": "fsdp cannot be given with --model_task lm+mlm.",
         "--model_task lm+mlm --model_callbacks.end_epoch model_modifiers.AlternateModes": (
             "AlternateModes must be given as model_callbacks.begin_epoch or"
         ),

@@ -286,15 +286,12 @@ class ModelArguments(Arguments):
             names = [name for name, value in values.items() if value is not None]
             names += [short_name(e.cls) for e in self.callbacks() if alternates_modes(e.cls)]
             return [f"{name} has no use without --model_task {LM_MLM}." for name in names]
-        problems = [
+        return [
             problem
             for name, choices in given.items()
             if values[name] is not None
             for problem in choice_problem(name, values[name], choices)
         ]
-        if self.fsdp:
-            problems.append(f"fsdp cannot be given with --model_task {LM_MLM}. Leave out one.")
-        return problems
 
     def _object_problems(self) -> list[str]:
         return [

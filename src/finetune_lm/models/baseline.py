@@ -158,7 +158,7 @@ class Origin(Shelf):
                 loaded = load_model(args, hashed=False)
             loaded.model.eval().requires_grad_(False)
             if self._split_on is not None:
-                shard(loaded.model, self._split_on)
+                shard([loaded.model], self._split_on)
             return loaded
 
         def load_in_turns() -> LoadedModel:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.errors import UserError
@@ -21,20 +21,24 @@ if TYPE_CHECKING:
 
     from finetune_lm.arguments import ModelArguments
 
+_ROOT = "_finetune_lm_root"
+"""The attribute of a split model by which it has its door."""
+
 
 def is_to_be_split(args: ModelArguments) -> bool:
     """Whether the models of a run are split among its processes. One process splits none."""
     return args.fsdp and world().size > 1
 
 
-def shard(model: Any, device: torch.device) -> None:
+def shard(models: Sequence[Any], device: torch.device) -> None:
     """Split a model among the processes of a run, layer by layer, and put it on its device.
 
     Its parameters are others afterwards (``DTensor``), so what refers to them comes later. No
     process waits for another one meanwhile.
 
     Args:
-        model: The model, the same in all processes, on the CPU or the device.
+        models: The model, the same in all processes, on the CPU or the device; one that has several
+            modes in each of them, with the same parameters under the same names.
         device: Where this process computes. There it takes no more memory meanwhile than its part
             and the largest layer, or the embeddings if these are larger.
 
@@ -43,49 +47,64 @@ def shard(model: Any, device: torch.device) -> None:
     """
     from torch.distributed import fsdp
 
+    from finetune_lm.models.doors import Door
+
     kind = getattr(fsdp, "FSDPModule", None)
     if kind is None or not hasattr(kind, "set_gradient_divide_factor"):
         raise UserError("fsdp needs torch 2.8 or later. Install a newer torch.")
     # Nobody changes them: `Forward` sees to that.
     warnings.filterwarnings("ignore", message=".*returned a view tensor")
     mesh = world().mesh(device.type)
-    for layer in _layers(model):
-        fsdp.fully_shard(layer, mesh=mesh)
+    # A parameter is put together when one module is called, and that module is of another class
+    # then, so it is none of the model's.
+    doors = [Door([each.get_submodule(name) for each in models]) for name in _layers(models)]
+    for door in doors:
+        fsdp.fully_shard(door, mesh=mesh)
+    root = Door(models, doors)
+    parts = {parameter for door in doors for parameter in door.parameters()}
     # Nothing stays whole behind a pass without gradients, so that parameters are parts whenever
     # somebody looks.
-    fsdp.fully_shard(model, mesh=mesh, reshard_after_forward=True)
-    for module in model.modules():
-        if isinstance(module, kind):
-            # What each process has found is its summand of the gradients, of which there is no
-            # mean. Not every backend multiplies while it adds.
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)
+    fsdp.fully_shard(root, mesh=mesh, reshard_after_forward=True, ignored_params=parts)
+    every: list[Any] = [*doors, root]
+    for door in every:
+        # What each process has found is its summand of the gradients, of which there is no mean.
+        # Not every backend multiplies while it adds.
+        door.set_gradient_divide_factor(1.0)
+        door.set_force_sum_reduction_for_comms(True)
+    for model in models:
+        vars(model)[_ROOT] = root
 
 
-def _layers(model: Any) -> list[Any]:
+def _layers(models: Sequence[Any]) -> list[str]:
     """The layers that are computed one after the other, and share no parameters with others."""
     import torch
 
-    names = set(getattr(model, "_no_split_modules", None) or ())
-    lists = [each for each in model.modules() if isinstance(each, torch.nn.ModuleList)]
-    found = [each for several in lists for each in several if type(each).__name__ in names]
+    model = models[0]
+    kinds = {kind for each in models for kind in getattr(each, "_no_split_modules", None) or ()}
+    found = {
+        f"{name}.{number}": each
+        for name, several in model.named_modules()
+        if isinstance(several, torch.nn.ModuleList)
+        for number, each in several.named_children()
+        if type(each).__name__ in kinds
+    }
     n_names = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     of_its_own = [
         Counter(id(p) for _, p in layer.named_parameters(remove_duplicate=False)).items()
-        for layer in found
+        for layer in found.values()
     ]
     return [
-        layer
-        for layer, counts in zip(found, of_its_own, strict=True)
+        name
+        for name, counts in zip(found, of_its_own, strict=True)
         if all(n_names[parameter] == n for parameter, n in counts)
     ]
 
 
 def put_together_no_more(model: Any) -> None:
     """Leave of a split model the parts, behind a call that an error has ended."""
-    for module in model.modules():
-        if hasattr(module, "reshard") and hasattr(module, "unshard"):
-            module.reshard()
+    if (root := vars(model).get(_ROOT)) is not None:
+        for door in (root, *root.inner):
+            door.reshard()
 
 
 def is_sharded(model: Any) -> bool:

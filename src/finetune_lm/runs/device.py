@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -129,13 +129,17 @@ def renew_scaler(accelerator: accelerate.Accelerator) -> None:
         accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
 
 
-def prepare_model(
-    model: Any, args: ModelArguments, accelerator: accelerate.Accelerator, *, fast: bool
+def prepare_models(
+    models: Sequence[Any],
+    args: ModelArguments,
+    accelerator: accelerate.Accelerator,
+    *,
+    fast: bool,
 ) -> None:
     """Put a model on its device, and let it compute in the precision and the way asked for.
 
     Args:
-        model: The model; changed in place.
+        models: The model in each of its modes; changed in place.
         args: Precision, gradient checkpointing, compilation, and whether it is split among ranks.
         accelerator: Knows the device.
         fast: Whether the fast ways to the same numbers are wanted, which do not go with compiling.
@@ -143,13 +147,23 @@ def prepare_model(
     Raises:
         UserError: If the model or the machine cannot do so.
     """
+    if is_to_be_split(args):
+        for model in models:
+            part(model)
+        shard(models, accelerator.device)
+    else:
+        for model in models:
+            model.to(accelerator.device)
+    for model in models:
+        _let_compute(model, args, accelerator, fast=fast)
+
+
+def _let_compute(
+    model: Any, args: ModelArguments, accelerator: accelerate.Accelerator, *, fast: bool
+) -> None:
+    """Let a model on its device compute in the precision and the way asked for."""
     import torch
 
-    if is_to_be_split(args):
-        part(model)
-        shard(model, accelerator.device)
-    else:
-        model.to(accelerator.device)
     if accelerator.mixed_precision != "no":
         if all(parameter.dtype == torch.float64 for parameter in model.parameters()):
             warn(

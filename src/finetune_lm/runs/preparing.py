@@ -23,7 +23,7 @@ from finetune_lm.models.two_modes import arguments_by_mode, check_config, joined
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.randomness import generator_states, restore_generators
 from finetune_lm.ranks import apart, world
-from finetune_lm.runs.device import prepare_model, prepare_process
+from finetune_lm.runs.device import prepare_models, prepare_process
 from finetune_lm.runs.earlier_run import warn_of_changed_model
 from finetune_lm.runs.measure_checks import check_measures
 from finetune_lm.runs.one_process import check_one_process
@@ -90,9 +90,9 @@ def load_without_data(
         loaded = joined(_loaded_in_modes(by_mode, known, loader), model_args.training_modes())
         # While it is whole.
         identity.update(identity_of_model(loaded, model_args))
-        for each in loaded.modes:
-            with _memory_watched(each.name, accelerator.device):
-                prepare_model(each.model, model_args, accelerator, fast=data_args.fast)
+        models = [each.model for each in loaded.modes]
+        with _memory_watched(loaded.name, accelerator.device):
+            prepare_models(models, model_args, accelerator, fast=data_args.fast)
         return loaded
 
     if is_to_be_split(model_args):
@@ -116,7 +116,8 @@ def _split(prepared: Callable[[], LoadedModel], device: torch.device) -> LoadedM
     world().mesh(device.type)
     # Each has the whole model in memory for a while.
     loaded = world().in_turns(prepared)
-    origin_of(loaded.model).split(device)
+    for each in loaded.modes:
+        origin_of(each.model).split(device)
     return loaded
 
 
