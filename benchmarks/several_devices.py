@@ -103,7 +103,7 @@ def _rows(place: Path, words: list[str], points: list[str], what: str, target: f
 def _took(place: Path, words: list[str], points: list[str], n: int) -> Took:
     """How long a part of a run of so many processes took, by the clock."""
     with tempfile.TemporaryDirectory(dir=place) as output:
-        program = ["-m", "finetune_lm"]
+        program = ["-m", "run_clock"]
         if n > 1:
             launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
             program = [*launcher, *program]
@@ -113,16 +113,9 @@ def _took(place: Path, words: list[str], points: list[str], n: int) -> Took:
             for word in (f"--per_device_{part}_batch_size", str(BATCH // n))
         ]
         file = Path(output) / "times.jsonl"
-        clocks = [
-            word
-            for point in points
-            for word in (
-                *(f"--model_callbacks.{point}", "run_clock.Clock"),
-                *(f"--model_callbacks_kwargs.{point}.Clock.file", str(file)),
-            )
-        ]
         given = ["--model_name_or_path", str(place / "model"), "--seed", "1", *words, *sizes]
-        _do([sys.executable, *program, *given, *clocks, "--output_dir", f"{output}/run"])
+        clock = {"CLOCK_POINTS": " ".join(points), "CLOCK_FILE": str(file)}
+        _do([sys.executable, *program, *given, "--output_dir", f"{output}/run"], clock)
         times = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         parts = [
             [after - before for before, after in zip(*pair, strict=True)]
@@ -132,8 +125,12 @@ def _took(place: Path, words: list[str], points: list[str], n: int) -> Took:
         return Took(seconds, telling)
 
 
-def _do(command: list[str]) -> None:
+def _do(command: list[str], environment: dict[str, str]) -> None:
     """Do a command line to its end; whatever ends this, no process of it is left.
+
+    Args:
+        command: It.
+        environment: What is in its environment besides.
 
     Raises:
         RuntimeError: If it fails, with the end of what it has said.
@@ -141,7 +138,12 @@ def _do(command: list[str]) -> None:
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         command,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path.rstrip(os.pathsep)},
+        env={
+            **os.environ,
+            **environment,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": path.rstrip(os.pathsep),
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

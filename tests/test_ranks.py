@@ -68,8 +68,17 @@ def arguments(kind, n, *more):
         words += option(KL.format(part) + "n_examples_per_batch", 5 if part == "train" else 1)
         words += option(KL.format(part) + "batch_size", 2)
         words += option(KL.format(part) + "max_samples_per_dataset", 30)
-    words += option("model_pre_train_step_callbacks", "stateful.FreezeAndDamp")
-    words += option("model_callbacks.end_epoch", "stateful.SplitAlike")
+    if kind == "mlm":  # nothing of the user's own, so that each makes a part of an update
+        callback, group = "PartiallyFrozenModelCallback", "train_optimizer_groups.biases"
+        words += option("model_pre_train_step_callbacks", f"model_modifiers.{callback}")
+        frozen = f"model_pre_train_step_callbacks_kwargs.{callback}.frozen_params"
+        words += option(frozen, "*.word_embeddings.weight[300:900]", "*.LayerNorm.weight")
+        words += option(f"{group}.params", "*.bias") + option(f"{group}.lr", 1e-3)
+        words += option(f"{group}.optimizer", "torch.optim.SGD")
+        words += option("lr_scheduler_kwargs.cycle_momentum", False)
+    else:
+        words += option("model_pre_train_step_callbacks", "stateful.FreezeAndDamp")
+        words += option("model_callbacks.end_epoch", "stateful.SplitAlike")
     function = {"mlm": "mask_random_tokens", "seq2seq": "mask_random_spans"}.get(kind)
     if function is not None:
         for part in files:
@@ -177,10 +186,10 @@ def ended(tmp_path, *argv):
     return run_launched(*argv, cwd=tmp_path, environment=ENVIRONMENT)
 
 
-def ends(rank, how):
-    kwargs = "model_callbacks_kwargs.post_train_batch.Ends."
+def ends(rank, how, name="Ends"):
+    kwargs = f"model_callbacks_kwargs.post_train_batch.{name}."
     return [
-        *option("model_callbacks.post_train_batch", "endings.Ends"),
+        *option("model_callbacks.post_train_batch", f"endings.{name}"),
         *option(f"{kwargs}rank", rank),
         *option(f"{kwargs}how", how),
         *option("output_dir", "broken"),
@@ -198,7 +207,9 @@ def ends(rank, how):
     ],
 )
 def test_an_end_of_one_is_the_end_of_all(tmp_path, rank, how, said):
-    ranks = ended(tmp_path, *small(*ends(rank, how)))
+    # As one of the package's own, which does not keep ranks from dividing updates.
+    name = "Ends" if how == "raise" else "OwnEnds"
+    ranks = ended(tmp_path, *small(*ends(rank, how, name)))
     other = ranks[1 - rank]
     # Who is there to say so says so; the first, unless it is gone.
     speaker = other if how == "SIGKILL" else ranks[0]
@@ -227,7 +238,7 @@ def whole(tmp_path_factory):
 
 def test_a_signal_to_any_stops_all_and_the_run_is_resumed_by_as_many(whole, tmp_path):
     """With dropout, whose random numbers are those of each."""
-    stopped = ended(tmp_path, *small(*ends(1, "SIGTERM")))
+    stopped = ended(tmp_path, *small(*ends(1, "SIGTERM", "OwnEnds")))
     assert [each.returncode for each in stopped] == [143, 143], stopped
     assert "\ntorchrun --nproc-per-node 2 -m finetune_lm --resume broken\n" in stopped[0].stderr
     assert stopped[1].stderr == ""
@@ -252,9 +263,9 @@ def test_ranks_do_the_runs_of_a_grid_together(whole, tmp_path):
     words = small()
     base = {words[i].removeprefix("--"): words[i + 1] for i in range(0, len(words), 2)}
     broken = {
-        "model_callbacks.post_train_batch": "endings.Ends",
-        "model_callbacks_kwargs.post_train_batch.Ends.rank": 1,
-        "model_callbacks_kwargs.post_train_batch.Ends.how": "raise",
+        "model_callbacks.post_train_batch": "endings.OwnEnds",
+        "model_callbacks_kwargs.post_train_batch.OwnEnds.rank": 1,
+        "model_callbacks_kwargs.post_train_batch.OwnEnds.how": "raise",
     }
     for name in ("step1", "step2"):
         shutil.copytree(whole / "model", tmp_path / "models" / name)

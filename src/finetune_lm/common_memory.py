@@ -51,14 +51,26 @@ class CommonMemory:
         """
         room = -(-n_bytes // _PAGE) * _PAGE
         if self._is_possible and (not self._rooms or len(self._rooms[0]) < room):
-            self._rooms = []
-            made = self._made(room * self._size)
-            self._is_possible = all(self._tell(made is not None))
-            if self._is_possible and made is not None:
-                import torch
+            import torch
 
-                self._rooms = list(torch.split(torch.frombuffer(made, dtype=torch.uint8), room))
+            self._rooms = []
+            made = self.new(room * self._size)
+            self._rooms = [] if made is None else list(torch.split(made, room))
         return self._is_possible
+
+    def new(self, n_bytes: int) -> Tensor | None:
+        """More of it, which all see: (n_bytes,), zeros. All call it with the same number.
+
+        Returns:
+            None if there is none, see `open`.
+        """
+        import torch
+
+        made = self._made(n_bytes) if self._is_possible else None
+        self._is_possible = self._is_possible and all(self._tell(made is not None))
+        if made is None or not self._is_possible:
+            return None
+        return torch.frombuffer(made, dtype=torch.uint8)
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Put the sums over all processes into tensors of one type, for which there is room.

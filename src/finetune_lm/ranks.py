@@ -17,6 +17,7 @@ from finetune_lm.errors import GivenUpError, UserError
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from torch import Tensor
 
     IntArray = npt.NDArray[np.int64]
 
@@ -128,6 +129,14 @@ class World:
             gradients: The parameters. One that has a gradient on some ranks has one on all
                 afterwards.
         """
+
+    def common_memory(self, n_bytes: int) -> Tensor | None:
+        """Memory that all ranks see: (n_bytes,); None if they are on several machines.
+
+        All of them ask for it. What they write into it the others see when they have told each
+        other something.
+        """
+        return None
 
     def mesh(self, device_type: str) -> Any:
         """What a model is split by among all ranks, of which there are several.

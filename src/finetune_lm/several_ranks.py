@@ -133,6 +133,9 @@ class _SeveralRanks(World):
         self._received = signal
         return self._signal
 
+    def common_memory(self, n_bytes: int) -> Tensor | None:
+        return self._memory.new(n_bytes)
+
     def add_up(self, gradients: Iterable[Any]) -> None:
         self._sums.take(gradients)
 

@@ -81,6 +81,10 @@ class Callbacks:
         """Whether a callback is called at one of these points."""
         return any(self._rows.get(hook) for hook in hooks)
 
+    def classes(self) -> list[type]:
+        """The classes of all callbacks."""
+        return [type(callback) for callbacks in self._rows.values() for callback in callbacks]
+
     def after_step(self, epoch: int, batch: int) -> None:
         """Let the callbacks of ``pre_train_step`` act on what the optimizer has done.
 

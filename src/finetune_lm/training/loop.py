@@ -17,6 +17,7 @@ from finetune_lm.loss_scale import loss_scaled_by
 from finetune_lm.recording.columns import LOSS
 from finetune_lm.recording.recorder import BatchAt, EpochResult, Measured, named_in_mode
 from finetune_lm.runs.context import Run
+from finetune_lm.training.divided_updates import dividing_updates
 from finetune_lm.training.early_stopping import judged_by
 from finetune_lm.training.optimizer_modes import set_mode
 from finetune_lm.training.probing import Probing
@@ -71,34 +72,37 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
         for split in progress.validation.left(splits.validation):
             evaluate(run, split, progress.epoch, progress.validation, stop_if_asked)
         progress.begin_epoch(0)
-    while not is_over():
-        if not progress.training.n_batches:
-            callbacks.run("begin_epoch", progress.epoch)
-        probing.after_step()  # if that is what the run was stopped in
-        with loss_scaled_by(learner.accelerator.scaler):
-            learned = train_epoch(run, learner, splits.train, state, after_step)
-        for split in progress.validation.left(splits.validation):
-            evaluate(run, split, progress.epoch, progress.validation, stop_if_asked)
-        found = progress.validation.found
-        validation_means = over_modes(found, splits.selecting)
-        probing.after_epoch()
-        if learner.schedule is not None:
-            learner.schedule.epoch_is_over(validation_means[LOSS])
-        judged = judged_by(args.select_by, validation_means)
-        is_best = stopping.update(progress.epoch, validation_means[LOSS], judged)
-        if is_best and state.best is not None:
-            state.best.keep()
-        callbacks.run("end_epoch", progress.epoch)
-        by_mode = {} if None in found else _named(train=learned, validation=found)
-        means = learned.get(None, {}), validation_means
-        left, lr = stopping.patience_left, progress.training.lr
-        run.recorders.epoch(
-            EpochResult(progress.epoch, *means, stopping.best, left, lr, args.select_by, by_mode)
-        )
-        progress.begin_epoch(progress.epoch + 1)
-        # At the end a smaller one is written instead.
-        if not is_over() and run.world.decided(run.checkpoints.is_due, progress.epoch):
-            save()
+    with dividing_updates(args, learner) as learner:
+        while not is_over():
+            if not progress.training.n_batches:
+                callbacks.run("begin_epoch", progress.epoch)
+            probing.after_step()  # if that is what the run was stopped in
+            with loss_scaled_by(learner.accelerator.scaler):
+                learned = train_epoch(run, learner, splits.train, state, after_step)
+            for split in progress.validation.left(splits.validation):
+                evaluate(run, split, progress.epoch, progress.validation, stop_if_asked)
+            found = progress.validation.found
+            validation_means = over_modes(found, splits.selecting)
+            probing.after_epoch()
+            if learner.schedule is not None:
+                learner.schedule.epoch_is_over(validation_means[LOSS])
+            judged = judged_by(args.select_by, validation_means)
+            is_best = stopping.update(progress.epoch, validation_means[LOSS], judged)
+            if is_best and state.best is not None:
+                state.best.keep()
+            callbacks.run("end_epoch", progress.epoch)
+            by_mode = {} if None in found else _named(train=learned, validation=found)
+            means = learned.get(None, {}), validation_means
+            left, lr = stopping.patience_left, progress.training.lr
+            run.recorders.epoch(
+                EpochResult(
+                    progress.epoch, *means, stopping.best, left, lr, args.select_by, by_mode
+                )
+            )
+            progress.begin_epoch(progress.epoch + 1)
+            # At the end a smaller one is written instead.
+            if not is_over() and run.world.decided(run.checkpoints.is_due, progress.epoch):
+                save()
     callbacks.run("post_training")
     stop_if_asked()
     if stopping.best_epoch is None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.arguments import DataTrainingArguments
+from finetune_lm.arguments.hooks import PRE_TRAIN_STEP
 from finetune_lm.errors import users_code
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.model_modifiers.callbacks import Callbacks
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from finetune_lm.training.divided_updates import DividedUpdates
+
 
 @dataclass(frozen=True)
 class Learner:
@@ -36,6 +40,7 @@ class Learner:
         accelerator: Says on which device and in which precision.
         callbacks: Act at the points of its training.
         schedule: Changes the learning rate; None if it stays as it is.
+        divided: How several processes divide the updates; None if each makes all of them.
     """
 
     model: Any
@@ -43,6 +48,7 @@ class Learner:
     accelerator: accelerate.Accelerator
     callbacks: Callbacks = field(default_factory=Callbacks)
     schedule: Schedule | None = None
+    divided: DividedUpdates | None = None
 
     @property
     def lr(self) -> float | None:
@@ -112,23 +118,31 @@ class Update:
     def make(self, epoch: int) -> None:
         """Update the weights with the gradients of the batches that there are."""
         learner, batch = self._learner, self._last_batch
-        optimizer, callbacks = learner.optimizer, learner.callbacks
-        if not self._is_sharded:  # else they are added up as they come
-            world().add_up(learner.model.parameters())
+        optimizer, callbacks, divided = learner.optimizer, learner.callbacks, learner.divided
+        updated = list(learner.model.parameters() if divided is None else divided.parts)
+        if divided is not None:
+            divided.add_up()
+        elif not self._is_sharded:  # else they are added up as they come
+            world().add_up(updated)
         # In half precision the gradients are those of a loss that was made larger.
         learner.accelerator.unscale_gradients(optimizer)
         if self._n_batches > 1:
-            _multiply_gradients(
-                learner.model.parameters(), self._n_labels_of_first / self._n_labels
-            )
-        callbacks.run("pre_train_step", epoch, batch)
+            _multiply_gradients(updated, self._n_labels_of_first / self._n_labels)
+        callbacks.run(PRE_TRAIN_STEP, epoch, batch)
         if self._max_grad_norm is not None:
-            _clip_gradients(learner.model.parameters(), self._max_grad_norm)
+            clip = divided.clip if divided is not None else partial(_clip_gradients, updated)
+            clip(self._max_grad_norm)
+        if divided is not None and callbacks.act_at(PRE_TRAIN_STEP):
+            divided.wait()  # they have kept weights of all parts
         was_done = _step(optimizer, learner.accelerator.scaler)
+        if divided is not None:
+            divided.wait()
         self.n_done += was_done
         callbacks.after_step(epoch, batch)
         callbacks.run("post_train_step", epoch, batch)
         optimizer.zero_grad()
+        if divided is not None:
+            divided.forget_gradients()
         if learner.schedule is not None and was_done:
             learner.schedule.step_is_done()
         self._n_batches = self._n_labels = 0

@@ -46,6 +46,19 @@ def test_a_gradient_is_in_the_same_memory_in_each_step():
     scratch.release()
 
 
+def test_memory_that_is_reserved_for_a_tensor_is_lent_first_and_to_nobody_else():
+    weight, other, memory = torch.randn(3, 4), torch.randn(3, 4), torch.zeros(12)
+    scratch.reserve(weight, memory)
+    assert scratch.lasting(other).data_ptr() != memory.data_ptr()
+    for _ in range(2):
+        first, second = scratch.lasting(weight.view(3, 4)), scratch.lasting(weight)
+        assert first.data_ptr() == memory.data_ptr() != second.data_ptr()
+        del first, second
+    scratch.reserve(weight, None)
+    assert scratch.lasting(weight).data_ptr() != memory.data_ptr()
+    scratch.release()
+
+
 def test_what_is_on_another_device_gets_none_of_this_memory():
     scratch.release()
     with scratch.borrowed((4, 16), torch.empty(1)):

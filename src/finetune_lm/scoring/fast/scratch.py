@@ -22,6 +22,8 @@ _MOST_KEPT = 5
 _ROW = 16
 
 _kept: list[Tensor] = []
+# By where a tensor's values are: memory for its gradients, unless that is lent.
+_reserved: dict[int, list[Tensor]] = {}
 
 
 @contextmanager
@@ -54,12 +56,28 @@ def lasting(like: Tensor) -> Tensor:
     if like.device.type != "cpu" or like.dtype != torch.float32:
         return torch.empty_like(like)
     n = like.numel()
-    memory = _take(n, like)
+    reserved = _reserved.get(like.data_ptr())
+    if reserved:
+        memory, give_back = reserved.pop(), reserved.append
+    else:
+        memory, give_back = _take(n, like), _keep
     # A view of a tensor is none to which autograd would add in place, but that of an array is. It
     # ends with the last tensor that is in this memory.
     lent = memory.numpy()[:n].reshape(like.shape)
-    weakref.finalize(lent, _keep, memory).atexit = False
+    weakref.finalize(lent, give_back, memory).atexit = False
     return torch.from_numpy(lent)
+
+
+def reserve(like: Tensor, memory: Tensor | None) -> None:
+    """Let `lasting` lend some memory for gradients of a tensor before any other.
+
+    Args:
+        like: The tensor, which stays where it is.
+        memory: As many values of its type; None for no such memory any more.
+    """
+    _reserved.pop(like.data_ptr(), None)
+    if memory is not None:
+        _reserved[like.data_ptr()] = [memory]
 
 
 def release() -> None:
