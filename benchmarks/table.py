@@ -32,7 +32,7 @@ def run(quick: bool = False) -> list[Row]:
         tables.append(rows.of_batches([measured]).select(columns))
     tables *= N_EPOCHS
     n_rows = sum(map(len, tables))
-    frame = pa.concat_tables(tables).to_pandas()
+    frame = pa.concat_tables([each.table for each in tables]).to_pandas()
     directory, numbers = workload.scratch_directory(), itertools.count()
 
     def ours() -> None:

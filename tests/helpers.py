@@ -82,7 +82,7 @@ def rows_of(make: TokenRows, batch: Batch, score: Any, **at: Any) -> Any:
     epoch = at.pop("epoch", None)
     assert not at
     tokens = ScoredTokens.of(batch, make.run.task, score)
-    return make.of_batches([Measured(None, batch, epoch, number, tokens, losses)])
+    return make.of_batches([Measured(None, batch, epoch, number, tokens, losses)]).table
 
 
 def score(family: Any, data: Dataset, batch_size: int = 32, order=None):

@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_lm.recording import csv_text as csv_text_module
 from finetune_lm.recording.csv_text import csv_text
+from finetune_lm.recording.shared_rows import Columns, Rows
 
 TEXTS = ["true", 'say "TRUE",FALSE', "line\nfeed", "ÿ", "\u2028", "", "NA", None]
 BOOLEANS = [True, False, None, True, None, False, False, True]
@@ -49,6 +53,64 @@ def test_a_table_without_rows_and_one_in_pieces():
     assert csv_text(pieces, header=False) == b"TRUE\nFALSE\nTRUE\n"
 
 
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+ANY_VALUES = {
+    pa.string(): st.none() | ANY_TEXT | st.sampled_from(['"', 'a"",\n', "NA", "true"]),
+    pa.large_string(): st.none() | ANY_TEXT,
+    pa.int64(): st.none() | st.integers(-(2**63), 2**63 - 1),
+    pa.int8(): st.none() | st.integers(-128, 127),
+    pa.float32(): st.none() | st.floats(width=32),
+    pa.float64(): st.none() | st.floats(),
+    pa.null(): st.none(),
+}
+
+
+@given(st.data(), st.lists(st.sampled_from(list(ANY_VALUES)), min_size=1), st.integers(0, 9))
+def test_what_has_no_booleans_is_as_pyarrow_writes_it(data, kinds, n):
+    table = pa.table(
+        [
+            pa.array(data.draw(st.lists(ANY_VALUES[kind], min_size=n, max_size=n)), kind)
+            for kind in kinds
+        ],
+        [f'column "{i}"' for i in range(len(kinds))],
+    )
+    out = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(table, out, pyarrow.csv.WriteOptions(null_string="NA"))
+    assert csv_text(table) == out.getvalue().to_pybytes()
+
+
+@given(st.data(), st.sampled_from([0, 1, 5]), st.sampled_from([1, 30, 10_000]))
+def test_rows_that_share_values_are_those_of_their_table(data, n, at_once):
+    """Of values of values, kept and not, in any order, and made in parts."""
+
+    def places(n_values):
+        return np.array(data.draw(st.lists(st.integers(0, n_values - 1), min_size=n, max_size=n)))
+
+    texts = pa.array(["a", None, 'say "so"'])
+    inner = Rows(
+        [
+            (Columns({"word": texts, "num": pa.array([1, None, 3])}, is_kept=True), None),
+            (Columns({"one": pa.array(["x"])}), np.zeros(3, dtype=np.int64)),
+        ]
+    )
+    rows = Rows(
+        [
+            (inner, places(3).astype(np.int64)),
+            (Columns({"is": pa.array([True, False, None])}), places(3).astype(np.int64)),
+            (Columns({"kept": texts}, is_kept=True), places(3).astype(np.int64)),
+            (Columns({"own": pa.array(range(n), pa.int64())}), None),
+        ]
+    )
+    names = data.draw(st.permutations(["word", "num", "one", "is", "own", "kept"]))
+    rows = rows.select(names[: data.draw(st.integers(1, 6))])
+    assert len(rows) == n
+    expected = csv_text(Rows.of(rows.table))
+    for _ in range(2):  # with what is kept, too
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(csv_text_module, "_AT_ONCE", at_once)
+            assert csv_text(rows) == expected
+
+
 @pytest.mark.parametrize("n_letters", [0, 1, 7, 2**15 - 10, 2**15 - 6, 2**15 - 5, 2**15, 70_000])
 def test_long_texts(n_letters):
     table = pa.table({"a": [True, None], "word": ["t" * n_letters, "x"], "b": [False, True]})
@@ -81,9 +143,6 @@ def test_words_of_a_text_that_look_like_cells_stay_as_they_are(rows, is_last):
         [*cells, word] if is_last else [word, *cells]
         for cells, word in zip(expected, texts, strict=True)
     ]
-
-
-ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(st.lists(st.tuples(ANY_TEXT, st.none() | st.booleans(), ANY_TEXT), min_size=1))

@@ -12,7 +12,9 @@ import torch
 from families import family
 from finetune_lm.data_preprocessing import expand_with_masks, mask_random_spans
 from finetune_lm.measures import Entropy, Rank, WordBoundary
-from finetune_lm.recording.recorder import Measured
+from finetune_lm.recording import csv_text as csv_text_module
+from finetune_lm.recording.csv_text import csv_parts, csv_text
+from finetune_lm.recording.recorder import Measured, Recorder, Recorders
 from finetune_lm.recording.scored_tokens import ScoredTokens
 from finetune_lm.recording.token_rows import TokenRows
 from finetune_lm.recording.waiting_rows import WaitingRows
@@ -55,16 +57,30 @@ def measured_batches(name):
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_rows_of_batches_together_are_those_of_each(name):
+def test_rows_of_batches_together_are_those_of_each(name, monkeypatch):
     data, columns, made, found = measured_batches(name)
     assert len({batch.batch.inputs["input_ids"].shape[1] for batch in found}) > 1 or name == "qwen"
     one, all_ = (TokenRows(data, "validation", columns, measures=made) for _ in range(2))
     # A pass before the training, and one after it in another order of the examples.
     before = [dataclasses.replace(each, epoch=-1) for each in found]
-    alone = [one.of_batches([each]) for each in [*before, *found[::-1]]]
-    together = [all_.of_batches(before), all_.of_batches(found[::-1])]
+    alone = [one.of_batches([each]).table for each in [*before, *found[::-1]]]
+    together = [all_.of_batches(before).table, all_.of_batches(found[::-1]).table]
     expected = pa.concat_tables(alone).select(columns.names(with_step=True))
     assert pa.concat_tables(together).select(columns.names(with_step=True)).equals(expected)
+    # Of a test, whose text is not kept for the next time, they are the same. Their text is that of
+    # the table, also if it is made in parts.
+    names = columns.names(with_step=True)
+    names.remove("dataset_type")
+    for maker in (TokenRows(data, "test", columns, measures=made), one):
+        for batches in (before, found[::-1]):
+            rows = maker.of_batches(batches).select(names)
+            assert rows.table.equals(all_.of_batches(batches).table.select(names))
+            plain = csv_text(rows.table)
+            assert csv_text(rows) == plain
+            monkeypatch.setattr(csv_text_module, "_AT_ONCE", 2_000)
+            assert len(list(csv_parts(rows))) > 3
+            assert csv_text(rows) == plain
+            monkeypatch.undo()
     assert expected["baseline_surprisal"].null_count == expected["surprisal"].null_count + (
         expected["sequence_type"].to_pylist().count("generated_sequence") if name == "t5" else 0
     )
@@ -97,11 +113,11 @@ def test_batches_wait_until_there_are_so_many_rows():
         waiting.add(batch(name, n_rows, split))
     assert written == [["a", "b", "c"], 3, ["d"], 1]
     # Of another data set rows are made by themselves.
-    waiting.add(batch("g", 2, split_of(Rows())))
-    assert written[4:] == [["e", "f"], 2]
+    waiting.add(batch("g", 0, split_of(Rows())))
+    assert len(written) == 4
     waiting.write()
     waiting.write()
-    assert written[6:] == [["g"], 1]
+    assert written[4:] == [["e", "f"], 2, ["g"], 1]
 
 
 def test_none_wait_where_each_batch_is_kept_or_there_is_no_table():
@@ -118,17 +134,40 @@ def test_a_second_ctrl_c_while_rows_are_made_loses_none():
     written, split = [], split_of(Rows(fails=[KeyboardInterrupt()]))
     waiting = WaitingRows([written.append])
     waiting.add(batch("a", 3, split))
+    waiting.add(batch("b", 3, split_of(Rows())))
     with pytest.raises(KeyboardInterrupt):
         waiting.write()
     waiting.write()  # at the end of the table
-    assert written == [["a"]]
+    assert written == [["a"], ["b"]]
 
 
 def test_what_cannot_be_made_does_not_come_again():
     written, split = [], split_of(Rows(fails=[MemoryError()]))
     waiting = WaitingRows([written.append])
     waiting.add(batch("a", 3, split))
+    waiting.add(batch("b", 3, split_of(Rows())))
     with pytest.raises(MemoryError):
         waiting.write()
-    waiting.write()
-    assert written == []
+    waiting.write()  # at the end of the table
+    assert written == [["b"]]
+
+
+def test_rows_of_training_wait_for_those_of_validation():
+    """They are in one piece of the table, and made in one go they cost less."""
+    told = []
+
+    class Listener(Recorder):
+        def token_rows(self, rows):
+            told.append(rows)
+
+        def pass_over(self, dataset_type, epoch, means, mode=None):
+            told.append(dataset_type)
+
+    recorders = Recorders(Listener())
+    recorders.batch(batch("a", 1, split_of(Rows())))
+    recorders.pass_over("train", 0, {})
+    recorders.batch(batch("b", 1, split_of(Rows())))
+    recorders.pass_over("validation", 0, {})
+    recorders.batch(batch("c", 1, split_of(Rows())))
+    recorders.write_rows()
+    assert told == ["train", ["a"], ["b"], "validation", ["c"]]

@@ -27,6 +27,7 @@ from finetune_lm.errors import UserError
 from finetune_lm.recording.columns import MODE, has_modes
 from finetune_lm.recording.csv_text import csv_text
 from finetune_lm.recording.recorder import ProbePass, Recorder
+from finetune_lm.recording.shared_rows import Rows
 from finetune_lm.recording.tables import TableState, TableWriter
 from finetune_lm.whole_files import write_whole
 
@@ -165,13 +166,14 @@ class ProbePairs(Recorder):
         """Accuracies and mean differences of the last pass over each data set, by name."""
         return self._tables.numbers
 
-    def probe_rows(self, rows: pa.Table) -> None:
+    def probe_rows(self, rows: Rows) -> None:
         """Keep rows, and score those of the data set before."""
         if not len(rows):
             return
-        if self._rows and self._dataset_of(self._rows[0]) != self._dataset_of(rows):
+        table = rows.select([name for name in self._needed if name in rows.names]).table
+        if self._rows and self._dataset_of(self._rows[0]) != self._dataset_of(table):
             self._score()
-        self._rows.append(rows.select([n for n in self._needed if n in rows.column_names]))
+        self._rows.append(table)
 
     def probes_over(self, at: ProbePass) -> None:
         """Score those of the last data set."""

@@ -121,7 +121,8 @@ class Dataset:
         """The tokens of each input."""
         self.label_ids = Ragged.of_column(encoded["labels"]) if self._has_labels else None
         """Those of its labels; None where preprocessing makes them for each batch."""
-        self._reference = self.input_ids if self.label_ids is None else self.label_ids
+        self.reference_ids = self.input_ids if self.label_ids is None else self.label_ids
+        """Those of its labels' text, whatever preprocessing makes of them."""
         self.places = TokenPlaces(
             Ragged.of_column(encoded["char_start"]),
             Ragged.of_column(encoded["char_end"]),
@@ -261,7 +262,7 @@ class Dataset:
         if self.preprocessing.strategy == PER_BATCH:
             input_ids, labels, repeats = self._preprocessor(self.input_ids, self.label_ids, example)
             example = np.repeat(example, repeats)
-            aligned = find_aligned(labels, self._reference, example)
+            aligned = find_aligned(labels, self.reference_ids, example)
             before = [self.labels[i] for i in example]
             texts = self._preprocessor.label_texts(labels, before, aligned)
             rows = np.arange(len(example))
@@ -329,7 +330,7 @@ class Dataset:
         made = self._preprocessor.in_chunks(self.input_ids, self.label_ids)
         self.input_ids, self.label_ids, repeats = made
         example = np.repeat(np.arange(len(self)), repeats)
-        self.aligned = find_aligned(self.label_ids, self._reference, example)
+        self.aligned = find_aligned(self.label_ids, self.reference_ids, example)
         self.texts = [self.texts[i] for i in example]
         self.labels = self._preprocessor.label_texts(
             self.label_ids, [self.labels[i] for i in example], self.aligned
@@ -341,7 +342,7 @@ class Dataset:
             self.units[i] if is_aligned else FittedUnits()
             for i, is_aligned in zip(example.tolist(), self.aligned.tolist(), strict=True)
         ]
-        self._reference = self._reference.select(example)
+        self.reference_ids = self.reference_ids.select(example)
 
     def _warn_of_visible_labels(self, mode: str | None) -> None:
         # Labels beside the inputs are answers that the model sees wherever there is no mask.

@@ -54,7 +54,7 @@ class PairNumbers:
 
     def take_in(self, costs: SentenceCosts, measured: Measured) -> None:
         """Add what the tokens of a batch cost to that of their sentences."""
-        rows = self.rows.of_batches([measured])
+        rows = self.rows.of_batches([measured]).table
         costs.add(rows, rows["example_num"].to_numpy().astype(np.int64))
 
     def of_costs(self, costs: SentenceCosts) -> dict[str, float]:

@@ -20,6 +20,7 @@ from finetune_lm.models.weights import hash_of_weights
 from finetune_lm.recording.columns import SEED
 from finetune_lm.recording.progress_bars import TestBar
 from finetune_lm.recording.run_columns import RunColumns
+from finetune_lm.recording.shared_rows import Rows
 from finetune_lm.recording.tables import TableWriter
 from finetune_lm.recording.token_table import word_rows
 from finetune_lm.recording.waiting_rows import WaitingRows
@@ -28,7 +29,7 @@ from finetune_lm.runs.context import Run
 from finetune_lm.runs.directory import words_path
 from finetune_lm.whole_files import write_whole
 
-Write = Callable[[pa.Table], object]
+Write = Callable[[Rows], object]
 
 
 def test(
@@ -69,7 +70,7 @@ def test(
                     aside = path.with_name(f"tmp-test-{number}-{split.dataset.name}.json.gz")
                     kept.append(EvaluationProgress(aside, identity))
                     finished = kept[-1].finished_batches()
-                    keep = [kept[-1].add]
+                    keep = [_as_table(kept[-1].add)]
             for rows in finished:
                 for write in tables.writers:
                     write(_with_seed(rows, run.args.seed))
@@ -137,7 +138,7 @@ def _tables(run: Run, splits: Sequence[Split], path: Path) -> Iterator[_Tables]:
         TestBar(n_batches) as bar,
     ):
         tables: list[TableWriter | WordTable] = [table, *words]
-        add = [] if pairs is None else [pairs.add]
+        add = [] if pairs is None else [_as_table(pairs.add)]
         yield _Tables(tables, [*(each.write for each in tables), *add], bar)
 
 
@@ -177,7 +178,11 @@ def _identity(run: Run, split: Split, epoch: int | None) -> dict[str, Any]:
     }
 
 
-def _with_seed(rows: pa.Table, seed: int) -> pa.Table:
+def _as_table(write: Callable[[pa.Table], object]) -> Write:
+    return lambda rows: write(rows.table)
+
+
+def _with_seed(rows: pa.Table, seed: int) -> Rows:
     """Rows of an earlier run under this run's seed."""
     column = pa.repeat(pa.scalar(seed), len(rows))
-    return rows.set_column(rows.column_names.index(SEED), SEED, column)
+    return Rows.of(rows.set_column(rows.column_names.index(SEED), SEED, column))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from finetune_lm.data.batch import Batch
+    from finetune_lm.recording.shared_rows import Rows
     from finetune_lm.scoring.outputs import Score
 
 
@@ -96,7 +97,7 @@ class Measured(BatchAt):
     @cached_property
     def rows(self) -> pa.Table:
         """Its rows of the table of tokens, made when first asked for."""
-        rows: pa.Table = self.split.rows.of_batches([self])
+        rows: pa.Table = self.split.rows.of_batches([self]).table
         return rows
 
     @property
@@ -164,10 +165,10 @@ class Recorder:
     def batch(self, measured: Measured) -> None:
         """A batch was learned from, as it was before its update, or validated."""
 
-    def token_rows(self, rows: pa.Table) -> None:
+    def token_rows(self, rows: Rows) -> None:
         """Rows are ready of batches that were told of, in their order.
 
-        All of a pass are before its `pass_over`.
+        All of an epoch, those of training too, are before `pass_over` of validation data.
         """
 
     def pass_over(
@@ -193,7 +194,7 @@ class Recorder:
             share: How much of the pass is done with it, from 0 to 1.
         """
 
-    def probe_rows(self, rows: pa.Table) -> None:
+    def probe_rows(self, rows: Rows) -> None:
         """Rows are ready of batches of probes that were told of, in their order.
 
         They are of one data set. All of a pass are before its `probes_over`.
@@ -241,7 +242,8 @@ class Recorders(Recorder):
         self, dataset_type: str, epoch: int, means: Mapping[str, float], mode: str | None = None
     ) -> None:
         """Tell all of them."""
-        self._waiting.write()
+        if dataset_type == "validation":
+            self._waiting.write()
         for recorder in self._recorders:
             recorder.pass_over(dataset_type, epoch, means, mode)
 

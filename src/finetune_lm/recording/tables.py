@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from finetune_lm.errors import UserError
-from finetune_lm.recording.csv_text import csv_text
+from finetune_lm.recording.csv_text import csv_parts
+from finetune_lm.recording.shared_rows import Rows
 from finetune_lm.recording.table_text import TableText
 from finetune_lm.recording.typed_rows import TypedRows
 
@@ -106,11 +107,12 @@ class TableWriter:
         """How many rows were written."""
         return self._state.n_rows
 
-    def write(self, rows: pa.Table) -> None:
+    def write(self, rows: Rows | pa.Table) -> None:
         """Add rows to the piece under way; they need the table's columns, in any order."""
-        self._add(csv_text(rows.select(self.columns), header=not self._state.has_header))
+        for text in csv_parts(rows.select(self.columns), header=not self._state.has_header):
+            self._add(text)
         self._state.has_header = True
-        self._state.n_rows += rows.num_rows
+        self._state.n_rows += len(rows)
 
     def end_piece(self) -> None:
         """Append the piece under way to the file and see it safely on disk.
@@ -172,7 +174,7 @@ class TableWriter:
         """Keep what was measured, also of a piece that was not finished."""
         self.end_piece()
 
-    def _add(self, text: bytes) -> None:
+    def _add(self, text: bytes | memoryview) -> None:
         """Add a text to the piece under way."""
         if not text:
             return

@@ -9,12 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from finetune_lm.data.batch import Batch
 from finetune_lm.data.dataset import Dataset
-from finetune_lm.data.label_words import LabelWords, TokenWords
+from finetune_lm.data.label_words import LabelWords
 from finetune_lm.data.ragged_arrays import IntArray
-from finetune_lm.data.units import NO_REGION
-from finetune_lm.data.words import NO_PLACE, NO_WORD
 from finetune_lm.messages import in_its_mode, warn
 from finetune_lm.recording.baseline_surprisals import BaselineSurprisals
 from finetune_lm.recording.columns import (
@@ -24,16 +21,16 @@ from finetune_lm.recording.columns import (
     LABEL_SEQUENCE,
     LR,
     MODE,
-    REGION,
     SEED,
     SEEN_IN,
     SEQUENCE_TYPE,
     STEP,
-    STRADDLES,
 )
+from finetune_lm.recording.joined_batches import JoinedBatches
 from finetune_lm.recording.measure_columns import measure_columns
 from finetune_lm.recording.run_columns import RunColumns
 from finetune_lm.recording.scored_tokens import ScoredTokens
+from finetune_lm.recording.shared_rows import MOST_KEPT, Columns, Rows
 from finetune_lm.recording.tokens_in_texts import TokensInTexts
 from finetune_lm.recording.word_columns import PLL
 from finetune_lm.scoring.measuring import finished, spread
@@ -76,27 +73,28 @@ class TokenRows:
         self._has_warned = False
         self.dataset_name = dataset_name or dataset.name
         """How the tables call the data set."""
-        self._constants: dict[str, pa.Scalar] = {
-            "model_name": pa.scalar(run.model_name),
-            "task": pa.scalar(run.task.name),
-            "n_params": pa.scalar(run.n_params),
-            "dataset_name": pa.scalar(self.dataset_name),
-            "dataset_type": pa.scalar(dataset_type),
-            SEED: pa.scalar(run.seed),
+        constants = {
+            "model_name": pa.array([run.model_name]),
+            "task": pa.array([run.task.name]),
+            "n_params": pa.array([run.n_params]),
+            "dataset_name": pa.array([self.dataset_name]),
+            "dataset_type": pa.array([dataset_type]),
+            SEED: pa.array([run.seed]),
         }
         if run.mode is not None:
-            self._constants[MODE] = pa.scalar(run.mode)
+            constants[MODE] = pa.array([run.mode])
         self.pll = None if run.task.predicts_in_order else dataset.preprocessing.pll
         """Which pseudo-log-likelihood a table of words has; None where a text has a likelihood."""
         if run.with_pll:
-            self._constants[PLL] = pa.scalar(self.pll, pa.string())
+            constants[PLL] = pa.array([self.pll], pa.string())
+        self._constants = Columns(constants, is_kept=True)
         metadata = dataset.metadata
         items: list[Any] = (
             [m.get(ITEM) for m in metadata]
             if any(ITEM in m for m in metadata)
             else dataset.example_nums.tolist()
         )
-        self._of_example: dict[str, pa.Array] = {
+        of_example: dict[str, pa.Array] = {
             "example_num": pa.array(dataset.example_nums),
             ITEM: run.metadata.array(ITEM, items),
             "original_text": pa.array(dataset.texts),
@@ -107,51 +105,70 @@ class TokenRows:
         }
         if not run.losses:
             seen_in = run.seen_in.get(dataset.path)
-            self._of_example[SEEN_IN] = pa.array(
+            of_example[SEEN_IN] = pa.array(
                 [seen_in[i] if seen_in else None for i in dataset.example_nums.tolist()],
                 pa.string(),
             )
+        comes_again = dataset_type != "test"
+        n_bytes = sum(values.nbytes for values in of_example.values())
+        self._of_example = Columns(of_example, is_kept=comes_again and n_bytes <= MOST_KEPT)
         self.before = BaselineSurprisals() if run.has_baseline and dataset_type != "train" else None
-        self._texts = TokensInTexts(dataset, run.task, run.vocabulary)
+        self._texts = TokensInTexts(
+            dataset, run.task, run.vocabulary, run.metadata.unit_names, comes_again=comes_again
+        )
 
-    def of_batches(self, measured: Sequence[Measured]) -> pa.Table:
+    def of_batches(self, measured: Sequence[Measured]) -> Rows:
         """The rows of batches of one pass, one after another.
 
         Args:
             measured: What came of each. Losses that one does not have are missing.
 
         Returns:
-            A table with the columns of `table_columns`, in no particular order, and of a masked
-            model with ``pll``, which tables of words have.
+            Rows with the columns of `table_columns`, in no particular order, and of a masked model
+            with ``pll``, which tables of words have.
         """
-        batch = Batch.joined([each.batch for each in measured])
-        parts = [_asked(each) for each in measured]
-        tokens = ScoredTokens.joined(parts, [len(each.batch) for each in measured])
-        words = self._texts.words(batch, tokens.row, tokens.position)
-        columns = self._columns(batch, tokens, words)
+        batches = JoinedBatches([each.batch for each in measured])
+        sizes = [len(each.batch) for each in measured]
+        tokens = ScoredTokens.joined([_asked(each) for each in measured], sizes)
+        examples = self._of_examples(measured, batches, sizes)
+        in_text, place = self._texts.part(batches, tokens)
+        costs = self._costs(tokens)
         if self.run.has_baseline:
             is_first = measured[0].epoch < 0
-            columns[BASELINE_SURPRISAL] = self._costs_before(batch, tokens, is_first=is_first)
+            costs[BASELINE_SURPRISAL] = self._costs_before(batches, tokens, is_first=is_first)
         if self.run.measures:
             places = None
             if any(hasattr(measure, "finish") for measure in self._measures):
-                places = self._texts.for_measures(batch, tokens, words)
+                places = self._texts.for_measures(batches, tokens)
             found: dict[str, npt.NDArray[np.float32]] = {}
             for measure in self._measures:
                 found |= finished(measure, tokens.scores, tokens.is_predicted, places)
-            columns |= measure_columns(self.run.measures, found, len(tokens))
-        if self.run.task.reports_greedy_rows:
-            columns[SEQUENCE_TYPE] = pa.repeat(LABEL_SEQUENCE, len(tokens))
-            columns = _interleaved(tokens.row, columns, self._greedy_columns(batch, tokens))
-        n = len(columns["token"])
-        columns |= {name: pa.repeat(value, n) for name, value in self._constants.items()}
-        n_rows = np.array([len(part) for part in parts])
-        if self.run.task.reports_greedy_rows:
-            n_rows *= 2
-        of_batch = pa.array(np.repeat(np.arange(len(measured)), n_rows))
-        for name, values in self._of_batch(measured).items():
-            columns[name] = values.take(of_batch)
-        return pa.Table.from_arrays(list(columns.values()), list(columns))
+            costs |= measure_columns(self.run.measures, found, len(tokens))
+        if not self.run.task.reports_greedy_rows:
+            return Rows([(examples, tokens.row), (in_text, place), (Columns(costs), None)])
+        of_labels = Rows([(in_text, place), (Columns(costs), None)])
+        columns = {name: of_labels.array(name) for name in of_labels.names}
+        columns[SEQUENCE_TYPE] = pa.repeat(LABEL_SEQUENCE, len(tokens))
+        columns = _interleaved(tokens.row, columns, self._greedy_columns(len(batches), tokens))
+        return Rows([(examples, tokens.row.repeat(2)), (Columns(columns), None)])
+
+    def _of_examples(
+        self, measured: Sequence[Measured], batches: JoinedBatches, sizes: Sequence[int]
+    ) -> Rows:
+        """What all rows of an example of some batches have in common."""
+        of_batch = np.repeat(np.arange(len(measured)), sizes)
+        texts = {
+            "input_text": pa.array(batches.input_texts, pa.string()),
+            "input_label": pa.array(batches.input_labels, pa.string()),
+        }
+        return Rows(
+            [
+                (self._constants, np.zeros(len(batches), dtype=np.int64)),
+                (Columns(self._of_batch(measured)), of_batch),
+                self._of_example.at(batches.example),
+                (Columns(texts), None),
+            ]
+        )
 
     def _of_batch(self, measured: Sequence[Measured]) -> dict[str, pa.Array]:
         """What all rows of a batch have in common, by column: a value for each batch."""
@@ -170,8 +187,9 @@ class TokenRows:
 
     def describe(self) -> list[str]:
         """What the columns are, beside the numbers: constants, names and types."""
-        constants = [f"{name}={value}" for name, value in self._constants.items() if name != SEED]
-        types = [f"{name}: {values.type}" for name, values in self._of_example.items()]
+        known, examples = self._constants, self._of_example
+        constants = [f"{name}={known.array(name)[0]}" for name in known.names if name != SEED]
+        types = [f"{name}: {examples.array(name).type}" for name in examples.names]
         measures = [f"{name}: {kind}" for name, kind in self.run.measures.items()]
         return [*constants, *types, *measures]
 
@@ -185,80 +203,54 @@ class TokenRows:
                 f"a data_preprocessing_fn."
             )
 
-    def _columns(
-        self, batch: Batch, tokens: ScoredTokens, words: TokenWords
-    ) -> dict[str, pa.Array]:
-        """The columns that differ from example to example and from token to token.
-
-        Args:
-            batch: The batch.
-            tokens: The tokens.
-            words: The word of each token.
-        """
-        row, token_id, is_predicted = tokens.row, tokens.token_id, tokens.is_predicted
-        scores = tokens.scores
-        row_index, example_index = pa.array(row), pa.array(batch.example[row])
-        columns = {name: values.take(example_index) for name, values in self._of_example.items()}
-        columns["input_text"] = pa.array(batch.input_texts, pa.string()).take(row_index)
-        columns["input_label"] = pa.array(batch.input_labels, pa.string()).take(row_index)
-
-        word_num, token_num = words.word_num, words.token_num_in_word
-        no_word = word_num == NO_WORD
-        columns["word_num"] = pa.array(word_num, mask=no_word)
-        columns["word"] = pa.array(words.words, pa.string())
-        columns["token_num_in_word"] = pa.array(token_num, mask=no_word)
-        columns["token"] = pa.array(self.run.vocabulary.texts(token_id), pa.string())
-        columns["token_id"] = pa.array(token_id)
-        nowhere = words.start == NO_PLACE
-        columns["token_start"] = pa.array(words.start, mask=nowhere)
-        columns["token_end"] = pa.array(words.end, mask=nowhere)
-        columns["token_is_start_of_word"] = pa.array(words.begins_word)
-        columns["token_is_word"] = pa.array(words.is_word)
-        columns["is_target"] = pa.array(~self.run.vocabulary.is_special(token_id))
-        columns["is_unknown"] = pa.array(self.run.vocabulary.is_unknown(token_id))
-
-        if REGION in self.run.metadata.unit_names:
-            names = pa.array(self._texts.region_names, pa.string())
-            number = pa.array(words.region, mask=words.region == NO_REGION)
-            columns[REGION] = names.take(number)
-        if STRADDLES in self.run.metadata.unit_names:
-            columns[STRADDLES] = pa.array(words.straddles, mask=nowhere)
+    def _costs(self, tokens: ScoredTokens) -> dict[str, pa.Array]:
+        """The columns of what tokens cost, and of what the model would rather have seen."""
+        is_predicted, scores = tokens.is_predicted, tokens.scores
 
         def spread(values: npt.NDArray[Any]) -> pa.Array:
-            everywhere = np.zeros(len(row), dtype=values.dtype)
+            everywhere = np.zeros(len(tokens), dtype=values.dtype)
             everywhere[is_predicted] = values
             return pa.array(everywhere, mask=~is_predicted)
 
-        predicted_text = np.empty(len(row), dtype=object)
+        predicted_text = np.empty(len(tokens), dtype=object)
         predicted_text[is_predicted] = self.run.vocabulary.texts(scores.predicted_token_id)
-        columns["surprisal"] = spread(scores.surprisal)
-        columns["predicted_token"] = pa.array(predicted_text, pa.string())
-        columns["predicted_token_id"] = spread(scores.predicted_token_id)
-        columns["predicted_token_surprisal"] = spread(scores.predicted_token_surprisal)
-        return columns
+        return {
+            "surprisal": spread(scores.surprisal),
+            "predicted_token": pa.array(predicted_text, pa.string()),
+            "predicted_token_id": spread(scores.predicted_token_id),
+            "predicted_token_surprisal": spread(scores.predicted_token_surprisal),
+        }
 
-    def _costs_before(self, batch: Batch, tokens: ScoredTokens, *, is_first: bool) -> pa.Array:
+    def _costs_before(
+        self, batches: JoinedBatches, tokens: ScoredTokens, *, is_first: bool
+    ) -> pa.Array:
         """What each token cost before the training; in that pass, the first, what it costs."""
         if self.before is None:
             return pa.nulls(len(tokens), pa.float32())
         if is_first:
             surprisal = spread(tokens.scores.surprisal, tokens.is_predicted)
-            self.before.keep(batch, tokens.row, surprisal)
+            self.before.keep(batches.whole, tokens.row, surprisal)
             return pa.array(surprisal, mask=~tokens.is_predicted)
-        values, is_there = self.before.of(batch, tokens.row)
+        values, is_there = self.before.of(batches.whole, tokens.row)
         return pa.array(values, mask=~(is_there & tokens.is_predicted))
 
-    def _greedy_columns(self, batch: Batch, tokens: ScoredTokens) -> dict[str, pa.Array]:
-        """The columns of rows for the model's own best token at each position of the labels."""
+    def _greedy_columns(self, n: int, tokens: ScoredTokens) -> dict[str, pa.Array]:
+        """The columns of rows for the model's own best token at each position of the labels.
+
+        Args:
+            n: How many examples there are.
+            tokens: Their tokens.
+        """
         row, scores = tokens.row, tokens.scores
         ids = scores.predicted_token_id
-        begins = np.searchsorted(row, np.arange(len(batch) + 1))
-        sequences = [ids[begins[i] : begins[i + 1]] for i in range(len(batch))]
+        begins = np.searchsorted(row, np.arange(n + 1))
+        sequences = [ids[begins[i] : begins[i + 1]] for i in range(n)]
         place = np.arange(len(row)) - begins[row]
         words = LabelWords.of_ids(self.run.vocabulary, sequences).at(row, place)
         best = Scores(scores.predicted_token_surprisal, ids, scores.predicted_token_surprisal)
         everywhere = np.ones(len(row), dtype=bool)
-        columns = self._columns(batch, ScoredTokens(row, place, ids, everywhere, best), words)
+        columns = self._texts.columns.of(ids, words)
+        columns |= self._costs(ScoredTokens(row, place, ids, everywhere, best))
         columns[SEQUENCE_TYPE] = pa.repeat(GENERATED_SEQUENCE, len(row))
         columns["is_target"] = pa.repeat(False, len(row))
         # Measures are about the tokens that the data have.

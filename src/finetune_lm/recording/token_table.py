@@ -14,7 +14,7 @@ from finetune_lm.recording.word_rows import WordRows
 from finetune_lm.recording.word_table import WordTable
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from finetune_lm.recording.shared_rows import Rows
 
 
 class _GrowingTable(Recorder):
@@ -49,7 +49,7 @@ class _GrowingTable(Recorder):
 class TokenTable(_GrowingTable):
     """Writes rows as they come, and ends a piece of the table with each validation."""
 
-    def token_rows(self, rows: pa.Table) -> None:
+    def token_rows(self, rows: Rows) -> None:
         """Write them."""
         self._table.write(rows)
 
@@ -66,7 +66,7 @@ class ProbeTable(_GrowingTable):
 
     with_step = True
 
-    def probe_rows(self, rows: pa.Table) -> None:
+    def probe_rows(self, rows: Rows) -> None:
         """Write them."""
         self._table.write(rows)
 
@@ -113,7 +113,7 @@ class _GrowingWords(Recorder):
 class TrainingWords(_GrowingWords):
     """Writes the words of rows as they come, and ends a piece with each validation."""
 
-    def token_rows(self, rows: pa.Table) -> None:
+    def token_rows(self, rows: Rows) -> None:
         """Write their words."""
         self._table.write(rows)
 
@@ -130,7 +130,7 @@ class ProbeWords(_GrowingWords):
 
     with_step = True
 
-    def probe_rows(self, rows: pa.Table) -> None:
+    def probe_rows(self, rows: Rows) -> None:
         """Write their words."""
         self._table.write(rows)
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from finetune_lm.recording.columns import BOOL_COLUMNS, INTEGER_COLUMNS, STRING_COLUMNS
-from finetune_lm.recording.csv_text import MISSING
+from finetune_lm.recording.csv_cells import MISSING
 from finetune_lm.recording.table_text import TableText, end_of_rows, first_row
 
 KNOWN_TYPES: Mapping[str, pa.DataType] = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from finetune_lm.recording.recorder import Measured
+    from finetune_lm.recording.shared_rows import Rows
 
 MOST_ROWS = 2**13
 """How many rows wait at most, so that memory does not grow with the data. A batch that has more of
@@ -16,9 +16,10 @@ them is written at once."""
 
 
 class WaitingRows:
-    """Batches of one data set that were measured, whose rows wait to be written.
+    """Batches that were measured, whose rows wait to be written.
 
-    What comes to a table does not depend on how many of them are written together.
+    Those of one data set are made together. What comes to a table does not depend on how many of
+    them are.
 
     Args:
         writers: Are given rows, in the columns of `TokenRows`.
@@ -26,7 +27,7 @@ class WaitingRows:
     """
 
     def __init__(
-        self, writers: Sequence[Callable[[pa.Table], object]], at_most: int = MOST_ROWS
+        self, writers: Sequence[Callable[[Rows], object]], at_most: int = MOST_ROWS
     ) -> None:
         self._writers, self._at_most = writers, at_most
         self._batches: list[Measured] = []
@@ -36,8 +37,6 @@ class WaitingRows:
         """Let the rows of a batch wait, if somebody is to be given them."""
         if not self._writers or measured.tokens is None or measured.split.rows is None:
             return
-        if self._batches and self._batches[0].split is not measured.split:
-            self.write()
         self._batches.append(measured)
         self._n_rows += len(measured.tokens)
         if self._n_rows >= self._at_most:
@@ -45,13 +44,19 @@ class WaitingRows:
 
     def write(self) -> None:
         """Write all that wait."""
-        if not self._batches:
-            return
-        batches, self._batches, self._n_rows = self._batches, [], 0
-        try:
-            rows = batches[0].split.rows.of_batches(batches)
-        except KeyboardInterrupt:
-            self._batches = batches  # for the end of the table, which is still to come
-            raise
-        for write in self._writers:
-            write(rows)
+        self._n_rows = 0
+        while self._batches:
+            batches = _of_one_split(self._batches)
+            del self._batches[: len(batches)]
+            try:
+                rows = batches[0].split.rows.of_batches(batches)
+            except KeyboardInterrupt:
+                self._batches[:0] = batches  # for the end of the table, which is still to come
+                raise
+            for write in self._writers:
+                write(rows)
+
+
+def _of_one_split(batches: Sequence[Measured]) -> list[Measured]:
+    """The first of some batches, up to one of other data."""
+    return list(takewhile(lambda each: each.split is batches[0].split, batches))

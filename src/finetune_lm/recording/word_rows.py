@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finetune_lm.recording.columns import MODE, REGION, STEP
+from finetune_lm.recording.shared_rows import Rows
 from finetune_lm.recording.word_columns import (
     PLL,
     SURPRISAL,
@@ -95,13 +96,15 @@ class WordRows:
         self.needed = needed_columns(self.token_columns, self.taken)
         """The columns of tokens that the rows are made from, beside ``pll``."""
 
-    def add(self, rows: pa.Table) -> pa.Table | None:
+    def add(self, rows: Rows | pa.Table) -> pa.Table | None:
         """Take in rows of tokens.
 
         Returns:
             The words that are complete by now, in `columns`; None if there are none.
         """
         rows = rows.select([*self.needed, *([PLL] if self.with_pll else [])])
+        if isinstance(rows, Rows):
+            rows = rows.table
         if self.kept is not None:
             rows = pa.concat_tables([self.kept, rows])
         if not len(rows):

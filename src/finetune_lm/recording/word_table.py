@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from finetune_lm.messages import say
+from finetune_lm.recording.shared_rows import Rows
 from finetune_lm.recording.tables import TableState, TableWriter
 from finetune_lm.recording.word_rows import WordCount, WordRows
 
@@ -47,7 +48,7 @@ class WordTable:
         """How many rows there are."""
         return self._table.n_rows
 
-    def write(self, rows: pa.Table) -> None:
+    def write(self, rows: Rows | pa.Table) -> None:
         """Take in rows of tokens, and write the words that are complete by now."""
         self._write(self._words.add(rows))
 

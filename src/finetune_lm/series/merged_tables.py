@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from finetune_lm.recording.csv_text import MISSING
+from finetune_lm.recording.csv_cells import MISSING
 from finetune_lm.recording.table_text import read_row
 from finetune_lm.series.members import Member
 from finetune_lm.whole_files import write_whole

@@ -24,7 +24,8 @@ from finetune_lm.arguments import (
 from finetune_lm.constants import CONFIG_YAML
 from finetune_lm.errors import TrialsFailedError, UserError
 from finetune_lm.messages import say
-from finetune_lm.recording.csv_text import MISSING, csv_text
+from finetune_lm.recording.csv_cells import MISSING
+from finetune_lm.recording.csv_text import csv_text
 from finetune_lm.runs.directory import BEST_TRIAL, OPTIMIZATION_RESULTS
 from finetune_lm.runs.earlier_run import EarlierRun
 from finetune_lm.runs.lock import RunLock
