@@ -120,7 +120,7 @@ def test_several_make_the_rows_of_one(tmp_path, kind, n):
 
 
 def with_adapter(n, *more):
-    """A run in which an adapter learns, and the row of a new word beside it."""
+    """A run in which an adapter learns, and rows of PEFT's and that of a new word beside it."""
     words = [*option("model_name_or_path", "tiny-lm"), *option("seed", 1), *option("epochs", 2)]
     for part, name in {"train": "active", "validation": "passive"}.items():
         words += option(f"{part}_file", DATA / f"flomped_{name}.txt.gz")
@@ -134,9 +134,10 @@ def with_adapter(n, *more):
     modifiers, callback = ("add_new_tokens", "add_adapter"), "UnfreezeWordTokensCallback"
     words += option("model_modifier_fns", *(f"model_modifiers.{name}" for name in modifiers))
     words += option("model_modifier_fn_kwargs.add_new_tokens.added_tokens", "flomped")
-    of_adapter = {"target_modules": "all-linear", "r": 2, "merge": True}
-    for name, value in of_adapter.items():
-        words += option(f"model_modifier_fn_kwargs.add_adapter.{name}", value)
+    of_adapter = {"target_modules": ["all-linear"], "r": [2], "merge": [True]}
+    of_adapter |= {"trainable_token_indices": ["tea", "water"]}
+    for name, values in of_adapter.items():
+        words += option(f"model_modifier_fn_kwargs.add_adapter.{name}", *values)
     words += option("model_pre_train_step_callbacks", f"model_modifiers.{callback}")
     kwargs = f"model_pre_train_step_callbacks_kwargs.{callback}"
     return [*words, *option(f"{kwargs}.words_to_unfreeze", "flomped"), *more]
@@ -320,6 +321,8 @@ def test_what_is_wrong_is_said_once_before_anything_is_written(tmp_path):
         *option("loss_classes.train", "stateful.Unsaid"),
         *("--fsdp", "--train_optimizer", "torch.optim.Adafactor", "--measures"),
         *("measures.Candidates", "--measures_kwargs.Candidates.chained", "True"),
+        *("--model_modifier_fns", "model_modifiers.add_adapter"),
+        *("--model_modifier_fn_kwargs.add_adapter.peft_type", "osf"),
         *("--measures_kwargs.Candidates.words", "tea", "--output_dir", "none"),
     ]
     ranks = ended(tmp_path, *small(*wrong))
@@ -329,7 +332,8 @@ def test_what_is_wrong_is_said_once_before_anything_is_written(tmp_path):
     assert "loss_reduction_fns.train must be torch.sum" in ranks[0].stderr
     assert "Unsaid must say by reduce_over_ranks" in ranks[0].stderr
     assert not (tmp_path / "none").exists()
-    assert "fsdp cannot be given with measure Candidates (chained)" in ranks[0].stderr
+    with_parts = "fsdp cannot be given with add_adapter (OSF), measure Candidates (chained): each"
+    assert with_parts in ranks[0].stderr
     assert "Adafactor does not work on parts of them" in ranks[0].stderr
     shown = ended(tmp_path, *small("--preview", "2"))
     assert [each.returncode for each in shown] == [0, 0], shown[0].stderr

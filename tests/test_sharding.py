@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pandas as pd
+import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
 
 from crashing import difference
 from families import TEXTS
+from finetune_lm import ModelArguments, UserError
 from finetune_lm.cli import main
+from finetune_lm.models.loading import load_model
+from finetune_lm.models.sharding import shard
 from helpers import write_lines
 from launched import ENVIRONMENT, launch, run_launched
 from same_tables import assert_same_tables
@@ -119,3 +123,7 @@ def test_what_does_not_go_with_it_is_told(tmp_path, monkeypatch, capsys):
     assert "fsdp cannot be given with compile" in capsys.readouterr().err
     assert main(arguments("--fsdp", "--output_dir", "out")) == 0
     assert "fsdp does nothing here, since there is only one process" in capsys.readouterr().err
+    model = load_model(ModelArguments("tiny-lm")).model
+    model.lm_head.weight.register_hook(torch.sign)
+    with pytest.raises(UserError, match=r"hooked to the gradient .* of transformer\.wte\.weight"):
+        shard([model], torch.device("cpu"))

@@ -111,6 +111,9 @@ def test_kin_of_lora_and_trainable_tokens():
     moved = before_after(found.model)
     assert moved[glass] > 1e-3
     assert moved[cold] > 1e-3
+    # Beside them another word's row learns, which is in the table that they stand before.
+    UnfreezeWordTokensCallback(found.model, found.tokenizer, words_to_unfreeze="the")
+    assert found.model.get_input_embeddings().token_adapter.base_layer.weight.requires_grad
 
 
 def before_after(model: Any) -> Any:

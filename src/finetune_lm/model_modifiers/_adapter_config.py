@@ -36,6 +36,9 @@ _NO_LAYERS = frozenset(
 _TOLD_OF_STEPS = frozenset({"ADALORA"})
 """What changes its shape as it learns, and must be told of each step."""
 
+_CHANGES_GRADIENTS = frozenset({"OSF"})
+"""What hangs on parameters and changes their gradients, and does not see those of parts."""
+
 _MAY_BE_FRACTIONS = frozenset({"lora_alpha", "alpha"})
 """What PEFT only divides, though it declares it to be whole."""
 
@@ -92,7 +95,7 @@ def _config_class(peft_type: Any) -> Any:
 
     classes = {str(kind.value): cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     known = sorted(classes.keys() - _NO_LAYERS - _TOLD_OF_STEPS)
-    name = str(peft_type).upper().replace("-", "_")
+    name = _spelled(peft_type)
     if name in _NO_LAYERS:
         raise UserError(
             f"peft_type must be an adapter that lies on layers of the model and can be merged into "
@@ -109,6 +112,16 @@ def _config_class(peft_type: Any) -> Any:
             f"{did_you_mean(name, known)}"
         )
     return classes[name]
+
+
+def _spelled(peft_type: Any) -> str:
+    return str(peft_type).upper().replace("-", "_")
+
+
+def needs_whole_weights(peft_type: Any = LORA, **_: Any) -> str | None:
+    """The kind of adapter, if it does not work on parts of weights."""
+    name = _spelled(peft_type)
+    return name if name in _CHANGES_GRADIENTS else None
 
 
 def _value_problem(name: str, value: Any, hint: Any) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm.errors import UserError
 from finetune_lm.model_modifiers._parameters import Marked, no_such_parameter
 from finetune_lm.models.spelling import checked_words, spelling_in_sentence
-from finetune_lm.models.vocabulary import vocabulary_of
+from finetune_lm.models.vocabulary import embeddings_of, vocabulary_of
 
 if TYPE_CHECKING:
     from torch.nn import Parameter
@@ -106,7 +106,7 @@ def _embeddings(model: Any, name: str | None) -> Parameter:
         parameter: Parameter = named[name]
     else:
         try:
-            parameter = model.get_input_embeddings().weight
+            parameter = embeddings_of(model)
         except (AttributeError, NotImplementedError):
             raise UserError(
                 f"word_embeddings_name must be given, because {type(model).__name__} does not say "

@@ -9,12 +9,18 @@ from typing import Any
 
 from finetune_lm.errors import UserError, first_line
 from finetune_lm.messages import say
-from finetune_lm.model_modifiers._adapter_config import LORA, TOKEN_FIELDS, adapter_config
+from finetune_lm.model_modifiers._adapter_config import (
+    LORA,
+    TOKEN_FIELDS,
+    adapter_config,
+    needs_whole_weights,
+)
 from finetune_lm.model_modifiers._word_rows import token_ids
 from finetune_lm.models.adapters import Adapter, adapter_of, keep_adapter
 from finetune_lm.models.loading import readable_count
 from finetune_lm.models.predictions import largest_difference, sample_predictions
 from finetune_lm.models.saved_adapters import quiet
+from finetune_lm.ranks import world
 
 TOLERANCE = 1e-4
 """How far an adapter that has learned nothing may move a prediction, in nats."""
@@ -111,11 +117,13 @@ def _check(peft_type: Any = LORA, merge: Any = False, **settings: Any) -> None:
 
 
 # Called when a command line is read, before anything is loaded. The second says that what is not
-# the adapter's stays as it was loaded; the third, which modifiers cannot come behind this one.
+# the adapter's stays as it was loaded; the third, which modifiers cannot come behind this one; the
+# last, which adapters need whole weights.
 vars(add_adapter).update(
     check=_check,
     leaves_weights=True,
     comes_after=("add_new_tokens",),
+    needs_whole_weights=needs_whole_weights,
 )
 
 
@@ -144,7 +152,8 @@ def _ids_in(value: Any) -> Iterable[int]:
 def _check_embeddings(model: Any, tokenizer: Any, named: list[int]) -> None:
     """See that what an adapter does to embeddings can be saved: input and output may be one table.
 
-    A copy of the model is made to learn something, no matter what, merged, saved and loaded.
+    A copy of the model is made to learn something, no matter what, merged, saved and loaded. Of
+    several ranks the first does that, which is the only one that transformers lets save a model.
 
     Raises:
         UserError: If what is loaded predicts something else.
@@ -152,7 +161,8 @@ def _check_embeddings(model: Any, tokenizer: Any, named: list[int]) -> None:
     import torch
 
     both = (model.get_input_embeddings(), model.get_output_embeddings())
-    if not any(type(module).__module__.startswith("peft.") for module in both):
+    is_adapted = any(type(module).__module__.startswith("peft.") for module in both)
+    if not is_adapted or not world().is_first:
         return
     learned = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)

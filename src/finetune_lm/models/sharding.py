@@ -43,7 +43,8 @@ def shard(models: Sequence[Any], device: torch.device) -> None:
             and the largest layer, or the embeddings if these are larger.
 
     Raises:
-        UserError: If torch is too old for it.
+        UserError: If torch is too old for it, or a gradient is changed by what would not see the
+            parts.
     """
     from torch.distributed import fsdp
 
@@ -52,6 +53,7 @@ def shard(models: Sequence[Any], device: torch.device) -> None:
     kind = getattr(fsdp, "FSDPModule", None)
     if kind is None or not hasattr(kind, "set_gradient_divide_factor"):
         raise UserError("fsdp needs torch 2.8 or later. Install a newer torch.")
+    _check_hooks(models)
     # Nobody changes them: `Forward` sees to that.
     warnings.filterwarnings("ignore", message=".*returned a view tensor")
     mesh = world().mesh(device.type)
@@ -73,6 +75,17 @@ def shard(models: Sequence[Any], device: torch.device) -> None:
         door.set_force_sum_reduction_for_comms(True)
     for model in models:
         vars(model)[_ROOT] = root
+
+
+def _check_hooks(models: Sequence[Any]) -> None:
+    """Gradients of parts are made without autograd, which calls what hangs on a parameter."""
+    for name, parameter in models[0].named_parameters():
+        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+            raise UserError(
+                f"fsdp cannot be given where something is hooked to the gradient of a parameter, "
+                f"as to that of {name}: it would not be called. Leave out fsdp, or change "
+                f"gradients in a callback (model_pre_train_step_callbacks)."
+            )
 
 
 def _layers(models: Sequence[Any]) -> list[str]:

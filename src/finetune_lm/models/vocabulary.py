@@ -340,6 +340,15 @@ def n_embeddings(model: Any) -> int | None:
     return n
 
 
+def embeddings_of(model: Any) -> Any:
+    """The parameter of a model with a row for each token that it reads.
+
+    Where PEFT's trainable tokens take its place, what they call their weight is computed.
+    """
+    module = model.get_input_embeddings()
+    return getattr(module, "token_adapter", module).weight
+
+
 def added_ids(tokenizer: Any, baseline_tokenizer: Any) -> set[int]:
     """The ids of tokens that the model has and its baseline has not.
 

@@ -28,7 +28,11 @@ def over_ranks_problems(all_args: AllArguments) -> list[str]:
 
 def _with_parts(model_args: ModelArguments, data_args: DataTrainingArguments) -> Iterator[str]:
     """What cannot be had of a model of which each rank has a part."""
-    names = [short_name(f) for f in model_args.model_modifier_fns if _needs_whole(f)]
+    names = [
+        f"{short_name(function)}{told}"
+        for function in model_args.model_modifier_fns
+        if (told := _needs_whole(function, model_args)) is not None
+    ]
     used = [kind for kind in DATASET_TYPES if getattr(data_args, f"{kind}_file")]
     names += dict.fromkeys(
         f"measure {measure.name}{told}"
@@ -44,8 +48,13 @@ def _with_parts(model_args: ModelArguments, data_args: DataTrainingArguments) ->
         )
 
 
-def _needs_whole(function: Any) -> bool:
-    return bool(getattr(function, "needs_whole_weights", False))
+def _needs_whole(function: Any, model_args: ModelArguments) -> str | None:
+    """Which of its arguments lets a modifier need whole weights; empty if it always does."""
+    needs = getattr(function, "needs_whole_weights", False)
+    if not callable(needs):
+        return "" if needs else None
+    name = needs(**model_args.model_modifier_fn_kwargs.get(short_name(function), {}))
+    return f" ({name})" if name else None
 
 
 def _calls_model(cls: Any, kwargs: dict[str, Any]) -> str | None:

@@ -18,6 +18,7 @@ from finetune_lm.messages import say, warn
 from finetune_lm.models.inference import without_learning
 from finetune_lm.models.sharding import put_together_no_more
 from finetune_lm.models.tasks import TASKS, CausalLMWithoutLoss, Task
+from finetune_lm.models.vocabulary import embeddings_of
 from finetune_lm.randomness import generator_states, restore_generators
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def _ordinary_ids(model: Any) -> Tensor:
     import torch
 
     config = model.config
-    size = int(model.get_input_embeddings().weight.shape[0])
+    size = int(embeddings_of(model).shape[0])
     special = {v for k, v in config.to_dict().items() if k.endswith("token_id")}
     wanted = _N_TOKENS + _N_CHANGED
     spread = [i for i in range(0, size, max(1, size // (3 * wanted))) if i not in special]
