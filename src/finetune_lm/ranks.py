@@ -48,10 +48,14 @@ class World:
         """
         import numpy as np
 
-        turn, place = np.divmod(np.arange(len(costs)), self.size)
         ranks = np.empty(len(costs), dtype=np.int64)
-        # The largest first, to and fro.
-        ranks[np.argsort(-costs, kind="stable")] = np.where(turn % 2, self.size - 1 - place, place)
+        so_far = np.zeros(self.size, dtype=np.int64)
+        order = np.argsort(-costs, kind="stable")
+        for begin in range(0, len(order), self.size):
+            # Of the next, the largest goes to whoever has least.
+            some = order[begin : begin + self.size]
+            ranks[some] = lightest = so_far.argsort(kind="stable")[: len(some)]
+            so_far[lightest] += costs[some]
         return ranks
 
     def randomness(self) -> AbstractContextManager[object]:

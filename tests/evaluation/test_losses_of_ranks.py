@@ -142,3 +142,6 @@ def test_ranks_have_as_many_and_about_as_much(size):
         assert (len(dealt), len(n_of_each)) == (n, size)
         assert n_of_each.max() - n_of_each.min() <= 1
         assert cost_of_each.max() - cost_of_each.min() <= costs.max(initial=0)
+    # By turns of 9 and 8, 3 and 2, 2 and 1, 1 and 0: the larger goes to whoever has less by then.
+    world.size = 2
+    assert world.dealt(np.array([2, 9, 3, 8, 1, 2, 0, 1])).tolist() == [0, 0, 1, 1, 1, 0, 0, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -136,8 +137,18 @@ class Forward:
             rows, _ = self._scorer.task.predictions(batch.inputs["labels"])
             if not self._is_fast or not len(rows):
                 return self._plain(batch, device)
-            scored = self._alone(batch, device)
+            with self._weighed(batch, whole):
+                scored = self._alone(batch, device)
         return Outputs(_LossOnly(scored.loss), self._looked_up(scored, batch), batch)
+
+    def _weighed(self, share: Batch, whole: Batch) -> AbstractContextManager[object]:
+        """Inside, it is known by what the loss of a rank's share counts in that of the batch."""
+        if share is whole:
+            return nullcontext()
+        from finetune_lm.scoring.fast.criterion import to_be_multiplied
+
+        n, n_of_all = self._n_counted([share, whole])
+        return to_be_multiplied(n / n_of_all)
 
     def _measuring(self, batch: Batch) -> Measuring:
         inputs = self._scorer.task.without_labels(self.model, batch.inputs)

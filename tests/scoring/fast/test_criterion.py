@@ -107,6 +107,28 @@ def test_rows_of_lent_memory_begin_at_lines_of_a_cache(n_columns):
         assert {row.data_ptr() % 64 for row in lent} == {0}
 
 
+def test_a_loss_may_be_multiplied_by_what_was_expected_or_by_anything_else(monkeypatch):
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(5, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
+    bias, targets = torch.randn(9, requires_grad=True), torch.randint(9, (5,))
+    inputs, multiplied = (hidden, weight, bias), []
+    usual = criterion._times
+
+    def times(gradient, upstream):
+        multiplied.append(upstream.item())
+        return usual(gradient, upstream)
+
+    monkeypatch.setattr(criterion, "_times", times)
+    monkeypatch.setattr(criterion, "_LOGITS_AT_ONCE", 2 * 9)
+    for expected, factor in ((5 / 7, 5 / 7), (5 / 7, 0.3), (1.0, 5 / 7)):
+        with criterion.to_be_multiplied(expected):
+            loss = of_linear(*inputs, CrossEntropy(targets))[0]
+        plain = torch.nn.functional.cross_entropy(hidden @ weight.T + bias, targets)
+        found, wanted = (torch.autograd.grad(each * factor, inputs) for each in (loss, plain))
+        torch.testing.assert_close(found, wanted)
+    assert multiplied[1] == 1.0  # nothing is left to be done with the gradient of the weights
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradients_of_a_model_are_those_of_its_own_loss(name):
     """Embeddings and last layer are one in most of them, and get one gradient."""

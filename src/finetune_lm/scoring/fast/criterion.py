@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import torch
@@ -28,6 +29,22 @@ _BLOCK = 3 * 2**20
 # factors. Rows of zeros are put behind them, up to a multiple of the other number.
 _ROWS_AS_THEY_ARE = 256
 _ROWS = 8
+
+
+_factor: ContextVar[float] = ContextVar("factor", default=1.0)
+
+
+@contextmanager
+def to_be_multiplied(factor: float) -> Iterator[None]:
+    """Inside, `of_linear` expects that its loss will be multiplied by this before it is minimised.
+
+    If it is, no pass over the gradient of the weights is needed to multiply that. On a CPU.
+    """
+    token = _factor.set(factor)
+    try:
+        yield
+    finally:
+        _factor.reset(token)
 
 
 class Criterion(Protocol):
@@ -113,6 +130,7 @@ class _OfLinear(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, criterion: Criterion
     ) -> Any:
         wanted = ctx.needs_input_grad[:3]
+        ctx.factor = _factor.get() if weight.device.type == "cpu" else 1.0
         of_hidden = torch.zeros_like(hidden) if wanted[0] else None
         of_weight = scratch.lasting(weight) if wanted[1] else None
         of_bias = torch.empty_like(bias) if bias is not None and wanted[2] else None
@@ -122,6 +140,8 @@ class _OfLinear(torch.autograd.Function):
             rows = slice(begin, begin + len(fed))
             with linear(fed, weight, bias) as logits:
                 criterion.judge(rows, logits, logits if any(wanted) else None)
+                if of_weight is not None and ctx.factor != 1.0:
+                    fed = fed * ctx.factor
                 for columns in _columns(weight):
                     part = logits[:, columns]
                     if of_hidden is not None:
@@ -141,7 +161,10 @@ class _OfLinear(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         gradients = ctx.gradients
         del ctx.gradients
-        return (*(g if g is None else _times(g, upstream) for g in gradients), None)
+        left = upstream if ctx.factor == 1.0 else upstream / upstream.new_tensor(ctx.factor)
+        factors = (upstream, left, upstream)
+        times = (g if g is None else _times(g, f) for g, f in zip(gradients, factors, strict=True))
+        return (*times, None)
 
 
 @contextmanager
