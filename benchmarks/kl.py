@@ -21,6 +21,7 @@ from finetune_lm.scoring.scorer import Scorer
 from measuring import Row, Worker, processor_time, smallest
 
 TARGETS = {"small": 1.35, "gpt2": 1.15}
+SAME_TOKENS = "cross-entropy of the same real tokens"
 # Sentences of the term in a step, and first steps, in which hardly any of them is drawn twice.
 N_DRAWN, N_STEPS = 20, 50
 COLD = 2.0
@@ -35,8 +36,15 @@ def run(quick: bool = False) -> list[Row]:
 
 def _of_shape(shape: str) -> Row:
     workload.one_thread()
+    ours, other = smallest(*both_sides(shape, torch.device("cpu")))
+    what = f"KL term from the cache, {shape}"
+    return Row.at_most(what, SAME_TOKENS, ours / other, TARGETS[shape])
+
+
+def both_sides(shape: str, device: torch.device) -> tuple[Callable[[], object], ...]:
+    """The KL term on sentences all of which are drawn each time, and cross-entropy on the same."""
     loaded = _loaded(shape)
-    model = loaded.model.train()
+    model = loaded.model.train().to(device)
     texts = workload.mixed()[: workload.N_KL : workload.N_KL // N_DRAWN][:N_DRAWN]
     path = _written(texts)
     # All of them are drawn each time, so that both sides see the same tokens.
@@ -44,7 +52,7 @@ def _of_shape(shape: str) -> Row:
     data = workload.dataset(texts, loaded.tokenizer)
     forward = Forward(Scorer(model, data.task, fast=True), data, N_DRAWN, needs=Needs(False))
     [batch] = data.batches(N_DRAWN)
-    device, no_labels = torch.device("cpu"), torch.empty(0)
+    no_labels = torch.empty(0)
 
     def divergence() -> None:
         loss(outputs=None, labels=no_labels).backward()  # type: ignore[no-untyped-call]
@@ -54,10 +62,7 @@ def _of_shape(shape: str) -> Row:
         forward(batch, device).for_losses.loss.backward()
         model.zero_grad()
 
-    ours, other = smallest(divergence, cross_entropy)
-    what = f"KL term from the cache, {shape}"
-    against = "cross-entropy of the same real tokens"
-    return Row.at_most(what, against, ours / other, TARGETS[shape])
+    return divergence, cross_entropy
 
 
 def _cold() -> list[Row]:

@@ -98,6 +98,6 @@ def _test(model: torch.nn.Module, data: Dataset, *, fast: bool) -> Callable[[], 
                 labels = batch.inputs["labels"]
                 rows, positions = data.task.predictions(labels)
                 targets = labels[rows, positions + data.task.label_offset]
-                forward(batch, cpu, alone=False).score(rows, positions, targets)
+                forward(batch, cpu, alone=False).score(rows, positions, targets)()
 
     return test

@@ -3,6 +3,7 @@
     python benchmarks/run.py                  all subjects (make bench)
     python benchmarks/run.py step kl          some of them, printed and not kept
     python benchmarks/run.py --quick          without the models of GPT-2's size
+    python benchmarks/run.py gpu              what a CUDA GPU is needed for, printed and not kept
 
 A subject is a file of this folder that has a function ``run(quick)``, whose rows become lines of
 the table. Each runs in a process of its own. Absolute times would say more about the machine than
@@ -51,16 +52,20 @@ SUBJECTS = [
     "long_run",
 ]
 """All of them, in the order of the table."""
+ON_A_GPU = "gpu"
+"""Is measured only if it is named."""
 
 
 def main() -> None:
     """Measure, print the table, and keep it if nothing was left out."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("subjects", nargs="*", metavar="subject", help=", ".join(SUBJECTS))
+    parser.add_argument(
+        "subjects", nargs="*", metavar="subject", help=", ".join([*SUBJECTS, ON_A_GPU])
+    )
     parser.add_argument("--quick", action="store_true", help="no models of GPT-2's size")
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if unknown := set(args.subjects) - set(SUBJECTS):
+    if unknown := set(args.subjects) - {*SUBJECTS, ON_A_GPU}:
         parser.error(f"there is no subject {', '.join(sorted(unknown))}")
     if args.into is not None:
         _measure_here(args.subjects[0], args.quick, args.into)

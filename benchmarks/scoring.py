@@ -22,6 +22,7 @@ from finetune_lm.scoring.scorer import Scorer
 from measuring import Row, Worker, smallest_of
 
 SHAPE = "small"
+DEVICE = "cpu"
 N_LINES = {"fillers": 512, "mixed lengths": 128}
 TARGETS = {"fillers": 5.0, "mixed lengths": 4.0}
 TUNED = 2.5
@@ -60,7 +61,7 @@ def _texts(kind: str) -> list[str]:
 def ours(texts: str, tuned: bool) -> Callable[[], object]:
     """All rows of a test set, as a run makes them."""
     workload.one_thread(tuned=tuned)
-    model, tokenizer = workload.causal_model(SHAPE).eval(), workload.built_in_tokenizer()
+    model, tokenizer = workload.causal_model(SHAPE).eval().to(DEVICE), workload.built_in_tokenizer()
     data = workload.dataset(_texts(texts), tokenizer)
     loaded = LoadedModel("random", TASKS["lm"], model, tokenizer)
     columns = RunColumns.of(loaded, 1, MetadataColumns([data.metadata], [data.path]))
@@ -76,10 +77,10 @@ def minicons(texts: str, tuned: bool) -> Callable[[], object]:
     """The surprisal of each token, batch by batch, as minicons' documentation has it."""
     scorer = importlib.import_module("minicons.scorer")
     workload.one_thread(tuned=tuned)
-    model, tokenizer = workload.causal_model(SHAPE).eval(), workload.built_in_tokenizer()
+    model, tokenizer = workload.causal_model(SHAPE).eval().to(DEVICE), workload.built_in_tokenizer()
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    made = scorer.IncrementalLMScorer(model, "cpu", tokenizer=tokenizer)
+    made = scorer.IncrementalLMScorer(model, DEVICE, tokenizer=tokenizer)
     lines, size = _texts(texts), workload.BATCH_SIZE
 
     def score() -> None:

@@ -29,7 +29,7 @@ from finetune_lm.data.preprocessing import Preprocessing
 from finetune_lm.data.tokenization import TextEncoder
 from finetune_lm.evaluation.evaluate import evaluate
 from finetune_lm.evaluation.losses import LossEntry, Losses
-from finetune_lm.evaluation.passes import measure_batch
+from finetune_lm.evaluation.passes import measure_batch, record
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.loss_classes import OutputsDefaultLoss
 from finetune_lm.model_modifiers.callbacks import Callbacks
@@ -295,9 +295,7 @@ class Experiment:
     def steps(self, batches: Sequence[Batch]) -> None:
         """The same of several, whose rows are written together, as those of an epoch are."""
         for number, batch in enumerate(batches):
-            measured = self.learn(batch, number)
-            self.run.recorders.batch(measured)
-            self.state.progress.training.take_in(measured)
+            record(self.run, self.learn(batch, number), self.state.progress.training)
         self.run.recorders.write_rows()
 
     def epoch(self) -> None:
@@ -314,12 +312,15 @@ def _nothing() -> None:
 
 
 def run_of(loaded: LoadedModel, *recorders: Recorder, seed: int = 1, **more: Any) -> Run:
-    """What a run has, of one that nothing stops and of which no checkpoint is kept."""
+    """What a run has, of one that nothing stops and of which no checkpoint is kept.
+
+    It is on the model's device.
+    """
     args = DataTrainingArguments(seed=seed, **more)
     return Run(
         args,
         loaded,
-        make_accelerator(False),
+        make_accelerator(next(loaded.model.parameters()).device.type == "cuda"),
         Callbacks(),
         Interruption(),
         Checkpoints(Path(), 0),
@@ -434,7 +435,8 @@ def bare_step(model: Any, *, tuned: bool) -> Callable[[Batch], None]:
 
     def step(batch: Batch) -> None:
         model.train()
-        model(**batch.inputs).loss.backward()
+        device = next(model.parameters()).device
+        model(**{name: each.to(device) for name, each in batch.inputs.items()}).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -14,6 +14,7 @@ import finetune_lm
 from crashing import difference
 from finetune_lm import UserError
 from finetune_lm.runs import interruption
+from finetune_lm.runs.context import Run
 from finetune_lm.runs.interruption import Interrupted
 from finetune_lm.training.checkpoints import FORMAT
 from finetune_lm.whole_files import checksum, sealed, unsealed
@@ -57,6 +58,15 @@ def test_other_kinds_with_masks_drawn_for_each_batch(whole, signals, kind):
         stop(signals, n_steps, signal.SIGUSR1, do=lambda: finetune_lm.resume("parts"))
     finetune_lm.resume("parts")
     assert difference(whole(kind), Path("parts")) == []
+
+
+def test_numbers_that_come_a_batch_later(whole, signals, monkeypatch):
+    """As on a GPU, which is not waited for: stopped in a training, and in a validation."""
+    monkeypatch.setattr(Run, "waits_for_numbers", False)
+    stop(signals, 2, checkpoint_every=0)
+    stop(signals, 3, do=lambda: finetune_lm.resume("parts"))
+    finetune_lm.resume("parts")
+    assert difference(whole("lm"), Path("parts")) == []
 
 
 def test_stopped_at_every_step(whole, signals, capsys):

@@ -125,8 +125,8 @@ def test_batches_that_go_in_together_come_out_as_alone(name, ignore_padding):
             targets = batch.inputs["labels"][rows, positions + data.task.label_offset]
             asked = rows, positions, targets
             torch.testing.assert_close(
-                torch.as_tensor(found.score(*asked).surprisal),
-                torch.as_tensor(expected.score(*asked).surprisal),
+                torch.as_tensor(found.score(*asked)().surprisal),
+                torch.as_tensor(expected.score(*asked)().surprisal),
                 rtol=0,
                 atol=1e-4,
             )

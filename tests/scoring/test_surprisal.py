@@ -15,7 +15,7 @@ from finetune_lm.scoring.surprisal import mean_cost, score_tokens
 def score_row(logits, target):
     tensor = torch.tensor([[logits]])
     zero = torch.tensor([0])
-    return score_tokens(tensor, zero, zero, torch.tensor([target]))
+    return score_tokens(tensor, zero, zero, torch.tensor([target]))()
 
 
 @pytest.mark.parametrize("size", [2, 5, 50_257])
@@ -38,7 +38,7 @@ def test_logits_set_by_hand():
 def test_16_bit_logits_are_scored_in_float32():
     logits = torch.randn(1, 1, 1000, generator=torch.Generator().manual_seed(1)).bfloat16()
     zero = torch.tensor([0])
-    scores = score_tokens(logits, zero, zero, torch.tensor([3]))
+    scores = score_tokens(logits, zero, zero, torch.tensor([3]))()
     exact = logits.double()[0, 0]
     expected = (exact.logsumexp(-1) - exact[3]) / math.log(2)
     assert scores.surprisal[0] == pytest.approx(expected.item(), abs=1e-5)
@@ -52,11 +52,11 @@ def test_chunks_do_not_matter(n, vocabulary, at_once, seed):
     rows = torch.arange(n)
     columns = torch.randint(3, (n,), generator=generator)
     targets = torch.randint(vocabulary, (n,), generator=generator)
-    whole = score_tokens(logits, rows, columns, targets)
+    whole = score_tokens(logits, rows, columns, targets)()
     before = surprisal._LOGITS_AT_ONCE
     surprisal._LOGITS_AT_ONCE = at_once * vocabulary
     try:
-        in_parts = score_tokens(logits, rows, columns, targets)
+        in_parts = score_tokens(logits, rows, columns, targets)()
     finally:
         surprisal._LOGITS_AT_ONCE = before
     np.testing.assert_allclose(whole.surprisal, in_parts.surprisal, atol=1e-5)
@@ -78,7 +78,7 @@ def test_surprisals_are_exact_in_large_vocabularies_too(vocabulary, likely):
     logits[0, columns, targets] += likely
     exact = logits[0].double()
     nats = exact.logsumexp(-1) - exact[columns, targets]
-    scores = score_tokens(logits, rows, columns, targets)
+    scores = score_tokens(logits, rows, columns, targets)()
     np.testing.assert_allclose(scores.surprisal, nats / math.log(2), atol=1e-5)
 
 
@@ -92,4 +92,4 @@ def test_the_mean_that_ways_are_compared_with_is_exact(monkeypatch):
 
 def test_nothing_to_score():
     empty = torch.tensor([], dtype=torch.long)
-    assert len(score_tokens(torch.zeros(1, 1, 4), empty, empty, empty).surprisal) == 0
+    assert len(score_tokens(torch.zeros(1, 1, 4), empty, empty, empty)().surprisal) == 0

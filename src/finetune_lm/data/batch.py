@@ -1,10 +1,13 @@
-"""One batch: what a model is called with, and where each part of it comes from."""
+"""One batch: what a model is called with, and where each part of it comes from.
+
+Its way to a model's device, and that of numbers back, is not waited for if that is a CUDA GPU.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -123,6 +126,46 @@ def _stacked(rectangles: Sequence[Tensor], fill: int) -> Tensor:
     return as_tensor(stacked)
 
 
-def on_device(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+def to_device(tensor: Tensor, device: torch.device, *, copy: bool = False) -> Tensor:
+    """A tensor where the model is.
+
+    Memory that may be changed afterwards may be given: CUDA has read it when this returns.
+
+    Args:
+        tensor: It.
+        device: Where the model is.
+        copy: Whether it is to be a copy in any case.
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda", copy=copy)
+
+
+def on_device(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """What a model is called with, where the model is."""
-    return {name: tensor.to(device) for name, tensor in inputs.items()}
+    return {name: to_device(tensor, device) for name, tensor in tensors.items()}
+
+
+def from_device(tensor: Tensor) -> Callable[[], npt.NDArray[Any]]:
+    """Begin to copy a tensor to where numpy can read it.
+
+    Args:
+        tensor: It, without gradients. It may be changed afterwards, unless it is on the CPU.
+
+    Returns:
+        Waits for what is computed before the copy, and returns the numbers.
+    """
+    import torch
+
+    if tensor.device.type != "cuda":
+        numbers: npt.NDArray[Any] = tensor.cpu().numpy()
+        return lambda: numbers
+    arrived = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    arrived.copy_(tensor, non_blocking=True)
+    is_there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    is_there.record()
+
+    def wait() -> npt.NDArray[Any]:
+        is_there.synchronize()
+        found: npt.NDArray[Any] = arrived.numpy()
+        return found
+
+    return wait

@@ -7,13 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from finetune_lm.constants import STOP
-from finetune_lm.data.batch import Batch
-from finetune_lm.data.dataset import Dataset
-from finetune_lm.errors import UserError
-from finetune_lm.evaluation.passes import Pass, batch_watched, measure_batch
+from finetune_lm.evaluation.batch_errors import check_surprisals
+from finetune_lm.evaluation.passes import Pass, batch_watched, measure_batch, record
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.randomness import drawn_apart
 from finetune_lm.recording.columns import LOSS
@@ -74,12 +71,10 @@ def evaluate(
             at = BatchAt(split, batch, epoch, number)
             with batch_watched(at):
                 measured, _ = measure_batch(run, at, alone=alone)
-                if run.args.on_nan == STOP:
-                    check_finite(measured)
-                run.recorders.batch(measured)
-                progress.take_in(measured)
+                record(run, measured, progress)
             callbacks.run("post_validation_batch", epoch, number)
             on_batch()
+    run.recorders.settle()
     if is_whole:
         split.warn_if_empty()
     if progress.losses_of(split).n_not_finite:
@@ -167,62 +162,11 @@ def measured_surprisals(run: Run, at: BatchAt, *, alone: bool = False) -> Measur
     with torch.no_grad(), batch_watched(at):
         measured, _ = measure_batch(run, at, alone=alone)
     if run.args.on_nan == STOP:
-        _check_surprisals(measured)
+        check_surprisals(measured)
     return measured
-
-
-def _check_surprisals(measured: Measured) -> None:
-    """Stop a run whose model finds no numbers.
-
-    Raises:
-        UserError: If a surprisal is infinite or not a number, with its example.
-    """
-    tokens = measured.tokens
-    if tokens is None or np.isfinite(tokens.scores.surprisal).all():
-        return
-    rows = measured.rows
-    spoiled = rows.filter(pc.invert(pc.is_finite(rows["surprisal"])))  # missing ones are left out
-    first = {name: spoiled[name][0].as_py() for name in ("surprisal", "token", "example_num")}
-    raise UserError(
-        f"surprisals must be finite but that of {first['token']!r} in example_num "
-        f"{first['example_num']} of {measured.split.dataset.path} is {first['surprisal']}. A model "
-        f"in half precision may need more, or has gone wrong in training; --on_nan skip leaves "
-        f"such surprisals in the table."
-    )
 
 
 def _back_to_eval(model: Any) -> None:
     """A callback may have put the model into training mode and left it there."""
     if model.training:
         model.eval()
-
-
-def check_finite(measured: Measured) -> None:
-    """Stop a run that has gone wrong, before it learns from what is no number.
-
-    Raises:
-        UserError: If a loss is infinite or not a number, with the examples of the batch.
-    """
-    if measured.losses is None or measured.is_finite:
-        return
-    values = ", ".join(f"{name} {value}" for name, value in measured.losses.items())
-    split = measured.split
-    raise UserError(
-        f"losses must be finite but in epoch {measured.epoch}, {split.dataset_type} batch "
-        f"{measured.number}, came {values}. In it "
-        f"{_examples_named(split.dataset, measured.batch)}. What was recorded before is kept. A "
-        f"lower lr often helps; --on_nan skip leaves such steps out."
-    )
-
-
-_NAMED = 64
-
-
-def _examples_named(dataset: Dataset, batch: Batch) -> str:
-    """The examples of a batch by number and file, as a clause."""
-    numbers = [str(dataset.example_nums[i]) for i in dict.fromkeys(batch.example.tolist())]
-    if len(numbers) == 1:
-        return f"is example_num {numbers[0]} of {dataset.path}"
-    shown = ", ".join(numbers[:_NAMED])
-    more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
-    return f"are example_num {shown}{more} of {dataset.path}"

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from finetune_lm.arguments.calls import check_call
 from finetune_lm.arguments.given_losses import takes_several
 from finetune_lm.arguments.references import numbered_names, short_name
 from finetune_lm.constants import BY_EXAMPLES, BY_LABELS, BY_SUM, OWN_SHARE
+from finetune_lm.data.batch import from_device
 from finetune_lm.errors import UserError, users_code
 from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.randomness import own_stream
@@ -59,12 +64,33 @@ class LossValues:
                 terms.append(value * (mine / of_all))
         return torch.stack(terms).sum() if terms else None
 
-    def numbers(self) -> dict[str, float]:
-        """All of them by column as numbers, fetched from the device in one go."""
+    def numbers(self) -> Mapping[str, float]:
+        """All of them by column as numbers, which come from the device in one go."""
         import torch
 
         values = torch.stack([self.total.detach(), *(v.detach() for v in self.parts.values())])
-        return dict(zip([LOSS, *self.parts], values.float().tolist(), strict=True))
+        return _NumbersToCome([LOSS, *self.parts], from_device(values.float()))
+
+
+class _NumbersToCome(Mapping[str, float]):
+    """Numbers by column, which are waited for by whoever looks at one of them first."""
+
+    def __init__(self, names: Sequence[str], coming: Callable[[], npt.NDArray[np.float32]]) -> None:
+        self._names = names
+        self._coming = coming
+
+    @cached_property
+    def _numbers(self) -> dict[str, float]:
+        return dict(zip(self._names, self._coming().tolist(), strict=True))
+
+    def __getitem__(self, name: str) -> float:
+        return self._numbers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass(frozen=True)
@@ -77,7 +103,7 @@ class FoundLosses:
         weights: By what each loss counts in an epoch's mean, of those that say so.
     """
 
-    numbers: dict[str, float]
+    numbers: Mapping[str, float]
     counts: Mapping[str, float | None] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
 

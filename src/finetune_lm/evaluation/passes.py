@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.analysis.sentence_costs import SentenceCosts
-from finetune_lm.data.batch import Batch
+from finetune_lm.constants import STOP
+from finetune_lm.data.batch import Batch, to_device
 from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.errors import UserError
+from finetune_lm.evaluation.batch_errors import losses_not_finite, too_large
 from finetune_lm.evaluation.losses import FoundLosses, LossValues
 from finetune_lm.evaluation.splits import Split
 from finetune_lm.models.compiling import compiler_problem
@@ -221,6 +223,27 @@ class Pass:
 _NUMBERS = ("n_batches", "n_examples", "lr")
 
 
+def record(run: Run, measured: Measured, progress: Pass) -> None:
+    """Take in what came of a batch and tell those who listen, once its numbers are there.
+
+    Args:
+        run: What is run.
+        measured: What came of the batch.
+        progress: The pass that it is of.
+
+    Raises:
+        UserError: If a loss of it, or of the one before, is not finite and that is to stop the run.
+    """
+
+    def take_in(measured: Measured) -> None:
+        is_wrong = measured.losses is not None and not measured.is_finite
+        if is_wrong and run.args.on_nan == STOP:
+            raise losses_not_finite(measured)
+        progress.take_in(measured)
+
+    run.recorders.batch_to_come(measured, take_in, at_once=run.waits_for_numbers)
+
+
 def measure_batch(
     run: Run, at: BatchAt, *, alone: bool = True, lr: float | None = None
 ) -> tuple[Measured, Tensor | None]:
@@ -253,7 +276,7 @@ def measure_batch(
         tokens = share.scored(outputs.score)
         if has_losses:
             # A copy: the rows need them as they are, whatever a loss does to its own.
-            labels = outputs.batch.inputs["labels"].to(device, copy=True)
+            labels = to_device(outputs.batch.inputs["labels"], device, copy=True)
             n_of_share = share.n_labels if is_shared else None
             with run.world.randomness() if is_shared else nullcontext():
                 loss = split.losses(outputs.for_losses, labels, n_of_share)
@@ -262,6 +285,8 @@ def measure_batch(
         found = FoundLosses(loss.numbers(), loss.counts, split.losses.epoch_weights())
     if is_shared or (loss is not None and run.world.size > 1 and split.losses.of_own_shares):
         mine = tokens.scores if tokens is not None and is_shared else None
+        if found is not None:
+            found = replace(found, numbers=dict(found.numbers))
         told = run.world.gather((found, mine))
         if found is not None:
             found = split.losses.joined([losses for losses, _ in told], are_shares=is_shared)
@@ -299,25 +324,7 @@ def batch_watched(at: BatchAt) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
-            raise _too_large(at, error) from error
+            raise too_large(at, error) from error
         if (problem := compiler_problem(error)) is not None:
             raise UserError(problem) from error
         raise
-
-
-def _too_large(at: BatchAt, error: BaseException) -> UserError:
-    # What the user has given, and had: of several ranks what each has.
-    kind, size = at.split.dataset_type, at.split.batch_size // world().size
-    in_epoch = "" if at.epoch is None else f"epoch {at.epoch}, "
-    length = at.batch.inputs["input_ids"].shape[1]
-    n = int((ranks_of(at.batch) == world().rank).sum())
-    examples = "example" if n == 1 else "examples"
-    made = f", made of {size} by preprocessing" if n > size else ""
-    loss = getattr(error, "loss", None)
-    during = f" while {loss} was computed" if loss else ""
-    of_loss = f", or what loss_classes_kwargs gives {loss}" if loss else ""
-    return UserError(
-        f"memory ran out in {in_epoch}{kind} batch {at.number}{during}: {n} {examples} of {length} "
-        f"tokens, padding included{made}. Lower --per_device_{kind}_batch_size ({size}) or "
-        f"--max_length{of_loss}, or take a smaller model."
-    )

@@ -119,7 +119,7 @@ class BaselineData:
 
     What the last layer of the untouched model is fed is kept for each example from the first time
     that it is drawn, if its examples stay the same (the strategy ``once``): 4 bytes a unit of the
-    layer's width and token, on the CPU. Beyond the budget it is computed anew each time.
+    layer's width and token, where the model is. Beyond the budget it is computed anew each time.
 
     Args:
         baseline: The untouched model, in eval mode.
@@ -202,10 +202,10 @@ class BaselineData:
                 kept.put(found)
                 part = found[example]
             parts.append(part)
-        return torch.cat(parts).to(next(self._baseline.model.parameters()).device)
+        return torch.cat(parts)
 
     def _hidden_of(self, examples: IntArray) -> dict[int, Tensor]:
-        """The same for each of some examples, on the CPU."""
+        """The same for each of some examples."""
         import torch
 
         # What is about as long goes in together, so that there is little padding where it must be.
@@ -213,7 +213,7 @@ class BaselineData:
         found: dict[int, Tensor] = {}
         for batch in map(self._asked, self.dataset.batches(_EXAMPLES_TOGETHER, examples)):
             for part, hidden in in_halves(batch, self._fed, KLBatch.halves, _described):
-                each = torch.split(hidden.cpu(), part.n_predictions)
+                each = torch.split(hidden, part.n_predictions)
                 # Each with memory of its own, so that one does not keep the others.
                 found |= {i: own.clone() for i, own in zip(part.example, each, strict=True)}
         return found

@@ -9,9 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune_lm.data.batch import to_device
+
 # How many logits are looked at together: rows that stay in a processor's cache while they are gone
 # through several times, and temporaries that are small beside the logits.
 _LOGITS_AT_ONCE = 2**18
+# On a GPU, where each operation must be worth launching: 256 MB in float32.
+_LOGITS_AT_ONCE_ON_A_GPU = 2**26
 # Two predictions are equal if no probability differs by more. The same weights come so close, since
 # the baseline's predictions are computed with other examples than the model's.
 _ROUNDING = {torch.float32: 1e-5, torch.float64: 0.0}
@@ -71,7 +75,7 @@ class KLDivergence:
 
 def without(logits: Tensor, entries: Sequence[int]) -> Tensor:
     """Logits in which some entries of the vocabulary have no probability."""
-    index = torch.tensor(entries, device=logits.device)
+    index = to_device(torch.tensor(entries), logits.device)
     return logits.index_fill(-1, index, -torch.inf)
 
 
@@ -169,7 +173,9 @@ def kl_divergence(model_logits: Tensor, baseline_logits: Tensor) -> Tensor:
 
 
 def _blocks(logits: Tensor) -> Iterator[slice]:
-    n_at_once = max(1, _LOGITS_AT_ONCE // logits.shape[-1])
+    on_cpu = logits.device.type == "cpu"
+    at_once = _LOGITS_AT_ONCE if on_cpu else _LOGITS_AT_ONCE_ON_A_GPU
+    n_at_once = max(1, at_once // logits.shape[-1])
     return (slice(begin, begin + n_at_once) for begin in range(0, len(logits), n_at_once))
 
 

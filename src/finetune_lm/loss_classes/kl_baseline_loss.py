@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.constants import ONCE, OWN_SHARE
+from finetune_lm.data.batch import to_device
 from finetune_lm.data_preprocessing import identity
 from finetune_lm.scoring.halving import Halving
 
@@ -275,7 +276,7 @@ class KLBaselineLoss:
             total = SumInPieces(self._model.parameters(), len(parts))
             for part in halving:
                 with halving.of(part):
-                    batch, weights = part.batch, self._weights(part).to(self._device)
+                    batch, weights = part.batch, to_device(self._weights(part), self._device)
                     logits = part.data.baseline_logits(batch, part.kept)
                     per_entry = self._reduction == "mean"
                     left_out = sorted(self._added_ids)
@@ -328,10 +329,11 @@ class KLBaselineLoss:
         with of_baseline(slice(0, len(batch.rows))) as baseline_logits:
             model_logits, baseline_logits = self._common(model_logits, baseline_logits)
             divergence = kl_divergence(model_logits, baseline_logits)
-        counts = torch.tensor(batch.n_predictions, device=divergence.device)
-        rows = batch.rows.to(divergence.device)
-        sums = divergence.new_zeros(len(counts)).index_add(0, rows, divergence)
-        sums, counts = sums[counts > 0], counts[counts > 0]
+        counts = torch.tensor(batch.n_predictions)
+        # Numbered without the examples in which nothing is predicted.
+        rows = ((counts > 0).cumsum(0) - 1)[batch.rows]
+        rows, counts = (to_device(each, self._device) for each in (rows, counts[counts > 0]))
+        sums = divergence.new_zeros(batch.n_scored).index_add(0, rows, divergence)
         if self._reduction != "sum":
             sums = sums / counts
         if self._reduction == "mean":
@@ -364,9 +366,11 @@ class KLBaselineLoss:
         # Added tokens often lie behind the baseline's vocabulary. They do not where its embeddings
         # had rows to spare.
         if self._added_ids and min(self._added_ids) < width:
-            has = torch.ones(width, dtype=torch.bool, device=model_logits.device)
+            has = torch.ones(width, dtype=torch.bool)
             has[[i for i in self._added_ids if i < width]] = False
-            model_logits, baseline_logits = model_logits[:, has], baseline_logits[:, has]
+            in_both = to_device(has.nonzero()[:, 0], model_logits.device)
+            model_logits = model_logits.index_select(1, in_both)
+            baseline_logits = baseline_logits.index_select(1, in_both)
         return model_logits, baseline_logits
 
     @contextmanager

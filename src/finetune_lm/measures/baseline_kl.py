@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from finetune_lm.data.batch import to_device
 from finetune_lm.measures._measure import Measure, products_of_rows
 from finetune_lm.models.baseline import origin_of
 from finetune_lm.models.vocabulary import added_ids
@@ -68,7 +69,7 @@ class BaselineKL(Measure):
             if made is None:
                 made = self._layer.logits(own, rows, positions)
         if not bool(readable.all()):
-            made = made.masked_fill(~readable.to(made.device)[:, None], torch.nan)
+            made = made.masked_fill(~to_device(readable, made.device)[:, None], torch.nan)
         return made
 
     def _readable(
@@ -107,9 +108,8 @@ class BaselineKL(Measure):
         from finetune_lm.scoring.fast import scratch
 
         width = min(rows.logits.shape[-1], beside.shape[-1])
-        left_out = torch.tensor(
-            [i for i in self._added if i < width], dtype=torch.int64, device=beside.device
-        )
+        left_out = torch.tensor([i for i in self._added if i < width], dtype=torch.int64)
+        left_out = to_device(left_out, beside.device)
         q = rows.shifted[:, :width]
         p = beside[:, :width].float()
         counted = p.index_fill(1, left_out, -torch.inf) if len(left_out) else p

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -226,6 +226,7 @@ class Recorders(Recorder):
         of_probes = [r for r in recorders if type(r).probe_rows is not Recorder.probe_rows]
         self._waiting = WaitingRows([each.token_rows for each in of_tokens])
         self._waiting_probes = WaitingRows([each.probe_rows for each in of_probes])
+        self._to_come: tuple[Measured, Callable[[Measured], object]] | None = None
 
     def begin(self, n_epochs_done: int) -> None:
         """Tell all of them."""
@@ -238,10 +239,35 @@ class Recorders(Recorder):
             recorder.batch(measured)
         self._waiting.add(measured)
 
+    def batch_to_come(
+        self, measured: Measured, take_in: Callable[[Measured], object], *, at_once: bool
+    ) -> None:
+        """Tell all of them of a batch whose numbers may still be computed.
+
+        Args:
+            measured: What came of it.
+            take_in: Called before they are told.
+            at_once: False for telling it when the next one comes, or anything else is told, so that
+                its numbers are not waited for.
+        """
+        self.settle()
+        self._to_come = measured, take_in
+        if at_once:
+            self.settle()
+
+    def settle(self) -> None:
+        """Tell of the batch that is still to be told of, if there is one."""
+        if self._to_come is None:
+            return
+        (measured, take_in), self._to_come = self._to_come, None
+        take_in(measured)
+        self.batch(measured)
+
     def pass_over(
         self, dataset_type: str, epoch: int, means: Mapping[str, float], mode: str | None = None
     ) -> None:
         """Tell all of them."""
+        self.settle()
         if dataset_type == "validation":
             self._waiting.write()
         for recorder in self._recorders:
@@ -249,18 +275,21 @@ class Recorders(Recorder):
 
     def probe(self, measured: Measured, at: ProbePass, share: float) -> None:
         """Tell all of them; its rows come later."""
+        self.settle()
         for recorder in self._recorders:
             recorder.probe(measured, at, share)
         self._waiting_probes.add(measured)
 
     def probes_over(self, at: ProbePass) -> None:
         """Tell all of them."""
+        self.settle()
         self._waiting_probes.write()
         for recorder in self._recorders:
             recorder.probes_over(at)
 
     def write_rows(self) -> None:
-        """Let no rows wait any longer: whoever takes the state of those who listen needs that."""
+        """Let nothing wait any longer: whoever takes the state of those who listen needs that."""
+        self.settle()
         self._waiting.write()
         self._waiting_probes.write()
 

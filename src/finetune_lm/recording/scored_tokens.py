@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from finetune_lm.data.batch import Batch
 from finetune_lm.data.ragged_arrays import IntArray
 from finetune_lm.models.tasks import Task
-from finetune_lm.scoring.surprisal import Scores
+from finetune_lm.scoring.surprisal import Scores, ScoresToCome
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,17 +30,22 @@ class ScoredTokens:
         position: Its place among the labels of that row: (n,).
         token_id: Each of them: (n,).
         is_predicted: Whether anything predicts it: (n,).
-        scores: What those cost that are predicted.
+        coming: Returns what those cost that are predicted, once it is there.
     """
 
     row: IntArray
     position: IntArray
     token_id: IntArray
     is_predicted: npt.NDArray[np.bool_]
-    scores: Scores
+    coming: ScoresToCome
 
     def __len__(self) -> int:
         return len(self.row)
+
+    @cached_property
+    def scores(self) -> Scores:
+        """What those cost that are predicted. Waits for it."""
+        return self.coming()
 
     @classmethod
     def of(cls, batch: Batch, task: Task, score: Score) -> Self:
@@ -55,12 +61,12 @@ class ScoredTokens:
         rows, positions = reported.nonzero(as_tuple=True)
         targets = labels[rows, positions]
         is_predicted = positions >= task.label_offset
-        scores = score(
+        coming = score(
             rows[is_predicted],
             (positions - task.label_offset)[is_predicted],
             targets[is_predicted],
         )
-        return cls(rows.numpy(), positions.numpy(), targets.numpy(), is_predicted.numpy(), scores)
+        return cls(rows.numpy(), positions.numpy(), targets.numpy(), is_predicted.numpy(), coming)
 
     @classmethod
     def joined(cls, parts: Sequence[ScoredTokens], sizes: Iterable[int]) -> ScoredTokens:
@@ -83,7 +89,7 @@ class ScoredTokens:
             np.concatenate([part.position for part in parts]),
             np.concatenate([part.token_id for part in parts]),
             np.concatenate([part.is_predicted for part in parts]),
-            Scores.joined(scores, places),
+            lambda: Scores.joined(scores, places),
         )
 
 
@@ -95,8 +101,9 @@ def of_shares(shares: Sequence[Scores], ranks: IntArray) -> Score:
         ranks: Which rank has had each example: (n,).
     """
 
-    def score(rows: Tensor, positions: Tensor, targets: Tensor) -> Scores:
+    def score(rows: Tensor, positions: Tensor, targets: Tensor) -> ScoresToCome:
         rank = ranks[rows.numpy()]
-        return Scores.joined(shares, [np.flatnonzero(rank == i) for i in range(len(shares))])
+        joined = Scores.joined(shares, [np.flatnonzero(rank == i) for i in range(len(shares))])
+        return lambda: joined
 
     return score

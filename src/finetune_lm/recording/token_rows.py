@@ -249,8 +249,8 @@ class TokenRows:
         words = LabelWords.of_ids(self.run.vocabulary, sequences).at(row, place)
         best = Scores(scores.predicted_token_surprisal, ids, scores.predicted_token_surprisal)
         everywhere = np.ones(len(row), dtype=bool)
-        columns = self._texts.columns.of(ids, words)
-        columns |= self._costs(ScoredTokens(row, place, ids, everywhere, best))
+        likeliest = ScoredTokens(row, place, ids, everywhere, lambda: best)
+        columns = self._texts.columns.of(ids, words) | self._costs(likeliest)
         columns[SEQUENCE_TYPE] = pa.repeat(GENERATED_SEQUENCE, len(row))
         columns["is_target"] = pa.repeat(False, len(row))
         # Measures are about the tokens that the data have.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from finetune_lm.constants import SKIP
 from finetune_lm.model_modifiers.callbacks import Callbacks
 from finetune_lm.ranks import World, world
 from finetune_lm.recording.recorder import Recorder, Recorders
@@ -51,6 +53,15 @@ class Run:
         """Where the model is."""
         device: torch.device = self.accelerator.device
         return device
+
+    @cached_property
+    def waits_for_numbers(self) -> bool:
+        """Whether the numbers of each batch are to be known before it is learned from.
+
+        If not, a GPU computes on meanwhile.
+        """
+        is_asked = self.args.on_nan == SKIP or self.so_far.is_asked_for
+        return is_asked or self.device.type != "cuda"
 
     def with_recorders(self, *recorders: Recorder) -> Run:
         """The same with others who listen."""

@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from finetune_lm.data.batch import Batch
 from finetune_lm.scoring.measuring import Measuring
-from finetune_lm.scoring.surprisal import Scores, place_of, score_tokens, taken
+from finetune_lm.scoring.surprisal import Scores, ScoresToCome, place_of, score_tokens, taken
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Score = Callable[["Tensor", "Tensor", "Tensor"], Scores]
+Score = Callable[["Tensor", "Tensor", "Tensor"], ScoresToCome]
 """Tells what tokens cost, given the row and the position of the logits that predict each, and the
 tokens: (n,) each."""
 
@@ -41,9 +41,9 @@ class Outputs:
     nothing: Tensor | None = None
 
 
-def no_scores(rows: Tensor, positions: Tensor, targets: Tensor) -> Scores:
+def no_scores(rows: Tensor, positions: Tensor, targets: Tensor) -> ScoresToCome:
     """What the tokens of no example cost."""
-    return Scores.of_none()
+    return Scores.of_none
 
 
 def measured_tokens(
@@ -52,7 +52,7 @@ def measured_tokens(
     rows: Tensor,
     positions: Tensor,
     targets: Tensor,
-) -> Scores:
+) -> ScoresToCome:
     """What tokens cost by a plain model's logits, with what is measured besides."""
     found = measured_at(logits, measuring, rows, positions, targets)
     return taken(*found, rows, positions, targets)
@@ -60,7 +60,7 @@ def measured_tokens(
 
 def measured_at(
     logits: Tensor, measuring: Measuring, rows: Tensor, positions: Tensor, targets: Tensor
-) -> tuple[Scores, npt.NDArray[np.int64]]:
+) -> tuple[ScoresToCome, npt.NDArray[np.int64]]:
     """What tokens cost, with what measures need behind them, and where each is in that."""
     import torch
 

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.data.batch import Batch, on_device
+from finetune_lm.data.batch import Batch, on_device, to_device
 from finetune_lm.messages import say_once
 from finetune_lm.models.baseline import origin_of
 from finetune_lm.models.inference import without_learning
@@ -97,7 +97,7 @@ class Scorer:
         from finetune_lm.scoring.fast.output_layer import Behind
 
         inputs, rows, positions, targets = self.asked(batch)
-        targets = targets.to(device)
+        targets = to_device(targets, device)
         if not measures:
             criterion = CrossEntropy(targets)
             return TargetScores(*layer.judged(criterion, inputs, rows, positions))  # type: ignore[arg-type]

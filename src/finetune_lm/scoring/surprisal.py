@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from finetune_lm.data.batch import from_device, to_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,13 +99,17 @@ class Scores:
         )
 
 
+ScoresToCome = Callable[[], Scores]
+"""Returns scores, once they are there: on a GPU they are still computed when this is made."""
+
+
 def score_tokens(
     logits: Tensor,
     rows: Tensor,
     columns: Tensor,
     targets: Tensor,
     measurement: Measurement | None = None,
-) -> Scores:
+) -> ScoresToCome:
     """The surprisal of tokens, ``(logsumexp(logits) - logit[token]) / ln 2``.
 
     Computed in float32 whatever the precision of the logits, which are left as they are.
@@ -114,14 +120,11 @@ def score_tokens(
         columns: The position in that row: (n,).
         targets: The tokens' ids: (n,).
         measurement: What is measured besides.
-
-    Returns:
-        The scores, on the CPU.
     """
     import torch
 
     logits = logits.detach()
-    rows, columns, targets = (each.to(logits.device) for each in (rows, columns, targets))
+    rows, columns, targets = (to_device(each, logits.device) for each in (rows, columns, targets))
     n_at_once = max(1, _LOGITS_AT_ONCE // logits.shape[-1])
     parts = []
     for begin in range(0, len(targets), n_at_once):
@@ -137,7 +140,7 @@ def score_tokens(
                 measurement.read(measurement.rows(whole, selected, targets[part]), part)
     measured = measurement.values if measurement is not None else {}
     if not parts:
-        return Scores.of_none()
+        return Scores.of_none
     nll, ids, best_nll = (torch.cat(column) for column in zip(*parts, strict=True))
     return in_bits(nll, ids, best_nll, measured)
 
@@ -167,29 +170,30 @@ def in_bits(
     best_id: Tensor,
     best_nll: Tensor,
     measured: Mapping[str, Tensor] | None = None,
-) -> Scores:
+) -> ScoresToCome:
     """Scores from what tokens cost in nats, and the likeliest in their places: (n,) each.
 
     What was measured besides stays as it is, (n or more,) each.
-
-    Returns:
-        The scores, on the CPU.
     """
     import torch
 
     # One transfer for all. float32 holds every integer up to 2**24, more than any vocabulary has.
-    nats, ids, best_nats = torch.stack([nll, best_id.float(), best_nll]).cpu().numpy()
-    bits = np.float32(1 / math.log(2))
-    besides = {}
-    if measured:
-        values = torch.stack(list(measured.values())).cpu().numpy()
-        besides = dict(zip(measured, values, strict=True))
-    return Scores(nats * bits, ids.astype(np.int64), best_nats * bits, besides)
+    numbers = from_device(torch.stack([nll, best_id.float(), best_nll]))
+    names = list(measured or ())
+    values = from_device(torch.stack(list(measured.values()))) if measured else list
+
+    def arrived() -> Scores:
+        nats, ids, best_nats = numbers()
+        bits = np.float32(1 / math.log(2))
+        besides = dict(zip(names, values(), strict=True))
+        return Scores(nats * bits, ids.astype(np.int64), best_nats * bits, besides)
+
+    return arrived
 
 
 def look_up(
     scored: TargetScores, index: Any, rows: Tensor, positions: Tensor, targets: Tensor
-) -> Scores:
+) -> ScoresToCome:
     """What some tokens cost, all of which are among those that were scored the fast way.
 
     Args:
@@ -203,12 +207,15 @@ def look_up(
     return taken(scores, index, rows, positions, targets)
 
 
-def taken(scores: Scores, index: Any, rows: Tensor, positions: Tensor, targets: Tensor) -> Scores:
+def taken(
+    scores: ScoresToCome, index: Any, rows: Tensor, positions: Tensor, targets: Tensor
+) -> ScoresToCome:
     """The scores of some tokens, all of which are among those that were scored."""
     del targets
     which = index[rows.numpy(), positions.numpy()]
     assert (which >= 0).all()
-    return scores.take(which, index[rows.numpy(), positions.numpy() + 1])
+    behind = index[rows.numpy(), positions.numpy() + 1]
+    return lambda: scores().take(which, behind)
 
 
 def place_of(shape: Sequence[int], rows: Tensor, positions: Tensor) -> IntArray:

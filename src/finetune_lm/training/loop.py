@@ -10,8 +10,9 @@ import numpy as np
 
 from finetune_lm.constants import SKIP
 from finetune_lm.errors import UserError
-from finetune_lm.evaluation.evaluate import check_finite, evaluate, over_modes
-from finetune_lm.evaluation.passes import batch_watched, measure_batch
+from finetune_lm.evaluation.batch_errors import losses_not_finite
+from finetune_lm.evaluation.evaluate import evaluate, over_modes
+from finetune_lm.evaluation.passes import batch_watched, measure_batch, record
 from finetune_lm.evaluation.splits import Split, TrainingSplits
 from finetune_lm.loss_scale import loss_scaled_by
 from finetune_lm.recording.columns import LOSS
@@ -178,8 +179,7 @@ def train_epoch(
                 split.forward.model.train()
             # By the learning rate before the update that this batch may lead to.
             measured = learn(run, measure_batch(run, at, lr=learner.lr), update)
-            run.recorders.batch(measured)
-            progress.take_in(measured)
+            record(run, measured, progress)
         run.callbacks.run("post_train_batch", epoch, number)
         state.progress.n_updates = n_updates + update.n_done
         # A run that is gone on with later has no gradients of earlier batches.
@@ -189,6 +189,7 @@ def train_epoch(
         update.make(epoch)
         state.progress.n_updates = n_updates + update.n_done
         after_step()
+    run.recorders.settle()
     set_mode(learner.optimizer, run.callbacks, learning=False)
     learned = [s for s in splits.values() if s.mode in progress.losses] or [*splits.values()]
     if is_whole:
@@ -226,10 +227,10 @@ def learn(run: Run, found: tuple[Measured, Tensor | None], update: Update) -> Me
     measured, loss = found
     if measured.losses is None:
         return measured
-    if not measured.is_finite:
+    if run.waits_for_numbers and not measured.is_finite:
         if run.args.on_nan == SKIP:
             return replace(measured, lr=None)
-        check_finite(measured)
+        raise losses_not_finite(measured)
     if run.so_far.is_asked_for:
         run.so_far.latest = measured  # for callbacks at its step
     update.add(loss, measured.n_labels, measured.epoch, measured.number)

@@ -54,6 +54,29 @@ def test_selected_logits_are_those_of_the_model(name):
     assert layer.resumes
 
 
+@pytest.mark.parametrize("name", ["gpt2", "bert", "t5"])
+def test_little_padding_stays_where_each_operation_must_be_worth_launching(name):
+    """As on a GPU: by the number of places that a batch's padding takes."""
+    fam = family(name)
+    inputs, rows, positions, batch = batch_of(fam)
+    layer = OutputLayer(fam.model)
+    fed = []
+    hook = fam.model.register_forward_pre_hook(
+        lambda _, args, kwargs: fed.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    n, width = inputs["input_ids"].shape
+    spared = n * width - int(inputs["attention_mask"].sum())
+    assert spared > 0
+    with torch.no_grad():
+        plain = fam.model(**batch.inputs).logits[rows, positions]
+        layer.check(inputs, rows, positions)
+        for worth_packing, shape in ((spared, (1, n * width - spared)), (spared + 1, (n, width))):
+            layer._call.worth_packing = worth_packing
+            assert_same_logits(layer.logits(inputs, rows, positions), plain)
+            assert fed[-1] == shape
+    hook.remove()
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_layer_is_called_in_the_precision_that_it_has_within_the_model(name):
     """Which is bfloat16 while the weights are in float32, and only during the model's own call."""

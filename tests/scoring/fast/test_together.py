@@ -73,6 +73,6 @@ def test_each_has_as_much_to_do_and_all_comes_out_as_that_of_one(monkeypatch):
             rows, positions = data.task.predictions(batch.inputs["labels"])
             asked = rows, positions, batch.inputs["labels"][rows, positions + 1]
             found = scored.of_examples(int(batch.example[0]), len(batch))
-            bits = torch.from_numpy(one.score(*asked).surprisal)
+            bits = torch.from_numpy(one.score(*asked)().surprisal)
             torch.testing.assert_close(found.nll / np.log(2), bits)
             torch.testing.assert_close(found.loss, one.for_losses.loss)

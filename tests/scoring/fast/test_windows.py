@@ -43,7 +43,9 @@ def scored(fam, data, size=2):
         score = forward(batch, CPU, alone=False).score
         labels = batch.inputs["labels"]
         rows, positions = data.task.predictions(labels)
-        costs.append(torch.as_tensor(score(rows, positions, labels[rows, positions + 1]).surprisal))
+        costs.append(
+            torch.as_tensor(score(rows, positions, labels[rows, positions + 1])().surprisal)
+        )
     return forward, torch.cat(costs)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from finetune_lm.data.batch import on_device
+from finetune_lm.data.batch import on_device, to_device
 from finetune_lm.scoring.fast import ragged, ragged_kinds
 from finetune_lm.scoring.fast.activations import computes_again, in_one_operation, replaceable
 from finetune_lm.scoring.fast.length_groups import Group, in_groups
@@ -33,7 +33,8 @@ class Caller:
 
     Attributes:
         layer: The last layer.
-        is_ragged: Whether padding is left out.
+        is_ragged: Whether padding may be left out.
+        worth_packing: How many places of padding there must be for that to be done.
         may_split: Whether a batch may go in as two, whose padding differs.
         is_causal: Whether tokens see those before them only, as far as that is known.
         activations: Modules that are called as one operation, see `activations`.
@@ -43,6 +44,7 @@ class Caller:
         self._model_of = weakref.ref(model)
         self.layer = layer
         self.is_ragged = False
+        self.worth_packing = 0
         self.may_split = False
         self.is_causal = ragged_kinds.is_causal(model)
         self._window = ragged_kinds.window_of(model)
@@ -63,7 +65,7 @@ class Caller:
         """The logits at the positions, of the model called as usual."""
         device = self._device()
         logits: Tensor = self.model(**on_device(inputs, device)).logits
-        return logits[rows.to(device), positions.to(device)]
+        return logits[to_device(rows, device), to_device(positions, device)]
 
     def _device(self) -> torch.device:
         device: torch.device = next(self.model.parameters()).device
@@ -81,7 +83,7 @@ class Caller:
 
         The layer itself need not be called: something may stand in for it.
         """
-        if not self.is_ragged or not self._fits_window(inputs):
+        if not self._packs(inputs):
             return self._in_groups(inputs, rows, positions, stand_in)
         encoder = None
         if "decoder_input_ids" in inputs:
@@ -98,6 +100,13 @@ class Caller:
     def _nothing(self, hidden: Tensor) -> Tensor:
         """One row of zeros, for models that do something with the logits behind the layer."""
         return hidden.new_zeros(1, self.n_logits)
+
+    def _packs(self, inputs: dict[str, Tensor]) -> bool:
+        """Whether a batch goes in without its padding."""
+        if not self.is_ragged or not self._fits_window(inputs):
+            return False
+        mask = inputs["attention_mask"]
+        return mask.numel() - int(mask.sum()) >= self.worth_packing
 
     def _fits_window(self, inputs: dict[str, Tensor]) -> bool:
         return self._window is None or int(inputs["attention_mask"].sum(1).max()) <= self._window
@@ -117,13 +126,14 @@ class Caller:
         groups = in_groups(inputs, rows, positions) if may_split else [whole]
         found = []
         for group in groups:
-            places = group.rows.to(device), group.positions.to(device)
+            places = to_device(group.rows, device), to_device(group.positions, device)
             with _fed_with(self.layer, *places, stand_in) as fed, self._in_less_time():
                 logits = self.model(**on_device(group.inputs, device)).logits
             found.append((fed[0], logits))
         if len(groups) == 1:
             return found[0]
-        order = torch.cat([group.asked for group in groups]).argsort().to(device)
+        order = torch.cat([group.asked for group in groups]).argsort()
+        order = to_device(order, device)
         hidden, logits = map(torch.cat, zip(*found, strict=True))
         return hidden[order], logits[order] if len(logits) == len(order) else logits
 
@@ -135,11 +145,12 @@ class Caller:
         stand_in: StandIn | None,
     ) -> tuple[Tensor, Tensor]:
         device = self._device()
-        in_row, nodes, inputs = in_row.to(device), nodes.to(device), on_device(inputs, device)
+        in_row, nodes = in_row.to(device), to_device(nodes, device)
+        inputs = on_device(inputs, device)
         with (
             laid_out(self.model, in_row),
             told_positions(self.model, inputs, in_row),
-            _fed_with(self.layer, nodes.new_zeros(()), nodes, stand_in) as fed,
+            _fed_with(self.layer, 0, nodes, stand_in) as fed,
             self._in_less_time(),
         ):
             logits = self.model(**row_inputs(self.model, inputs, in_row)).logits
@@ -176,12 +187,12 @@ class Caller:
         layout = ragged.lay_out_tree(inputs["input_ids"], mask)
         distinct, which = layout.nodes(rows, positions).unique(return_inverse=True)  # type: ignore[no-untyped-call]
         hidden, _ = self._in_a_row(inputs, Rows(layout), distinct, self._nothing)
-        return hidden, which.to(hidden.device)
+        return hidden, to_device(which, hidden.device)
 
 
 @contextmanager
 def _fed_with(
-    layer: Any, rows: Tensor, positions: Tensor, stand_in: StandIn | None
+    layer: Any, rows: Tensor | int, positions: Tensor, stand_in: StandIn | None
 ) -> Iterator[list[Tensor]]:
     """Let a layer see only some positions of what it is called with; yields what these are.
 

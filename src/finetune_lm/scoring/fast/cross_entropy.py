@@ -16,8 +16,10 @@ from torch import Tensor
 from finetune_lm.scoring.fast.criterion import blocks
 from finetune_lm.scoring.measuring import LogitRows, Measurement
 
-# How many logits there are at a time where no gradients are needed: 128 MB in float32.
+# How many logits there are at a time where no gradients are needed: 128 MB in float32, and on a GPU
+# 512 MB, where each operation must be worth launching.
 _LOGITS_AT_ONCE = 2**25
+_LOGITS_AT_ONCE_ON_A_GPU = 2**27
 # How many rows there are at a time on a CPU: of more the product is not faster.
 _ROWS_AT_ONCE = 256
 
@@ -144,8 +146,9 @@ class Targets:
 def _row_blocks(hidden: Tensor, n_logits: int) -> list[slice]:
     """Which rows are scored at a time."""
     n = len(hidden)
-    at_once = max(1, _LOGITS_AT_ONCE // n_logits)
-    if hidden.device.type == "cpu":
+    on_cpu = hidden.device.type == "cpu"
+    at_once = max(1, (_LOGITS_AT_ONCE if on_cpu else _LOGITS_AT_ONCE_ON_A_GPU) // n_logits)
+    if on_cpu:
         # As few blocks of one size as may be.
         n_blocks = -(-n // min(at_once, _ROWS_AT_ONCE))
         at_once = -(-n // max(n_blocks, 1))
@@ -170,13 +173,13 @@ def score_rows(
     """
     which, targets = asked.row, asked.token_id
     order = which.argsort(stable=True)
-    ends = torch.bincount(which, minlength=len(hidden)).cumsum(0)
+    ends = torch.bincount(which, minlength=len(hidden)).cumsum(0).tolist()
     nll = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
     best_id, best_nll = torch.empty_like(targets), torch.empty_like(nll)
     for block in _row_blocks(hidden, n_logits):
         begin, end = block.start, block.stop
-        begin_target = int(ends[begin - 1]) if begin else 0
-        chosen = order[begin_target : int(ends[end - 1])]
+        begin_target = ends[begin - 1] if begin else 0
+        chosen = order[begin_target : ends[end - 1]]
         rows = which[chosen] - begin
         with logits_of(hidden[begin:end]) as made:
             logits = made.float()

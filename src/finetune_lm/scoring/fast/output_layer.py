@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.messages import say_once
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 # How many rows of logits that were made up are looked at.
 _ROWS_MADE_UP = 4
+# How many places of padding a batch must have to go in without them on a GPU, where a small batch
+# takes the time of launching its operations, of which there are more then.
+_WORTH_PACKING_ON_A_GPU = 2**11
 # How many times less logits that were made up may differ: the same is done with both.
 _OF_MADE_UP = 1000.0
 
@@ -286,16 +290,19 @@ class OutputLayer:
             # One operation rounds once where eight do eight times: not the same any more.
             self._call.activations = []
         for is_ragged in [True, False] if self._can_pack(inputs) else [False]:
-            self._call.is_ragged = is_ragged
+            self._call.is_ragged, self._call.worth_packing = is_ragged, 0
             self._pads_freely = not is_ragged and pads_freely(
                 self._call, inputs, rows, positions, self.autocast_to
             )
-            self._call.may_split = self._may_pack and self._pads_freely
+            on_cpu = plain.device.type == "cpu"
+            self._call.may_split = self._may_pack and self._pads_freely and on_cpu
             for find in (self._resumed, self._selected):
                 found = _or_none(find, inputs, rows, positions)
                 if found is not None and are_same(found, plain, self.autocast_to):
                     self.resumes = find == self._resumed
                     self.selects = self._is_checked = True
+                    if is_ragged and not on_cpu:
+                        self._pad_little(partial(find, inputs, rows, positions), plain)
                     return found
                 self._is_linear = False
             if is_ragged:
@@ -305,6 +312,14 @@ class OutputLayer:
         )
         self._is_checked = True
         return None
+
+    def _pad_little(self, find: Callable[[], Tensor | None], plain: Tensor) -> None:
+        """Leave padding in where there is little of it, if that comes to the same, too."""
+        is_linear = self._is_linear
+        self._call.worth_packing = _WORTH_PACKING_ON_A_GPU
+        padded = _or_none(find)
+        if padded is None or not are_same(padded, plain, self.autocast_to):
+            self._is_linear, self._call.worth_packing = is_linear, 0
 
     def _can_pack(self, inputs: dict[str, Tensor]) -> bool:
         if not self._may_pack:
@@ -351,9 +366,7 @@ class OutputLayer:
             return logits.clone()
 
 
-def _or_none(
-    find: Callable[[dict[str, Tensor], Tensor, Tensor], Tensor | None], *asked: Any
-) -> Tensor | None:
+def _or_none(find: Callable[..., Tensor | None], *asked: Any) -> Tensor | None:
     """What is found; None if the model is called in a way of its own.
 
     It may expect other shapes behind its layer, or its layer's weights are of another precision

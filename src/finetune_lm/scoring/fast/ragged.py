@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from finetune_lm.data.batch import to_device
 
 if TYPE_CHECKING:
     import torch
@@ -93,8 +95,8 @@ class Layout:
 
     def to(self, device: torch.device) -> Layout:
         """The same on a device."""
-        moved = {
-            name: tensor.to(device)
+        moved: dict[str, Any] = {
+            name: to_device(tensor, device)
             for name in _TENSORS
             if (tensor := getattr(self, name)) is not None
         }

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# How many tokens go through a model together where nothing is learned, padding included.
-_TOKENS_TOGETHER = 8192
+# How many tokens go through a model together where nothing is learned, padding included, and how
+# many batches. On a GPU each operation must be worth launching.
+_TOKENS_TOGETHER = 2**13
 _BATCHES_TOGETHER = 16
+_MORE_ON_A_GPU = 8
 # How many groups each rank scores, or about as many, before all are told.
 _GROUPS_OF_RANK = 2
 
@@ -63,6 +65,8 @@ class BatchesTogether:
         self._dataset = dataset
         self._batch_size = batch_size
         self._measures = measures
+        on_gpu = next(scorer.model.parameters()).device.type == "cuda"
+        self._more = _MORE_ON_A_GPU if on_gpu else 1
         self._scored: ScoredGroup | None = None
         self._settled: frozenset[str] = frozenset()
 
@@ -201,7 +205,7 @@ class BatchesTogether:
             # What is about as long goes in together, so that there is little padding.
             fed_in_turn = examples[self._dataset.lengths[examples].argsort(kind="stable")]
             size = self._batch_size
-        size = min(size, max(1, _TOKENS_TOGETHER // max(self._dataset.longest, 1)))
+        size = min(size, max(1, self._more * _TOKENS_TOGETHER // max(self._dataset.longest, 1)))
         parts = []
         for batch in self._dataset.batches(size, fed_in_turn):
             inputs, rows, positions, targets = self._scorer.asked(batch)
@@ -249,4 +253,4 @@ class BatchesTogether:
     def _n_together(self) -> int:
         """How many batches go in together."""
         slots = self._batch_size * max(self._dataset.longest, 1)
-        return max(1, min(_BATCHES_TOGETHER, _TOKENS_TOGETHER // slots))
+        return max(1, min(self._more * _BATCHES_TOGETHER, self._more * _TOKENS_TOGETHER // slots))
