@@ -19,7 +19,7 @@ from trips import counted
 DATA = Path(__file__).parent.parent / "data" / "nonce_verb"
 MOST = 6
 PARAMETERS = 5
-FILES_OF_A_BATCH = {False: 20, True: 32}
+FILES_OF_A_BATCH = {False: 20, True: 33}
 """By whether the fast way is taken."""
 
 ON_THE_WAY = ("experiment", "study", "training", "evaluation", "runs", "recording", "data")

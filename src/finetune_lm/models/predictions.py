@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_lm.models.inference import without_learning
 from finetune_lm.models.loading import length_limit
+from finetune_lm.models.model_calls import called
 from finetune_lm.models.tasks import sample_inputs
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def sample_predictions(model: Any, tokenizer: Any, with_ids: list[int] | None = 
     ids = ids.reshape(length, _N_TEXTS).T.contiguous()
     with without_learning(model):
         device = next(model.parameters()).device
-        logits: Tensor = model(**sample_inputs(model, ids.to(device))).logits
+        logits: Tensor = called(model, sample_inputs(model, ids.to(device))).logits
     return logits.float().log_softmax(dim=-1).cpu()
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_lm import constants
 from finetune_lm.constants import IGNORED_LABEL
 from finetune_lm.errors import UserError
+from finetune_lm.models.model_calls import called
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,7 +114,7 @@ class Task(ABC):
             model: The model.
             inputs: What it is called with, on its device.
         """
-        return model(**inputs)
+        return called(model, inputs)
 
     @abstractmethod
     def masking_problem(self, vocabulary: Vocabulary) -> str | None:
@@ -256,11 +257,21 @@ class Seq2SeqLM(Task):
     reports_greedy_rows = True
 
     def without_labels(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The decoder is fed with the labels before each one, which it makes of them itself."""
+        """The decoder is fed with the labels before each one, which the model makes of them."""
         shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
-        labels = inputs["labels"]
+        # FSMT's changes what it is given.
+        labels = inputs["labels"].clone()
         decoded = shift(labels=labels) if shift else _shifted(labels, model.config)
         return {**super().without_labels(model, inputs), "decoder_input_ids": decoded}
+
+    def outputs(self, model: Any, inputs: dict[str, Tensor]) -> Any:
+        """The decoder is fed in the same way: FSMT's would see the inputs shifted, not the labels.
+
+        A model that does not say how labels are shifted may not take what its decoder is fed.
+        """
+        if hasattr(model, "prepare_decoder_input_ids_from_labels"):
+            inputs = {**self.without_labels(model, inputs), "labels": inputs["labels"]}
+        return called(model, inputs)
 
     def masking_problem(self, vocabulary: Vocabulary) -> str | None:
         """A sentinel stands for each masked span, as in T5; BART has none."""
@@ -278,7 +289,7 @@ def _with_mean_loss(task: Task, model: Any, inputs: dict[str, Tensor]) -> Any:
     from torch.nn.functional import cross_entropy
 
     labels = inputs["labels"]
-    outputs = model(**task.without_labels(model, inputs))
+    outputs = called(model, task.without_labels(model, inputs))
     rows, positions = task.predictions(labels)
     targets = labels[rows, positions + task.label_offset]
     outputs.loss = cross_entropy(outputs.logits[rows, positions].float(), targets)

@@ -22,6 +22,7 @@ from finetune_lm.data.examples import Files
 from finetune_lm.messages import say_once, warn
 from finetune_lm.models.baseline import origin_of
 from finetune_lm.models.loading import LoadedModel, length_limit
+from finetune_lm.models.model_calls import called
 from finetune_lm.models.tasks import TASKS, Task
 from finetune_lm.models.vocabulary import padding_id, vocabulary_of
 from finetune_lm.out_of_memory import is_out_of_memory
@@ -173,7 +174,7 @@ def _costs(loaded: LoadedModel, texts: Sequence[str]) -> tuple[Tensor, int | Non
     for begin in range(0, len(rows), _AT_ONCE):
         part = rows[begin : begin + _AT_ONCE]
         inputs, labels = _batch(loaded, part)
-        logits = loaded.model(**on_device(inputs, device)).logits.float().cpu().double()
+        logits = called(loaded.model, on_device(inputs, device)).logits.float().cpu().double()
         row = torch.arange(len(part))
         at, target = (torch.tensor(each) for each in zip(*(r[1:] for r in part), strict=True))
         both = [cross_entropy(logits[row, at - k], target, reduction="none") for k in (0, 1)]
@@ -187,7 +188,7 @@ def _own_loss_at(model: Any, inputs: dict[str, Tensor], both: Sequence[Tensor]) 
     """How many positions before a label that prediction is of which a model computes its loss."""
     device = next(model.parameters()).device
     try:
-        own = float(model(**on_device(inputs, device)).loss)
+        own = float(called(model, on_device(inputs, device)).loss)
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         if _is_of_device(error):
             raise

@@ -16,6 +16,7 @@ from finetune_lm.data.batch import on_device
 from finetune_lm.errors import UserError
 from finetune_lm.messages import say, warn
 from finetune_lm.models.inference import without_learning
+from finetune_lm.models.model_calls import called
 from finetune_lm.models.sharding import put_together_no_more
 from finetune_lm.models.tasks import TASKS, CausalLMWithoutLoss, Task
 from finetune_lm.models.vocabulary import embeddings_of
@@ -115,9 +116,8 @@ def task_by_loss(name: str, task: Task, model: Any) -> Task:
         labels = torch.full_like(ids, IGNORED_LABEL)
         labels[:, 0] = label
         with asked_in_passing(model):
-            return float(
-                model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
-            )
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+            return float(called(model, inputs).loss)
 
     try:
         ids = _ordinary_ids(model)[None].to(next(model.parameters()).device)
@@ -210,7 +210,7 @@ def _logits(model: Any, task: Task, inputs: dict[str, Tensor], n: int | None = N
     device: torch.device = next(model.parameters()).device
     inputs = task.without_labels(model, inputs)
     with asked_in_passing(model), _of_first(model, inputs["input_ids"].numel(), n):
-        logits: Tensor = model(**on_device(inputs, device)).logits
+        logits: Tensor = called(model, on_device(inputs, device)).logits
     return logits.float()
 
 

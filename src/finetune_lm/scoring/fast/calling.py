@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from finetune_lm.data.batch import on_device, to_device
+from finetune_lm.models.model_calls import called
 from finetune_lm.scoring.fast import ragged, ragged_kinds
 from finetune_lm.scoring.fast.activations import computes_again, in_one_operation, replaceable
 from finetune_lm.scoring.fast.length_groups import Group, in_groups
@@ -64,7 +65,7 @@ class Caller:
     def plain(self, inputs: dict[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
         """The logits at the positions, of the model called as usual."""
         device = self._device()
-        logits: Tensor = self.model(**on_device(inputs, device)).logits
+        logits: Tensor = called(self.model, on_device(inputs, device)).logits
         return logits[to_device(rows, device), to_device(positions, device)]
 
     def _device(self) -> torch.device:
@@ -128,7 +129,7 @@ class Caller:
         for group in groups:
             places = to_device(group.rows, device), to_device(group.positions, device)
             with _fed_with(self.layer, *places, stand_in) as fed, self._in_less_time():
-                logits = self.model(**on_device(group.inputs, device)).logits
+                logits = called(self.model, on_device(group.inputs, device)).logits
             found.append((fed[0], logits))
         if len(groups) == 1:
             return found[0]
@@ -153,7 +154,7 @@ class Caller:
             _fed_with(self.layer, 0, nodes, stand_in) as fed,
             self._in_less_time(),
         ):
-            logits = self.model(**row_inputs(self.model, inputs, in_row)).logits
+            logits = called(self.model, row_inputs(self.model, inputs, in_row)).logits
         return fed[0], logits
 
     @contextmanager

@@ -29,10 +29,8 @@ def row_inputs(model: Any, inputs: dict[str, Tensor], rows: Rows) -> dict[str, A
     found: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if rows.encoder is not None:
         decoded = inputs["decoder_input_ids"][rows.layout.rows, rows.layout.positions]
-        return {**found, "decoder_input_ids": decoded[None], "use_cache": False}
-    found["position_ids"] = _position_ids(model, inputs["input_ids"], rows.layout)[None]
-    # An encoder does not know the argument.
-    return found if rows.layout.is_real is not None else {**found, "use_cache": False}
+        return {**found, "decoder_input_ids": decoded[None]}
+    return {**found, "position_ids": _position_ids(model, inputs["input_ids"], rows.layout)[None]}
 
 
 def _position_ids(model: Any, input_ids: Tensor, layout: Layout) -> Tensor:
