@@ -7,13 +7,14 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from crashing import difference
-from families import TEXTS
+from families import TEXTS, family
 from finetune_lm import ModelArguments, UserError
 from finetune_lm.cli import main
 from finetune_lm.models.loading import load_model
-from finetune_lm.models.sharding import shard
+from finetune_lm.models.sharding import layers, shard
 from helpers import write_lines
 from launched import ENVIRONMENT, launch, run_launched
 from same_tables import assert_same_tables
@@ -115,6 +116,24 @@ def test_both_modes_are_split_as_one_resumed_to_the_byte_and_frozen_to_the_bit(
                 assert not torch.equal(weight, before[name])
             else:
                 assert torch.equal(weight, before[name]) == (name in frozen), name
+
+
+def test_layers_are_split_one_by_one_whether_a_class_names_them_or_not():
+    def layers_of(name):
+        model = family(name).model
+        found = {layer: model.get_submodule(layer) for layer in layers([model])}
+        assert all(isinstance(each, GradientCheckpointingLayer) for each in found.values())
+        return list(found)
+
+    numbered = [f"layer.{number}" for number in (0, 1)]
+    assert layers_of("gpt2") == ["transformer.h.0", "transformer.h.1"]
+    assert layers_of("bert") == [f"bert.encoder.{layer}" for layer in numbered]
+    assert layers_of("distilbert") == [f"distilbert.transformer.{layer}" for layer in numbered]
+    assert layers_of("t5") == [
+        f"{side}.block.{n}" for side in ("encoder", "decoder") for n in (0, 1)
+    ]
+    sides = [f"model.{side}.layers.{n}" for side in ("encoder", "decoder") for n in (0, 1)]
+    assert layers_of("bart") == layers_of("pegasus") == sides
 
 
 def test_what_does_not_go_with_it_is_told(tmp_path, monkeypatch, capsys):

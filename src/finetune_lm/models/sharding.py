@@ -59,7 +59,7 @@ def shard(models: Sequence[Any], device: torch.device) -> None:
     mesh = world().mesh(device.type)
     # A parameter is put together when one module is called, and that module is of another class
     # then, so it is none of the model's.
-    doors = [Door([each.get_submodule(name) for each in models]) for name in _layers(models)]
+    doors = [Door([each.get_submodule(name) for each in models]) for name in layers(models)]
     for door in doors:
         fsdp.fully_shard(door, mesh=mesh)
     root = Door(models, doors)
@@ -88,28 +88,33 @@ def _check_hooks(models: Sequence[Any]) -> None:
             )
 
 
-def _layers(models: Sequence[Any]) -> list[str]:
-    """The layers that are computed one after the other, and share no parameters with others."""
+def layers(models: Sequence[Any]) -> list[str]:
+    """The layers that are computed one after the other, and share no parameters with others.
+
+    They are those that a model's class names, or of the class that transformers' own have.
+    """
     import torch
+    from transformers.modeling_layers import GradientCheckpointingLayer
 
     model = models[0]
     kinds = {kind for each in models for kind in getattr(each, "_no_split_modules", None) or ()}
-    found = {
-        f"{name}.{number}": each
-        for name, several in model.named_modules()
-        if isinstance(several, torch.nn.ModuleList)
-        for number, each in several.named_children()
-        if type(each).__name__ in kinds
-    }
+    found: dict[str, Any] = {}
+    for name, several in model.named_modules():
+        if isinstance(several, torch.nn.ModuleList) and not any(map(f"{name}.".startswith, found)):
+            found |= {
+                f"{name}.{number}.": each
+                for number, each in several.named_children()
+                if isinstance(each, GradientCheckpointingLayer) or type(each).__name__ in kinds
+            }
     n_names = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     of_its_own = [
         Counter(id(p) for _, p in layer.named_parameters(remove_duplicate=False)).items()
         for layer in found.values()
     ]
     return [
-        name
+        name.removesuffix(".")
         for name, counts in zip(found, of_its_own, strict=True)
-        if all(n_names[parameter] == n for parameter, n in counts)
+        if counts and all(n_names[parameter] == n for parameter, n in counts)
     ]
 
 
