@@ -10,6 +10,7 @@ import finetune_lm
 from families import LEAKY_TASKS, family
 from finetune_lm import DataTrainingArguments, ModelArguments, messages
 from finetune_lm.data_preprocessing import mask_random_tokens
+from finetune_lm.ranks import World, being
 from finetune_lm.scoring.forward import Forward, Needs
 from finetune_lm.scoring.scorer import Scorer
 from helpers import (
@@ -89,6 +90,30 @@ def test_a_loss_is_given_outputs_in_the_shape_of_the_batch():
             last = outputs.hidden_states[-1]
             assert_same_logits(last[row, :length], alone.hidden_states[-1][0])
     assert outputs.logits.shape[:2] == last.shape[:2] == batch.inputs["input_ids"].shape
+
+
+def test_ranks_that_each_have_a_part_of_a_model_call_it_equally_often(monkeypatch):
+    class AnotherRank(World):
+        def gather(self, value):
+            return [value, value + 2]  # its texts have more lengths
+
+    fam = family("fnet")
+    data = data_of(fam)
+    [batch] = data.batches(len(TEXTS))
+    n_lengths = len(set(batch.inputs["attention_mask"].sum(1).tolist()))
+    n_rows = []
+    fam.model.register_forward_pre_hook(
+        lambda model, args, inputs: n_rows.append(len(inputs["input_ids"])), with_kwargs=True
+    )
+    found = []
+    for is_split in (False, True):
+        forward = Forward(Scorer(fam.model, data.task, fast=False), data, 5, pads=False)
+        forward._is_sharded = is_split
+        with torch.no_grad(), being(AnotherRank()):
+            found.append(forward(batch, CPU).for_losses.logits)
+    assert torch.equal(*found)
+    assert len(n_rows) == 2 * n_lengths + 2
+    assert sum(n_rows[:n_lengths]) == sum(n_rows[n_lengths:-2]) == len(TEXTS)
 
 
 @pytest.mark.parametrize("name", ["fnet", "prophetnet", "bert"])

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from finetune_lm.constants import ONCE
 from finetune_lm.data.batch import Batch, on_device
 from finetune_lm.data.dataset import Dataset
-from finetune_lm.errors import UserError
 from finetune_lm.models.sharding import is_sharded
 from finetune_lm.ranks import world
 from finetune_lm.scoring.halving import in_halves
@@ -83,11 +82,6 @@ class Forward:
         self._pads = pads
         self._measures = needs.measures
         self._is_sharded = is_sharded(scorer.model)
-        if self._is_sharded and not pads:
-            raise UserError(
-                "fsdp needs a model whose examples may be padded, so that all processes call it "
-                "equally often, but this one would see the padding. Leave --fsdp out."
-            )
         self._may_be_fast = self._is_fast = scorer.fast and not needs.logits and pads
         # Batches that are preprocessed as they come are not the same twice. Where padding counts in
         # the loss, a batch is to have as much of it as it has alone.
@@ -199,6 +193,10 @@ class Forward:
         else:
             rows, parts = zip(*batch.without_padding(), strict=True)
             found = [self._in_halves(part, call, joined_outputs) for part in parts]
+            if self._is_sharded:
+                # Ranks whose texts have more lengths call it more often.
+                for _ in range(max(world().gather(len(parts))) - len(parts)):
+                    call(parts[0])
             outputs = found[0]
             if len(parts) > 1:
                 outputs = joined_outputs(found, self._n_counted(parts), torch.cat(rows).argsort())
