@@ -209,7 +209,7 @@ def test_parts_come_to_the_update_and_the_state_of_one_process(monkeypatch, size
 
     monkeypatch.setattr(divided_updates.scratch, "reserve", reserve)
     for name in OPTIMIZERS:
-        for max_norm in (1e9, 1.0):
+        for max_norm in (1e9, 1.0) if name in ("AdamW", "several") else (1e9,):
             expected, states = one_process(name, size, 4, max_norm)
             ranks = threads.do(do)
             for weights, _, n_kept in ranks:
