@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 import finetune_lm
 from crashing import difference
 from finetune_lm import UserError
+from finetune_lm.model_modifiers.model_callback import ModelCallback
 from finetune_lm.runs import interruption
 from finetune_lm.runs.context import Run
 from finetune_lm.runs.interruption import Interrupted
+from finetune_lm.training import loop
 from finetune_lm.training.checkpoints import FORMAT
 from finetune_lm.whole_files import checksum, sealed, unsealed
 from setups import PROBES, arguments, setup
@@ -67,6 +71,27 @@ def test_numbers_that_come_a_batch_later(whole, signals, monkeypatch):
     stop(signals, 3, do=lambda: finetune_lm.resume("parts"))
     finetune_lm.resume("parts")
     assert difference(whole("lm"), Path("parts")) == []
+
+
+def test_a_signal_behind_the_last_step(monkeypatch):
+    """More epochs may follow, for which a checkpoint must have what the optimizer has."""
+
+    class Stops(ModelCallback):
+        def __call__(self, epoch, batch):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @contextmanager
+    def dividing_updates(args, learner):
+        yield learner
+        learner.optimizer.state.clear()  # as several processes leave it
+
+    monkeypatch.setattr(loop, "dividing_updates", dividing_updates)
+    model, data = setup("lm", **SHORT, output_dir="parts")
+    with pytest.raises(Interrupted):
+        finetune_lm.run(*arguments({**model, "model_callbacks": {"post_training": [Stops]}}, data))
+    assert manifests()[-1]["kind"] == "training"
+    newest = sorted(Path("parts/checkpoints").iterdir())[-1]
+    assert torch.load(newest / "state.pt")["parts"]["optimizer"]["state"]
 
 
 def test_stopped_at_every_step(whole, signals, capsys):

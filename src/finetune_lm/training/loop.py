@@ -104,8 +104,8 @@ def train(run: Run, learner: Learner, splits: TrainingSplits, state: TrainingSta
             # At the end a smaller one is written instead.
             if not is_over() and run.world.decided(run.checkpoints.is_due, progress.epoch):
                 save()
-    callbacks.run("post_training")
-    stop_if_asked()
+        callbacks.run("post_training")
+        stop_if_asked()  # while the optimizer still has what a checkpoint keeps of it
     if stopping.best_epoch is None:
         raise UserError(
             "losses must be finite but no epoch had a finite validation loss, so there is no "
