@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from families import family
+from finetune_lm import UserError
 from finetune_lm.data_preprocessing import expand_with_masks, mask_random_spans
 from finetune_lm.measures import Entropy, Rank, WordBoundary
 from finetune_lm.recording import csv_text as csv_text_module
@@ -171,3 +172,27 @@ def test_rows_of_training_wait_for_those_of_validation():
     recorders.batch(batch("c", 1, split_of(Rows())))
     recorders.write_rows()
     assert told == ["train", ["a"], ["b"], "validation", ["c"]]
+
+
+def test_rows_of_earlier_batches_are_kept_if_the_last_has_gone_wrong():
+    """As on a GPU, where that may show only at the end."""
+    told = []
+
+    class Listener(Recorder):
+        def token_rows(self, rows):
+            told.append(rows)
+
+        def end(self):
+            told.append("end")
+
+    def take_in(measured):
+        if measured.name == "b":
+            raise UserError("losses must be finite")
+
+    recorders = Recorders(Listener())
+    split = split_of(Rows())
+    for name in ("a", "b"):
+        recorders.batch_to_come(batch(name, 1, split), take_in, at_once=False)
+    with pytest.raises(UserError):
+        recorders.end()
+    assert told == [["a"], "end"]

@@ -289,9 +289,11 @@ class Recorders(Recorder):
 
     def write_rows(self) -> None:
         """Let nothing wait any longer: whoever takes the state of those who listen needs that."""
-        self.settle()
-        self._waiting.write()
-        self._waiting_probes.write()
+        try:
+            self.settle()
+        finally:  # rows of earlier batches are kept, whatever has gone wrong with this one
+            self._waiting.write()
+            self._waiting_probes.write()
 
     def epoch(self, result: EpochResult) -> None:
         """Tell all of them."""
