@@ -1,8 +1,8 @@
 """How a model is called with a batch: for what it predicts there, and so that it keeps nothing.
 
 Decoders keep keys and values for a call that goes on with their texts, unless they are told not to.
-Nobody here makes such a call. To keep them takes time and memory, some decoders cannot do it, and
-that of FSMT sees the tokens that it is to predict when it does.
+Nobody here makes such a call. To keep them takes memory, some decoders cannot do it, and that of
+FSMT sees the tokens that it is to predict when it does.
 """
 
 from __future__ import annotations
