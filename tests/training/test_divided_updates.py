@@ -181,6 +181,8 @@ def test_parts_come_to_the_update_and_the_state_of_one_process(monkeypatch, size
                 assert [weight.data_ptr() for weight in weights] == before
                 optimizer = loaded(name, weights, states)
                 divided = begun(optimizer, weights)
+            # Of what shares a storage a checkpoint would make copies.
+            assert len({each.untyped_storage().data_ptr() for each in weights}) == len(weights)
             set_gradients(weights, rank, step, rooms)
             divided.add_up()
             divided.clip(max_norm)

@@ -276,11 +276,14 @@ def _shares(weights: Sequence[torch.nn.Parameter], memory: Tensor) -> list[_Shar
     n_lines = _n_bytes(weights) // _LINE
     ends = [n_lines * rank // world().size * _LINE for rank in range(world().size + 1)]
     first, last = ends[world().rank : world().rank + 2]
-    rooms = torch.split(memory, n_lines * _LINE)
+    # Arrays, since what is made of a part of one is a tensor with a storage of its own. Of several
+    # that share one, whoever saves them makes copies.
+    rooms = [room.numpy() for room in torch.split(memory, n_lines * _LINE)]
     shares, begin = [], 0
     for weight in weights:
         place = slice(begin, begin + weight.nbytes)
-        values, *gradients = (room[place].view(weight.dtype) for room in rooms)
+        of_all = (torch.from_numpy(room[place]) for room in rooms)
+        values, *gradients = (each.view(weight.dtype) for each in of_all)
         size, n = weight.element_size(), weight.numel()
         mine = slice(*(min(max(each - begin, 0) // size, n) for each in (first, last)))
         part = torch.nn.Parameter(values[mine])
