@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import types
 from types import SimpleNamespace
 
 import pytest
@@ -45,7 +46,7 @@ class Threads:
     """Threads that stand for ranks of one machine: each is one."""
 
     def __init__(self, size):
-        self.size, self.barrier = size, threading.Barrier(size, timeout=20)
+        self.size, self.barrier = size, threading.Barrier(size, timeout=300)
         self.told, self.here = [None] * size, threading.local()
         self.memory = None
 
@@ -233,6 +234,14 @@ def learner(*callbacks, model=None, optimizer=torch.optim.AdamW, **more):
     return Learner(model, made, accelerator, Callbacks({"end_epoch": callbacks}), **more)
 
 
+def hooked(hang):
+    """A model on which a function of the user's own is hung."""
+    model = torch.nn.Linear(3, 3)
+    hook = types.FunctionType((lambda *_: None).__code__, {"__name__": "mine"})
+    hang(model)(hook)
+    return model
+
+
 def bound():
     model = torch.nn.Linear(3, 3)
     model.bias = torch.nn.Parameter(model.weight.data[0])
@@ -260,6 +269,10 @@ def test_updates_are_divided_where_nothing_can_tell(monkeypatch):
         ({}, {"optimizer": optimizer}, False),
         ({}, {"model": model(3, 3)}, False),
         ({}, {"model": bound()}, False),
+        ({}, {"model": hooked(lambda m: m.register_forward_hook)}, False),
+        ({}, {"model": hooked(lambda m: m.register_full_backward_hook)}, False),
+        ({}, {"model": hooked(lambda m: m.weight.register_hook)}, False),
+        ({}, {"model": hooked(lambda m: m.bias.register_post_accumulate_grad_hook)}, False),
         ({}, {"model": torch.nn.Embedding(3, 3, max_norm=1.0)}, False),
     ]
     threads = Threads(2)

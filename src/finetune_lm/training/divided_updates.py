@@ -47,6 +47,9 @@ weight once they have moved it, of its shape or of one number."""
 
 _KNOWN = ("accelerate", "finetune_lm", "peft", "torch", "transformers")
 """Packages whose code neither changes weights on the way nor looks at gradients."""
+_OF_MODULE = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_OF_WEIGHT = ("_backward_hooks", "_post_accumulate_grad_hooks")
+"""Where torch keeps what a module and a weight call."""
 _LINE = 64
 """Bytes in a line of a processor's cache, at whose multiples weights and parts begin."""
 
@@ -245,7 +248,9 @@ def _may_divide(
     used = [each for several in given for each in several]
     used += [args.lr_scheduler] if callable(args.lr_scheduler) else []
     for module in learner.model.modules():
-        used += [type(module), *module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        used += [type(module), *_hooks(module, *_OF_MODULE)]
+    for weight in weights:
+        used += _hooks(weight, *_OF_WEIGHT)
     return (
         args.fast
         and learner.accelerator.device.type == "cpu"
@@ -256,6 +261,11 @@ def _may_divide(
         and all(each.device.type == "cpu" and each.ndim for each in weights)
         and not _are_bound(learner.model)
     )
+
+
+def _hooks(owner: Any, *names: str) -> list[Any]:
+    """What is called by a module or a weight."""
+    return [hook for name in names for hook in (getattr(owner, name, None) or {}).values()]
 
 
 def _are_bound(model: Any) -> bool:
