@@ -274,6 +274,7 @@ def test_updates_are_divided_where_nothing_can_tell(monkeypatch):
         ({}, {"model": hooked(lambda m: m.weight.register_hook)}, False),
         ({}, {"model": hooked(lambda m: m.bias.register_post_accumulate_grad_hook)}, False),
         ({}, {"model": torch.nn.Embedding(3, 3, max_norm=1.0)}, False),
+        ({}, {"model": torch.nn.Embedding(3, 3, sparse=True)}, False),
     ]
     threads = Threads(2)
     monkeypatch.setattr(divided_updates, "world", threads)

@@ -269,11 +269,15 @@ def _hooks(owner: Any, *names: str) -> list[Any]:
 
 
 def _are_bound(model: Any) -> bool:
-    """Whether weights have memory in common, or change when the model is called."""
+    """Whether weights have memory in common, change when the model is called, or cannot be cut.
+
+    There are no parts of sparse gradients.
+    """
     tensors = [t for t in (*model.parameters(), *model.buffers()) if t.numel()]
     ends = sorted((t.data_ptr(), t.data_ptr() + t.nbytes) for t in tensors)
     overlap = any(end > begin for (_, end), (begin, _) in pairwise(ends))
-    return overlap or any(getattr(each, "max_norm", None) for each in model.modules())
+    modules = list(model.modules())
+    return overlap or any(getattr(m, "max_norm", None) or getattr(m, "sparse", 0) for m in modules)
 
 
 def _n_bytes(weights: Sequence[Tensor]) -> int:
