@@ -132,6 +132,13 @@ def refusal(name: str, **settings: Any) -> str:
     return str(caught.value)
 
 
+def test_adapters_that_cannot_be_merged_are_refused():
+    for kind in ("beft", "lily"):
+        said = refusal("t5", peft_type=kind, **ALL)
+        assert f"merged into the model, but {kind.upper()} cannot" in said
+    assert "but SHADOW cannot: ShadowPEFT" in refusal("llama", peft_type="shadow")
+
+
 def test_adapters_that_move_what_they_should_not_are_refused():
     for name in ("bert", "roberta"):
         said = refusal(name, peft_type="trainable_tokens", token_indices=[50, 51])

@@ -20,10 +20,14 @@ from finetune_lm.models.adapters import Adapter, adapter_of, keep_adapter
 from finetune_lm.models.loading import readable_count
 from finetune_lm.models.predictions import largest_difference, sample_predictions
 from finetune_lm.models.saved_adapters import quiet
+from finetune_lm.out_of_memory import is_out_of_memory
 from finetune_lm.ranks import world
 
 TOLERANCE = 1e-4
 """How far an adapter that has learned nothing may move a prediction, in nats."""
+
+_MERGED_INTO_ANY = frozenset({LORA, "ADALORA", "BOFT", "IA3", "LOHA", "LOKR", "OFT", "VERA"})
+"""Kinds of adapter that go into whatever layer they are on, so that it need not be tried."""
 
 
 def add_adapter(
@@ -93,6 +97,7 @@ def add_adapter(
     n_learned = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     if not n_learned:
         raise UserError("add_adapter must add something that learns, but this adapter does not.")
+    _try_to_merge(model, config)
     say(
         f"add_adapter: {config.peft_type.value}, {readable_count(n_learned)} weights learn; the "
         f"{readable_count(n_before)} of the model stay as they are."
@@ -200,6 +205,27 @@ def _check_can_be_merged(model: Any, config: Any) -> None:
                 f"add_adapter needs an adapter that can be merged into the model, but "
                 f"{config.peft_type.value} cannot be merged into {type(module).__name__}."
             )
+
+
+def _try_to_merge(model: Any, config: Any) -> None:
+    """See the same in a copy of the model, for kinds that go into some layers only, or into none.
+
+    Raises:
+        UserError: If it cannot be.
+    """
+    adapter, kind = adapter_of(model), config.peft_type.value
+    assert adapter is not None
+    if kind in _MERGED_INTO_ANY:
+        return
+    try:
+        adapter.merged()
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"add_adapter needs an adapter that can be merged into the model, but {kind} cannot: "
+            f"{first_line(error)}"
+        ) from error
 
 
 def _not_taken(config: Any, error: Exception) -> str:
