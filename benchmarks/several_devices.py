@@ -1,8 +1,8 @@
 """How long a run takes two processes, one thread each, beside one process with one thread.
 
 Measured is time by the clock, since the processes compute at the same time: two cores must be free.
-Both sides have batches of the same size, in turn, and the least of each counts. What a process does
-once at its start is left out: epochs count from the second on.
+Both sides have batches of the same size, in turn, and the shortest epoch or test of each counts.
+What a process does once at its start is left out: epochs count from the second on.
 
     python benchmarks/several_devices.py
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 import workload
 from measuring import Row
 
-N_TIMES = 2
+N_TIMES = 3
 BATCH = 32
 N_EPOCHS = 5
 N_TESTED = 9_000
@@ -34,10 +34,10 @@ _LONGEST = 300.0
 
 @dataclass(frozen=True)
 class Took:
-    """How long the parts of a run took that are looked at, on average.
+    """How long the shortest of the parts of a run took that are looked at.
 
     Attributes:
-        seconds: One of them.
+        seconds: It.
         telling: How much of that went into messages between processes, and waiting for them.
     """
 
@@ -121,8 +121,7 @@ def _took(place: Path, words: list[str], points: list[str], n: int) -> Took:
             [after - before for before, after in zip(*pair, strict=True)]
             for pair in itertools.pairwise(times)
         ]
-        seconds, telling = (sum(column) / len(parts) for column in zip(*parts, strict=True))
-        return Took(seconds, telling)
+        return Took(*min(parts))
 
 
 def _do(command: list[str], environment: dict[str, str]) -> None:
