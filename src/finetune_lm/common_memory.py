@@ -92,7 +92,10 @@ class CommonMemory:
                 mine[place].copy_(here)
         self._tell(None)
         for here, place in _pieces(flat, parts[self._rank]):
-            _add_up(here, [room[place] for room in rooms], self._rank)
+            of_all = [room[place] for room in rooms]
+            of_all[self._rank] = here
+            add_up(of_all, mine[place])
+            here.copy_(mine[place])
         self._tell(None)
         for rank in self._others():
             for here, place in _pieces(flat, parts[rank]):
@@ -150,17 +153,15 @@ def _pieces(flat: Sequence[Tensor], part: slice) -> Iterator[tuple[Tensor, slice
         begin = end
 
 
-def _add_up(here: Tensor, rooms: Sequence[Tensor], rank: int) -> None:
-    """Add up what all processes have of some numbers, for them and for this one.
+def add_up(summands: Sequence[Tensor], total: Tensor) -> None:
+    """Put sums into a tensor, which may be one of the summands, in the order of these."""
+    import torch
 
-    Args:
-        here: What this one has, which becomes the sums.
-        rooms: What the others have, and where this one puts the sums for them.
-        rank: Which one it is.
-    """
-    total = rooms[rank]
-    of_all = [*rooms[:rank], here, *rooms[rank + 1 :]]
-    total.copy_(of_all[0])
-    for other in of_all[1:]:
-        total.add_(other)
-    here.copy_(total)
+    *before, last = summands
+    if not before:
+        total.copy_(last)
+        return
+    found = before[0]
+    for each in before[1:]:
+        found = found + each
+    torch.add(found, last, out=total)

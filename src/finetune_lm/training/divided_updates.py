@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from finetune_lm.common_memory import add_up
 from finetune_lm.models.sharding import is_sharded
 from finetune_lm.ranks import world
 from finetune_lm.scoring.fast import scratch
@@ -123,7 +124,7 @@ class DividedUpdates:
             if share.part.numel():
                 found = [g for g, has in zip(share.gradients, have, strict=True) if has]
                 share.part.grad = share.gradients[rank][share.mine]
-                _add_up([gradient[share.mine] for gradient in found], share.part.grad)
+                add_up([gradient[share.mine] for gradient in found], share.part.grad)
 
     def clip(self, max_norm: float) -> None:
         """Make the gradients smaller if the norm of all together is larger than this."""
@@ -304,15 +305,3 @@ def _shares(weights: Sequence[torch.nn.Parameter], memory: Tensor) -> list[_Shar
         shares.append(_Share(weight, values, gradients, mine, part, weight.data))
         begin += _n_bytes([weight])
     return shares
-
-
-def _add_up(summands: Sequence[Tensor], total: Tensor) -> None:
-    """Put sums into a tensor, which may be one of the summands, in the order of these."""
-    *before, last = summands
-    if not before:
-        total.copy_(last)
-        return
-    found = before[0]
-    for each in before[1:]:
-        found = found + each
-    torch.add(found, last, out=total)

@@ -133,8 +133,7 @@ class Caller:
             found.append((fed[0], logits))
         if len(groups) == 1:
             return found[0]
-        order = torch.cat([group.asked for group in groups]).argsort()
-        order = to_device(order, device)
+        order = to_device(torch.cat([group.asked for group in groups]).argsort(), device)
         hidden, logits = map(torch.cat, zip(*found, strict=True))
         return hidden[order], logits[order] if len(logits) == len(order) else logits
 
